@@ -1,0 +1,169 @@
+"""What the user asks for: text, points or boxes, as one frozen value."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from terraprompt.errors import PromptError
+
+__all__ = ["Prompt", "Task", "infer_text_task"]
+
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+
+
+class Task(StrEnum):
+    """The three kinds of instruction (UniGeoSeg, section 1)."""
+
+    INTERACTIVE = "interactive"
+    REFERRING = "referring"
+    REASONING = "reasoning"
+
+
+_QUESTION = re.compile(
+    r"\?|^\s*(where|which|what|who|how|if|identify where|find where|in case)\b"
+    r"|\b(could|would|should|can|might|may|must|used (for|to|by|as)|needed|suitable|likely|able to|serves?|"
+    r"intended|meant|designed|because|in order to|so that|responsible|provides?|allows?|supports?|helps?)\b"
+    r"|\b(where|that|which|who|people|one)\b.+\b(is|are|be|do|does|go|goes|live|lives|work|works|stand|stands|get|gets|"
+    r"travel|travels|park|parks|drive|drives|swim|swims|grow|grows|sleep|sleeps)\b",
+    re.IGNORECASE,
+)
+
+
+def infer_text_task(text: str) -> Task:
+    """Reasoning if the sentence asks for a function, use or consequence; referring if it names the target.
+
+    A rule, not a model: questions ("where …", "which …?"), modal verbs and words of purpose mean reasoning.
+    """
+    return Task.REASONING if _QUESTION.search(text) else Task.REFERRING
+
+
+def _numbers(values: Sequence[float], length: int, what: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(v) for v in values)
+    except (TypeError, ValueError):
+        raise PromptError(f"A {what} must hold {length} numbers.", received=values) from None
+    if len(numbers) != length:
+        raise PromptError(f"A {what} must hold {length} numbers.", received=values)
+    if not all(math.isfinite(n) for n in numbers):
+        raise PromptError(f"A {what} must be finite.", received=values, hint="Remove NaN or infinite values.")
+    return numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """An instruction about one scene.
+
+    Args:
+        text: the sentence, e.g. "the rooftops"; None for points or boxes alone.
+        points: ``(x, y)`` pairs.
+        labels: one per point, 1 = on the target, 0 = not on it. Empty means all 1.
+        boxes: ``(x0, y0, x1, y1)``; corners may come in any order and are sorted.
+        crs: the CRS of points and boxes (anything pyproj accepts, e.g. "EPSG:4326", x = longitude), or None for
+            pixel coordinates of the scene: x to the right, y down, (0, 0) the outer corner of the first pixel.
+        task: overrides the inferred :attr:`task`.
+
+    Raises:
+        PromptError: nothing to go by, empty text, NaN, an empty box, labels that do not fit the points, or an
+            interactive task without points or boxes.
+    """
+
+    text: str | None = None
+    points: tuple[Point, ...] = ()
+    labels: tuple[int, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    crs: str | None = None
+    task_override: Task | None = None
+
+    def __post_init__(self) -> None:
+        if self.text is not None:
+            text = " ".join(str(self.text).split())
+            if not text:
+                raise PromptError(
+                    "The instruction is empty.", received=repr(self.text), hint='Say what to find, e.g. "the buildings".'
+                )
+            object.__setattr__(self, "text", text)
+        points = tuple(_numbers(p, 2, "point") for p in self.points)
+        boxes = []
+        for raw in self.boxes:
+            x0, y0, x1, y1 = _numbers(raw, 4, "box")
+            if x0 == x1 or y0 == y1:
+                raise PromptError("A box has no area.", received=raw, hint="Give two opposite corners: x0,y0,x1,y1.")
+            boxes.append((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)))
+        labels = tuple(self.labels) if self.labels else (1,) * len(points)
+        if len(labels) != len(points):
+            raise PromptError(
+                "Every point needs one label.", received=f"{len(points)} points, {len(labels)} labels",
+                hint="Give 1 (on the target) or 0 (not on it) for each point.",
+            )
+        if any(label not in (0, 1) for label in labels):
+            raise PromptError("A point label is 1 (on the target) or 0 (not on it).", received=labels)
+        if points and not boxes and not any(labels):
+            raise PromptError(
+                "All points are negative, so nothing is asked for.", received=labels, hint="Add a point with label 1 or a box."
+            )
+        if self.text is None and not points and not boxes:
+            raise PromptError("The prompt is empty.", hint="Give a text, a point or a box.")
+        object.__setattr__(self, "points", points)
+        object.__setattr__(self, "labels", tuple(int(label) for label in labels))
+        object.__setattr__(self, "boxes", tuple(boxes))
+        if self.task_override is not None:
+            object.__setattr__(self, "task_override", Task(self.task_override))
+            if self.task_override is Task.INTERACTIVE and not self.is_spatial:
+                raise PromptError("An interactive task needs a point or a box.", hint="Add one, or choose another task.")
+            if self.task_override is not Task.INTERACTIVE and self.text is None:
+                raise PromptError(f"A {self.task_override.value} task needs a text.", hint="Add one, or choose interactive.")
+
+    @property
+    def is_spatial(self) -> bool:
+        """Whether points or boxes are part of the prompt."""
+        return bool(self.points or self.boxes)
+
+    @property
+    def task(self) -> Task:
+        """Interactive if there are points or boxes, else from the text; ``task_override`` wins."""
+        if self.task_override is not None:
+            return self.task_override
+        if self.is_spatial:
+            return Task.INTERACTIVE
+        return infer_text_task(self.text or "")
+
+    def objects(self) -> tuple[Prompt, ...]:
+        """The prompt split into one prompt a target, in a stable order.
+
+        Each box is one target; a point inside a box refines that box (a negative point inside none refines every
+        box). Positive points outside all boxes together describe one more target. Without boxes all points describe
+        one target. A prompt without points and boxes is returned as it is.
+        """
+        if not self.boxes:
+            return (self,)
+        loose: list[tuple[Point, int]] = []
+        per_box: list[list[tuple[Point, int]]] = [[] for _ in self.boxes]
+        for (x, y), label in zip(self.points, self.labels, strict=True):
+            homes = [i for i, (x0, y0, x1, y1) in enumerate(self.boxes) if x0 <= x <= x1 and y0 <= y <= y1]
+            if not homes and label == 1:
+                loose.append(((x, y), label))
+            for i in homes or (range(len(self.boxes)) if label == 0 else ()):
+                per_box[i].append(((x, y), label))
+        parts = [
+            replace(self, boxes=(box,), points=tuple(p for p, _ in mine), labels=tuple(v for _, v in mine))
+            for box, mine in zip(self.boxes, per_box, strict=True)
+        ]
+        if loose:
+            parts.append(replace(self, boxes=(), points=tuple(p for p, _ in loose), labels=tuple(v for _, v in loose)))
+        return tuple(parts)
+
+    def describe(self) -> str:
+        """One line for provenance tags and attribute tables."""
+        parts = [self.text] if self.text else []
+        if self.points:
+            parts.append("points " + " ".join(f"{x:.10g},{y:.10g},{v}" for (x, y), v in zip(self.points, self.labels, strict=True)))
+        if self.boxes:
+            parts.append("boxes " + " ".join(",".join(f"{v:.10g}" for v in box) for box in self.boxes))
+        if self.is_spatial:
+            parts.append(f"({self.crs or 'pixel'})")
+        return " ".join(parts)
