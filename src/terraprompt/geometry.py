@@ -58,7 +58,13 @@ class Frame:
     def stretch(cls, source: Size, grid: Size) -> Frame:
         """The whole image onto the whole grid, aspect ratio not kept."""
         height, width = _checked(source, "An image")
-        return cls((height, width), (0.0, 0.0, float(width), float(height)), _checked(grid, "A grid"), (0, 0), _checked(grid, "A grid"))
+        return cls(
+            (height, width),
+            (0.0, 0.0, float(width), float(height)),
+            _checked(grid, "A grid"),
+            (0, 0),
+            _checked(grid, "A grid"),
+        )
 
     @classmethod
     def crop(cls, source: Size, window: tuple[float, float, float, float], grid: Size) -> Frame:

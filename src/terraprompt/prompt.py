@@ -84,7 +84,9 @@ class Prompt:
             text = " ".join(str(self.text).split())
             if not text:
                 raise PromptError(
-                    "The instruction is empty.", received=repr(self.text), hint='Say what to find, e.g. "the buildings".'
+                    "The instruction is empty.",
+                    received=repr(self.text),
+                    hint='Say what to find, e.g. "the buildings".',
                 )
             object.__setattr__(self, "text", text)
         points = tuple(_numbers(p, 2, "point") for p in self.points)
@@ -97,14 +99,17 @@ class Prompt:
         labels = tuple(self.labels) if self.labels else (1,) * len(points)
         if len(labels) != len(points):
             raise PromptError(
-                "Every point needs one label.", received=f"{len(points)} points, {len(labels)} labels",
+                "Every point needs one label.",
+                received=f"{len(points)} points, {len(labels)} labels",
                 hint="Give 1 (on the target) or 0 (not on it) for each point.",
             )
         if any(label not in (0, 1) for label in labels):
             raise PromptError("A point label is 1 (on the target) or 0 (not on it).", received=labels)
         if points and not boxes and not any(labels):
             raise PromptError(
-                "All points are negative, so nothing is asked for.", received=labels, hint="Add a point with label 1 or a box."
+                "All points are negative, so nothing is asked for.",
+                received=labels,
+                hint="Add a point with label 1 or a box.",
             )
         if self.text is None and not points and not boxes:
             raise PromptError("The prompt is empty.", hint="Give a text, a point or a box.")
@@ -114,9 +119,13 @@ class Prompt:
         if self.task_override is not None:
             object.__setattr__(self, "task_override", Task(self.task_override))
             if self.task_override is Task.INTERACTIVE and not self.is_spatial:
-                raise PromptError("An interactive task needs a point or a box.", hint="Add one, or choose another task.")
+                raise PromptError(
+                    "An interactive task needs a point or a box.", hint="Add one, or choose another task."
+                )
             if self.task_override is not Task.INTERACTIVE and self.text is None:
-                raise PromptError(f"A {self.task_override.value} task needs a text.", hint="Add one, or choose interactive.")
+                raise PromptError(
+                    f"A {self.task_override.value} task needs a text.", hint="Add one, or choose interactive."
+                )
 
     @property
     def is_spatial(self) -> bool:
@@ -161,7 +170,10 @@ class Prompt:
         """One line for provenance tags and attribute tables."""
         parts = [self.text] if self.text else []
         if self.points:
-            parts.append("points " + " ".join(f"{x:.10g},{y:.10g},{v}" for (x, y), v in zip(self.points, self.labels, strict=True)))
+            parts.append(
+                "points "
+                + " ".join(f"{x:.10g},{y:.10g},{v}" for (x, y), v in zip(self.points, self.labels, strict=True))
+            )
         if self.boxes:
             parts.append("boxes " + " ".join(",".join(f"{v:.10g}" for v in box) for box in self.boxes))
         if self.is_spatial:

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Networks only: no files, no command line."""

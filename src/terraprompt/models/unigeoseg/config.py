@@ -1,0 +1,169 @@
+"""Frozen configs: which parts a member of the family is made of, and how large they are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal, TypeVar
+
+from terraprompt.errors import ConfigError
+from terraprompt.prompt import Task
+
+__all__ = [
+    "TASK_INDEX",
+    "DensePromptConfig",
+    "MaskDecoderConfig",
+    "MemoryConfig",
+    "PixelDecoderConfig",
+    "QueryHeadConfig",
+    "TateConfig",
+    "UniGeoSegConfig",
+    "VisionConfig",
+]
+
+T = TypeVar("T")
+
+#: Order of tasks wherever a tensor carries them.
+TASK_INDEX: dict[Task, int] = {Task.INTERACTIVE: 0, Task.REFERRING: 1, Task.REASONING: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class VisionConfig:
+    """The image encoder.
+
+    Attributes:
+        name: "efficientnet-lite0".
+        channels: of res2, res3, res4, res5 (strides 4, 8, 16, 32).
+        mean, std: per channel on 0..255.
+    """
+
+    name: str = "efficientnet-lite0"
+    channels: tuple[int, int, int, int] = (24, 40, 112, 320)
+    mean: tuple[float, float, float] = (127.0, 127.0, 127.0)
+    std: tuple[float, float, float] = (128.0, 128.0, 128.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TateConfig:
+    """Task-adaptive text enhancement.
+
+    Attributes:
+        form: "paper" (Eq. 1-5) or "official" (what the released weights compute).
+        queries: learned queries of the reasoning branch, h.
+        rows: coordinate rows that are read, at most (a box, or up to three points).
+        residual: add the enhanced tokens to the tokens instead of replacing them.
+        dropout: of the reasoning branch.
+    """
+
+    form: Literal["paper", "official"] = "paper"
+    queries: int = 4
+    rows: int = 3
+    residual: bool = False
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryConfig:
+    """Latent knowledge memory.
+
+    Attributes:
+        slots: N learned vectors.
+        scope: "pooled" (official: on the pooled vector) or "tokens" (Eq. 6-7: on every state).
+        mix: lambda for interactive, referring, reasoning.
+    """
+
+    slots: int = 4
+    scope: Literal["pooled", "tokens"] = "pooled"
+    mix: tuple[float, float, float] = (0.0, 0.2, 0.2)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryHeadConfig:
+    """From pooled language to one mask query."""
+
+    width: int = 512
+    heads: int = 8
+    head_width: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PixelDecoderConfig:
+    """Deformable multi-scale pixel decoder.
+
+    ``lateral_relu``: the ReLU after the lateral GroupNorm, a departure of the released weights from Mask2Former.
+    """
+
+    width: int = 256
+    layers: int = 6
+    feedforward: int = 1024
+    heads: int = 8
+    points: int = 4
+    groups: int = 32
+    lateral_relu: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MaskDecoderConfig:
+    """Masked-attention mask decoder; ``layers`` cycle over strides 32, 16, 8."""
+
+    layers: int = 9
+    heads: int = 8
+    feedforward: int = 2048
+    presence: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DensePromptConfig:
+    """Points and boxes drawn as maps and added to the visual features; see :class:`DensePrompt`."""
+
+    width: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class UniGeoSegConfig:
+    """One member of the family.
+
+    Attributes:
+        language: "sentence" (a frozen sentence encoder reads the instruction alone) or "causal" (a decoder-only
+            language model reads image and instruction, the published system).
+        language_width: width of the language states.
+        dense_prompt: None leaves coordinates to the text path alone.
+    """
+
+    name: str = "custom"
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    language: Literal["sentence", "causal"] = "sentence"
+    language_width: int = 384
+    tate: TateConfig | None = field(default_factory=TateConfig)
+    memory: MemoryConfig | None = field(default_factory=MemoryConfig)
+    query_head: QueryHeadConfig = field(default_factory=QueryHeadConfig)
+    pixel_decoder: PixelDecoderConfig = field(default_factory=PixelDecoderConfig)
+    mask_decoder: MaskDecoderConfig = field(default_factory=MaskDecoderConfig)
+    dense_prompt: DensePromptConfig | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> UniGeoSegConfig:
+        """Inverse of :meth:`to_dict`; unknown keys are an error."""
+        parts: dict[str, type[Any]] = {
+            "vision": VisionConfig,
+            "tate": TateConfig,
+            "memory": MemoryConfig,
+            "query_head": QueryHeadConfig,
+            "pixel_decoder": PixelDecoderConfig,
+            "mask_decoder": MaskDecoderConfig,
+            "dense_prompt": DensePromptConfig,
+        }
+        built = {k: _build(parts[k], v) if k in parts and v is not None else v for k, v in values.items()}
+        return _build(cls, built)
+
+
+def _build(kind: type[T], values: Any) -> T:
+    if is_dataclass(values):
+        return values  # type: ignore[return-value]
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - known):
+        raise ConfigError(f"Unknown settings of {kind.__name__}.", received=unknown, hint=f"Known: {sorted(known)}.")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

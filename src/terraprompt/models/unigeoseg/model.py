@@ -1,0 +1,136 @@
+"""The model: see, read, ask, draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from terraprompt.models.unigeoseg.config import UniGeoSegConfig
+from terraprompt.models.unigeoseg.dense_prompt import DensePrompt
+from terraprompt.models.unigeoseg.mask_decoder import MaskDecoder
+from terraprompt.models.unigeoseg.memory import LatentMemory
+from terraprompt.models.unigeoseg.pixel_decoder import PixelDecoder, PixelFeatures
+from terraprompt.models.unigeoseg.query_head import QueryHead
+from terraprompt.models.unigeoseg.tate import AttentionPool, TextEnhancement
+from terraprompt.models.unigeoseg.vision import build_vision
+
+__all__ = ["Instructions", "PixelFeatures", "Prediction", "UniGeoSeg"]
+
+
+@dataclass(frozen=True, slots=True)
+class Instructions:
+    """M instructions about B images, as tensors.
+
+    Attributes:
+        states: (M, L, D) token states of the sentence encoder.
+        mask: bool (M, L), True for real tokens.
+        task: int64 (M,), see ``TASK_INDEX``.
+        coordinates: (M, rows, 4) in [0, 1] of the image, zero where absent.
+        image: int64 (M,), the image that each is about.
+    """
+
+    states: Tensor
+    mask: Tensor
+    task: Tensor
+    coordinates: Tensor
+    image: Tensor
+
+    def to(self, device: torch.device | str) -> Instructions:
+        """The same on another device."""
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in self.__slots__}
+        return replace(self, **moved)
+
+
+class Prediction(NamedTuple):
+    """What the model says.
+
+    Attributes:
+        logits: one (M, h, w) per prediction at stride 4; the last one is the answer.
+        presence: (M,) logit that there is any target, or None for members without that head.
+    """
+
+    logits: list[Tensor]
+    presence: Tensor | None
+
+
+class UniGeoSeg(nn.Module):
+    """A member of the family with a sentence encoder outside; parts follow the config.
+
+    The expensive half (:meth:`see`, :meth:`look`) depends on the image alone, so a session keeps it; the cheap half
+    (:meth:`ask`, :meth:`draw`) depends on the instruction.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: UniGeoSegConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, language = config.pixel_decoder.width, config.language_width
+        self.register_buffer("mean", torch.tensor(config.vision.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.vision.std).view(1, 3, 1, 1), persistent=False)
+        self.vision = build_vision(config.vision.name)
+        self.pixel_decoder = PixelDecoder(config.pixel_decoder, config.vision.channels)
+        self.tate = TextEnhancement(language, config.tate) if config.tate else None
+        self.pool = AttentionPool(language)
+        self.memory = LatentMemory(language, config.memory) if config.memory else None
+        self.query_head = QueryHead(language, config.vision.channels[-1], width, config.query_head)
+        self.mask_decoder = MaskDecoder(width, config.mask_decoder)
+        self.presence = nn.Linear(width, 1) if config.mask_decoder.presence else None
+        self.dense_prompt = DensePrompt(config.dense_prompt, width) if config.dense_prompt else None
+
+    def see(self, images: Tensor) -> list[Tensor]:
+        """RGB on 0..255 (B, 3, H, W), H and W multiples of 32 -> res2..res5."""
+        features: list[Tensor] = self.vision((images.float() - self.mean) / self.std)
+        return features[-4:]
+
+    def look(
+        self, features: Sequence[Tensor], points: Tensor | None = None, boxes: Tensor | None = None
+    ) -> PixelFeatures:
+        """res2..res5 to pixel features, with the points and boxes of each image drawn in.
+
+        Args:
+            features: from :meth:`see`.
+            points: (B, P, 3) x, y in model pixels, label; -1 = absent.
+            boxes: (B, 4) in model pixels; no area = absent.
+        """
+        prompt = None
+        if self.dense_prompt is not None and points is not None and boxes is not None:
+            height, width = features[0].shape[-2:]
+            prompt = self.dense_prompt(points, boxes, (height * 4, width * 4))
+        decoded: PixelFeatures = self.pixel_decoder(features, prompt)
+        return decoded
+
+    def ask(self, instructions: Instructions, res5: Tensor) -> Tensor:
+        """Instructions to mask queries (M, C)."""
+        states, mask, task = instructions.states, instructions.mask, instructions.task
+        if self.tate is not None:
+            states = self.tate(states, mask, task, instructions.coordinates, self.pool)
+        if self.memory is not None and self.memory_scope == "tokens":
+            states = self.memory(states, task)
+        pooled = self.pool(states, mask)[:, 0]
+        if self.memory is not None and self.memory_scope == "pooled":
+            pooled = self.memory(pooled, task)
+        query: Tensor = self.query_head(pooled, res5, instructions.image)
+        return query
+
+    @property
+    def memory_scope(self) -> str | None:
+        """Where the memory acts, or None without memory."""
+        return self.config.memory.scope if self.config.memory else None
+
+    def draw(self, query: Tensor, pixels: PixelFeatures, image: Tensor) -> Prediction:
+        """Queries (M, C) about ``image`` (M,) to masks."""
+        drawing = self.mask_decoder(query, pixels, image)
+        presence = self.presence(drawing.query)[:, 0] if self.presence is not None else None
+        return Prediction(drawing.logits, presence)
+
+    def forward(self, images: Tensor, instructions: Instructions, points: Tensor, boxes: Tensor) -> Prediction:
+        """All of it at once, for training: images (B, 3, H, W) on 0..255, prompts as in :meth:`look`."""
+        features = self.see(images)
+        pixels = self.look(features, points, boxes)
+        return self.draw(self.ask(instructions, features[-1]), pixels, instructions.image)
