@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Engines: interchangeable systems over one flow."""

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Evaluation: metrics with their empty-mask rules said, runs over labelled data."""

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Training: crops and instructions from labelled images, the task schedule, the supervised trainer."""

@@ -53,14 +53,17 @@ def uncertain_points(
     return torch.cat([chosen, torch.rand(m, count - hard, 2, device=device, generator=generator)], 1)
 
 
-def point_bce(logits: Tensor, target: Tensor, masks: float) -> Tensor:
+def point_bce(logits: Tensor, target: Tensor, masks: float, weight: Tensor | None = None) -> Tensor:
     """Binary cross-entropy of (M, P) points, mean over points, sum over masks divided by ``masks``."""
-    return F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1).sum() / masks
+    loss = F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="none")
+    return loss.mean(1).sum() / masks
 
 
-def point_dice(logits: Tensor, target: Tensor, masks: float) -> Tensor:
+def point_dice(logits: Tensor, target: Tensor, masks: float, weight: Tensor | None = None) -> Tensor:
     """Dice with +1 smoothing of (M, P) points, sum over masks divided by ``masks``."""
     p = logits.sigmoid()
+    if weight is not None:
+        p, target = p * weight, target * weight
     loss = 1 - (2 * (p * target).sum(1) + 1) / (p.sum(1) + target.sum(1) + 1)
     return loss.sum() / masks
 
@@ -69,6 +72,7 @@ def mask_losses(
     predictions: Sequence[Tensor],
     target: Tensor,
     *,
+    known: Tensor | None = None,
     points: int = 12544,
     masks: float | None = None,
     generator: torch.Generator | None = None,
@@ -78,7 +82,10 @@ def mask_losses(
     Args:
         predictions: logits (M, h, w) after the start and after every layer.
         target: (M, H, W) in {0, 1}.
+        known: (M, H, W) in {0, 1}, 0 where the truth is not known and nothing is learned; None = known everywhere.
+        points: sampled points a mask.
         masks: divisor; the mask count over all processes, by default M.
+        generator: of the point sampling.
     """
     masks = max(masks if masks is not None else float(len(target)), 1.0)
     bce = dice = torch.zeros((), device=target.device)
@@ -86,9 +93,10 @@ def mask_losses(
         where = uncertain_points(logits, points, generator=generator)
         with torch.no_grad():
             truth = sample_at(target.float(), where)
+            weight = None if known is None else (sample_at(known.float(), where) > 0.999).float()
         at = sample_at(logits.float(), where)
-        bce = bce + point_bce(at, truth, masks)
-        dice = dice + point_dice(at, truth, masks)
+        bce = bce + point_bce(at, truth, masks, weight)
+        dice = dice + point_dice(at, truth, masks, weight)
     return bce, dice
 
 

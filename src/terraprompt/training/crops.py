@@ -1,0 +1,317 @@
+"""Training crops: an augmented cut of an image with instructions about it and what the answer is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from terraprompt.instructions import (
+    category_instruction,
+    draw_selector,
+    interactive_instruction,
+    jitter_box,
+    object_table,
+    sample_points,
+    selector_instruction,
+    tight_box,
+)
+from terraprompt.prompt import Task
+from terraprompt.training.augment import CropMap, change_light
+from terraprompt.training.ground import Ground
+
+__all__ = ["Crop", "CropRecipe", "Item", "make_crop"]
+
+_ROWS = 3
+_POINTS = 6
+_MIN_PIXELS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One instruction about a crop.
+
+    Attributes:
+        text, task: the instruction.
+        target: uint8 (S, S) 0/1; for weak items 1 inside any box of the category.
+        known: uint8 (S, S), 0 where nothing is known, or None.
+        boxes: float (K, 4) of the category's objects for weak items, else None.
+        coordinates: float32 (3, 4) rows for the text path, in [0, 1].
+        presence: 1 target visible, 0 not, -1 too little of it to say.
+    """
+
+    text: str
+    task: Task
+    target: NDArray[np.uint8]
+    known: NDArray[np.uint8] | None
+    boxes: NDArray[np.float32] | None
+    coordinates: NDArray[np.float32]
+    presence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """An image (S, S, 3) uint8, the points (6, 3) and box (4,) drawn on it in pixels, and its items."""
+
+    image: NDArray[np.uint8]
+    points: NDArray[np.float32]
+    box: NDArray[np.float32]
+    items: tuple[Item, ...]
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CropRecipe:
+    """How crops are cut.
+
+    Attributes:
+        size: side in pixels, a multiple of 32.
+        items: instructions per text crop.
+        scales: of text crops, crop pixels per source pixel; log-uniform.
+        object_share: side of the prompted object over the crop's side in interactive crops; log-uniform.
+        zoom: limits of the interactive crop's scale.
+        light: change brightness, contrast, colour.
+    """
+
+    size: int = 384
+    items: int = 3
+    scales: tuple[float, float] = (0.55, 1.8)
+    object_share: tuple[float, float] = (0.12, 0.8)
+    zoom: tuple[float, float] = (0.35, 4.0)
+    light: bool = True
+    exclude: tuple[str, ...] = field(default=())
+
+
+def _log_uniform(low: float, high: float, rng: np.random.Generator) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high)))) if high > low else high
+
+
+def _turn(ground: Ground, rng: np.random.Generator) -> float:
+    quarter = float(rng.integers(4)) * np.pi / 2
+    free = 0.0 if ground.weak or rng.random() < 0.6 else float(rng.uniform(-0.6, 0.6))
+    return quarter + free
+
+
+def _presence(target: NDArray[np.uint8]) -> int:
+    pixels = int(target.sum())
+    return 1 if pixels >= _MIN_PIXELS else 0 if pixels == 0 else -1
+
+
+def make_crop(ground: Ground, task: Task, reasoning: float, recipe: CropRecipe, rng: np.random.Generator) -> Crop:
+    """Cut one crop.
+
+    Args:
+        ground: the image.
+        task: interactive gives a crop round one object with points or a box; otherwise a crop with several texts,
+            the first of this task. Images without objects always give texts.
+        reasoning: share of reasoning among the other texts.
+    """
+    if task is Task.INTERACTIVE:
+        crop = _interactive_crop(ground, recipe, rng)
+        if crop is not None:
+            return crop
+        task = Task.REASONING if rng.random() < reasoning else Task.REFERRING
+    return _text_crop(ground, task, reasoning, recipe, rng)
+
+
+def _text_crop(ground: Ground, first: Task, reasoning: float, recipe: CropRecipe, rng: np.random.Generator) -> Crop:
+    height, width = ground.image.shape[:2]
+    fit = 0.85 * recipe.size / min(height, width)
+    low, high = recipe.scales
+    scale = _log_uniform(max(low, fit), max(high, fit * 1.2), rng)
+    reach = recipe.size / 2 / scale
+    category = _pick_category(ground, rng)
+    centre = (
+        _centre(width, reach, rng),
+        _centre(height, reach, rng),
+    )
+    if category is not None and rng.random() < 0.6:
+        centre = _towards(ground, category, reach, centre, rng)
+    crop_map = CropMap.make(recipe.size, centre, scale, _turn(ground, rng), bool(rng.random() < 0.5))
+    items: list[Item] = []
+    tasks = [first] + [Task.REASONING if rng.random() < reasoning else Task.REFERRING for _ in range(recipe.items - 1)]
+    absent = list(ground.absent)
+    for i, task in enumerate(tasks):
+        negative = absent and (category is None or 0 < i == recipe.items - 1)
+        if negative:
+            name = absent[int(rng.integers(len(absent)))]
+            target = np.zeros((recipe.size, recipe.size), np.uint8)
+            items.append(Item(category_instruction(name, rng, task=task), task, target, None, None, _no_rows(), 0))
+        elif category is not None:
+            chosen = category if i == 0 else (_pick_category(ground, rng) or category)
+            items.append(_category_item(ground, chosen, task, crop_map, i, rng))
+    image = crop_map.image(ground.image)
+    if recipe.light:
+        image = change_light(image, rng)
+    return Crop(image, _no_points(), np.zeros(4, np.float32), tuple(items), ground.source)
+
+
+def _category_item(
+    ground: Ground, category: str, task: Task, crop_map: CropMap, order: int, rng: np.random.Generator
+) -> Item:
+    size = crop_map.size
+    if ground.weak:
+        boxes = crop_map.boxes(ground.boxes[category])
+        boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= 2).all(1)]
+        target = np.zeros((size, size), np.uint8)
+        for x0, y0, x1, y1 in boxes.round().astype(int):
+            target[y0:y1, x0:x1] = 1
+        text = category_instruction(category, rng, task=task)
+        return Item(text, task, target, None, boxes.astype(np.float32), _no_rows(), _presence(target))
+    ids = crop_map.labels(ground.labels[category])
+    target = (ids > 0).astype(np.uint8)
+    known = None
+    if ground.centreline:
+        near = ndimage.binary_dilation(target, iterations=max(2, round(14 * crop_map.scale)))
+        known = (target | ~near).astype(np.uint8)
+    elif order > 0 and task is Task.REFERRING and rng.random() < 0.6:
+        table = object_table(ids if ground.source == "rendered" else ndimage.label(ids > 0, np.ones((3, 3)))[0])
+        selector = draw_selector(table, size, size, rng)
+        if selector is not None:
+            kept = selector.select(table.objects, size, size)
+            chosen = np.isin(table.labels, [table.objects[k].id for k in kept]).astype(np.uint8)
+            text = selector_instruction(category, selector, rng)
+            return Item(text, task, chosen, None, None, _no_rows(), _presence(chosen))
+    text = category_instruction(category, rng, task=task)
+    return Item(text, task, target, known, None, _no_rows(), _presence(target))
+
+
+def _interactive_crop(ground: Ground, recipe: CropRecipe, rng: np.random.Generator) -> Crop | None:
+    category = None if ground.centreline else _pick_category(ground, rng)
+    if category is None:
+        return None
+    size = recipe.size
+    if ground.weak:
+        every = ground.boxes[category]
+        source_box = every[int(rng.integers(len(every)))]
+        ids = None
+    else:
+        ids = ground.labels[category]
+        slices = ndimage.find_objects(ids)
+        big = [i for i, s in enumerate(slices) if s and min(s[0].stop - s[0].start, s[1].stop - s[1].start) >= 4]
+        if not big:
+            return None
+        index = big[int(rng.integers(len(big)))]
+        rows, cols = slices[index]
+        source_box = np.array([cols.start, rows.start, cols.stop, rows.stop], np.float64)
+    side = max(source_box[2] - source_box[0], source_box[3] - source_box[1])
+    scale = float(np.clip(_log_uniform(*recipe.object_share, rng) * size / side, *recipe.zoom))
+    reach = size / 2 / scale
+    slack = max(reach - side / 2, 0.15 * reach) * 0.8
+    centre = (
+        float((source_box[0] + source_box[2]) / 2 + rng.uniform(-slack, slack)),
+        float((source_box[1] + source_box[3]) / 2 + rng.uniform(-slack, slack)),
+    )
+    if ids is not None and side * scale > size:  # larger than the crop: stay on the object
+        ys, xs = np.nonzero(ids == index + 1)
+        pick = int(rng.integers(len(xs)))
+        centre = (float(xs[pick]), float(ys[pick]))
+    crop_map = CropMap.make(size, centre, scale, _turn(ground, rng), bool(rng.random() < 0.5))
+    weak_boxes = None
+    if ids is None:
+        weak_boxes = crop_map.boxes(source_box[None]).astype(np.float32)
+        x0, y0, x1, y1 = weak_boxes[0].round().astype(int)
+        target = np.zeros((size, size), np.uint8)
+        target[y0:y1, x0:x1] = 1
+    else:
+        target = (crop_map.labels(ids) == index + 1).astype(np.uint8)
+    if _presence(target) != 1:
+        return None
+    tight = tight_box(target)
+    # the middle of a box is nearly always on the object; elsewhere in it is not known
+    inner = _middle(target) if ids is None else target
+    points, box, rows_ = _prompt(target, inner, tight, size, rng)
+    text = interactive_instruction(
+        rng, points=[(x / size, y / size) for x, y, v in points if v == 1] if box is None else None,
+        box=None if box is None else tuple(v / size for v in box),
+        category=category if rng.random() < 0.25 else None,
+    )  # fmt: skip
+    item = Item(text, Task.INTERACTIVE, target, None, weak_boxes, rows_, 1)
+    image = crop_map.image(ground.image)
+    if recipe.light:
+        image = change_light(image, rng)
+    packed = _no_points()
+    packed[: len(points)] = np.asarray(points, np.float32).reshape(-1, 3)
+    return Crop(
+        image, packed, np.zeros(4, np.float32) if box is None else np.asarray(box, np.float32), (item,), ground.source
+    )
+
+
+def _prompt(
+    target: NDArray[np.uint8], inner: NDArray[np.uint8], tight: Sequence[float], size: int, rng: np.random.Generator
+) -> tuple[list[tuple[float, float, int]], Sequence[float] | None, NDArray[np.float32]]:
+    kind = rng.random()
+    box = jitter_box(tight, rng, size, size) if kind < 0.55 else None
+    points: list[tuple[float, float, int]] = []
+    if kind > 0.45:
+        points = [(float(x), float(y), 1) for x, y in sample_points(inner, rng)]
+        if rng.random() < 0.3:
+            ring = ndimage.binary_dilation(target, iterations=12) & (target == 0)
+            if ring.any():
+                ys, xs = np.nonzero(ring)
+                for k in rng.integers(len(xs), size=int(rng.integers(1, 3))):
+                    points.append((float(xs[k]) + 0.5, float(ys[k]) + 0.5, 0))
+    rows = _no_rows()
+    if box is not None:
+        rows[0] = np.asarray(box) / size
+    else:
+        for i, (x, y, _) in enumerate([p for p in points if p[2] == 1][:_ROWS]):
+            rows[i, :2] = x / size, y / size
+    return points[:_POINTS], box, rows
+
+
+def _middle(target: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    distance = ndimage.distance_transform_edt(np.pad(target, 1))[1:-1, 1:-1]
+    return (distance > 0.7 * distance.max()).astype(np.uint8)
+
+
+def _pick_category(ground: Ground, rng: np.random.Generator) -> str | None:
+    """A category with objects: rarer ones on box-labelled images are not drowned by cars."""
+    if ground.weak:
+        present = [c for c, boxes in ground.boxes.items() if len(boxes)]
+    else:
+        present = [c for c, ids in ground.labels.items() if ids.any()]
+    if not present:
+        return next(iter(ground.labels), None) if ground.labels else None
+    return present[int(rng.integers(len(present)))]
+
+
+def _centre(length: int, reach: float, rng: np.random.Generator) -> float:
+    return length / 2 if 2 * reach >= length else float(rng.uniform(reach, length - reach))
+
+
+def _towards(
+    ground: Ground, category: str, reach: float, centre: tuple[float, float], rng: np.random.Generator
+) -> tuple[float, float]:
+    """Move the crop so that some of the category is in it."""
+    if ground.weak:
+        boxes = ground.boxes[category]
+        if not len(boxes):
+            return centre
+        x0, y0, x1, y1 = boxes[int(rng.integers(len(boxes)))]
+        spot = (x0 + x1) / 2, (y0 + y1) / 2
+    else:
+        ys, xs = np.nonzero(ground.labels[category][::4, ::4])
+        if not len(xs):
+            return centre
+        k = int(rng.integers(len(xs)))
+        spot = 4.0 * xs[k], 4.0 * ys[k]
+    height, width = ground.image.shape[:2]
+    moved = []
+    for s, length in zip(spot, (width, height), strict=True):
+        near = float(s + rng.uniform(-0.8, 0.8) * reach)
+        moved.append(length / 2 if 2 * reach >= length else float(np.clip(near, reach, length - reach)))
+    return moved[0], moved[1]
+
+
+def _no_rows() -> NDArray[np.float32]:
+    return np.zeros((_ROWS, 4), np.float32)
+
+
+def _no_points() -> NDArray[np.float32]:
+    points = np.zeros((_POINTS, 3), np.float32)
+    points[:, 2] = -1
+    return points

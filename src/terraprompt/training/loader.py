@@ -1,0 +1,129 @@
+"""An endless, resumable stream of training batches: sample ``i`` depends on the seed and ``i`` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from terraprompt.errors import ConfigError
+from terraprompt.models.unigeoseg.config import TASK_INDEX
+from terraprompt.training.crops import Crop, CropRecipe, make_crop
+from terraprompt.training.ground import Ground
+from terraprompt.training.schedule import TaskSchedule
+
+__all__ = ["Batch", "CropStream", "collate", "stream"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B crops with M instructions.
+
+    Attributes:
+        images: uint8 (B, 3, S, S).
+        points, boxes: (B, 6, 3) and (B, 4), drawn on the images.
+        texts: M sentences.
+        task, image, presence: int64 (M,).
+        coordinates: (M, 3, 4).
+        target: uint8 (M, S, S).
+        known: uint8 (M, S, S) or None when all is known.
+        weak: bool (M,), items of which only boxes are known.
+        weak_boxes, weak_item: (K, 4) and int64 (K,), the boxes of weak items.
+    """
+
+    images: Tensor
+    points: Tensor
+    boxes: Tensor
+    texts: tuple[str, ...]
+    task: Tensor
+    image: Tensor
+    presence: Tensor
+    coordinates: Tensor
+    target: Tensor
+    known: Tensor | None
+    weak: Tensor
+    weak_boxes: Tensor
+    weak_item: Tensor
+
+
+def collate(crops: Sequence[Crop]) -> Batch:
+    """Stack crops."""
+    items = [(i, item) for i, crop in enumerate(crops) for item in crop.items]
+    boxes = [(m, box) for m, (_, item) in enumerate(items) if item.boxes is not None for box in item.boxes]
+    known = None
+    if any(item.known is not None for _, item in items):
+        known = torch.from_numpy(
+            np.stack([np.ones_like(item.target) if item.known is None else item.known for _, item in items])
+        )
+    return Batch(
+        images=torch.from_numpy(np.stack([c.image for c in crops])).permute(0, 3, 1, 2).contiguous(),
+        points=torch.from_numpy(np.stack([c.points for c in crops])),
+        boxes=torch.from_numpy(np.stack([c.box for c in crops])),
+        texts=tuple(item.text for _, item in items),
+        task=torch.tensor([TASK_INDEX[item.task] for _, item in items]),
+        image=torch.tensor([i for i, _ in items]),
+        presence=torch.tensor([item.presence for _, item in items]),
+        coordinates=torch.from_numpy(np.stack([item.coordinates for _, item in items])),
+        target=torch.from_numpy(np.stack([item.target for _, item in items])),
+        known=known,
+        weak=torch.tensor([item.boxes is not None for _, item in items]),
+        weak_boxes=torch.tensor(np.stack([b for _, b in boxes])) if boxes else torch.zeros(0, 4),
+        weak_item=torch.tensor([m for m, _ in boxes], dtype=torch.int64),
+    )
+
+
+class CropStream(Dataset[Crop]):
+    """Crop ``i`` of a training of ``total`` crops.
+
+    Args:
+        grounds: the labelled images.
+        shares: probability per source; sources without images are left out.
+        schedule: task shares over progress.
+        recipe: how crops are cut.
+        seed: of everything.
+        total: crops of the whole training, for the schedule.
+    """
+
+    def __init__(
+        self,
+        grounds: Sequence[Ground],
+        shares: Mapping[str, float],
+        schedule: TaskSchedule,
+        recipe: CropRecipe,
+        seed: int,
+        total: int,
+    ) -> None:
+        self.by_source: dict[str, list[Ground]] = {}
+        for ground in grounds:
+            self.by_source.setdefault(ground.source, []).append(ground)
+        self.sources = [s for s in self.by_source if shares.get(s, 0) > 0]
+        if not self.sources:
+            raise ConfigError("No source has a training share.", received=sorted(self.by_source))
+        weights = np.array([shares[s] for s in self.sources])
+        self.weights = weights / weights.sum()
+        self.schedule, self.recipe, self.seed, self.total = schedule, recipe, seed, total
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __getitem__(self, index: int) -> Crop:
+        rng = np.random.default_rng([self.seed, index])
+        progress = index / self.total
+        source = self.sources[int(rng.choice(len(self.sources), p=self.weights))]
+        ground = self.by_source[source][int(rng.integers(len(self.by_source[source])))]
+        _, referring, reasoning = self.schedule.shares(progress)
+        task = self.schedule.draw(progress, rng)
+        return make_crop(ground, task, reasoning / (referring + reasoning), self.recipe, rng)
+
+
+def stream(crops: CropStream, batch: int, *, start: int = 0, workers: int = 0) -> Iterator[Batch]:
+    """Batches from crop ``start`` on; a resumed training sees what an unbroken one would have seen."""
+    indexes = [list(range(i, i + batch)) for i in range(start, len(crops) - batch + 1, batch)]
+    loader = DataLoader(
+        crops, batch_sampler=indexes, collate_fn=collate, num_workers=workers, prefetch_factor=4 if workers else None
+    )
+    yield from loader

