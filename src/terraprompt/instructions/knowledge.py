@@ -1,0 +1,48 @@
+"""The category knowledge table: every category that instructions can be written for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from terraprompt.errors import ConfigError
+from terraprompt.instructions.category import Category, Noun
+from terraprompt.instructions.facts_built import BUILT
+from terraprompt.instructions.facts_land import LAND
+from terraprompt.instructions.facts_vehicles import VEHICLES
+
+__all__ = ["CATEGORIES", "Category", "Noun", "category", "plural_of", "spelling"]
+
+CATEGORIES: Mapping[str, Category] = MappingProxyType({row.name: row for row in (*BUILT, *LAND, *VEHICLES)})
+
+_NOUNS = tuple(
+    noun for row in CATEGORIES.values() for noun in (*row.nouns, *row.held_nouns, *row.roles, *row.held_roles)
+)
+_PLURALS = {noun.singular.lower(): noun.plural for noun in _NOUNS}
+_SPELLINGS = {noun.plural.lower(): noun.plural for noun in _NOUNS}
+
+
+def category(name: str) -> Category:
+    """The row of a category.
+
+    Raises:
+        ConfigError: the table does not know it.
+    """
+    try:
+        return CATEGORIES[name]
+    except KeyError:
+        raise ConfigError(
+            "No instructions can be written for this category.",
+            received=name,
+            hint=f"Known: {', '.join(sorted(CATEGORIES))}. Add a row to terraprompt.instructions.",
+        ) from None
+
+
+def plural_of(singular: str) -> str | None:
+    """The plural of a noun of the table (any case), or None for a noun that it does not know."""
+    return _PLURALS.get(singular.lower())
+
+
+def spelling(phrase: str) -> str:
+    """A plural of the table as it is spelt there ("pv panels" -> "PV panels"); any other phrase unchanged."""
+    return _SPELLINGS.get(phrase.lower(), phrase)
