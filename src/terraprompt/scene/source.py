@@ -1,0 +1,156 @@
+"""Opening a raster: one handle, clear errors, and which bands are shown as red, green and blue."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+
+from terraprompt.errors import SceneError
+
+__all__ = ["Bands", "choose_bands", "gdal_env", "open_dataset", "read_palette"]
+
+Bands = int | str | Sequence[int | str] | None
+
+#: Enough for one row of blocks of a 20,000 px wide 8-band scene; GDAL's default is a share of all memory, which on a
+#: large machine would be the biggest part of the whole flow.
+_BLOCK_CACHE_BYTES = 192 * 1024 * 1024
+
+
+def gdal_env() -> rasterio.Env:
+    """GDAL settings for opening and reading; use it in every thread that reads.
+
+    Damaged JPEG data is an error (GDAL's default paints it grey), block decoding may use all cores, and the block
+    cache is bounded unless the user set ``GDAL_CACHEMAX``.
+    """
+    options: dict[str, Any] = {"GDAL_ERROR_ON_LIBJPEG_WARNING": True, "GDAL_NUM_THREADS": "ALL_CPUS"}
+    if "GDAL_CACHEMAX" not in os.environ:
+        options["GDAL_CACHEMAX"] = _BLOCK_CACHE_BYTES
+    return rasterio.Env(**options)
+
+
+def open_dataset(src: str | os.PathLike[str]) -> Any:
+    """Open a raster for reading and refuse what no request could use.
+
+    Returns:
+        An open ``rasterio.DatasetReader``; the caller closes it.
+
+    Raises:
+        SceneError: missing file, not a raster, no bands, complex values, or only ground control points.
+    """
+    name = os.fspath(src)
+    if not name:
+        raise SceneError("The scene has no name.", hint="Give the path of a raster file.")
+    try:
+        with gdal_env(), warnings.catch_warnings():
+            # A scene without georeferencing is welcome here; its prompts are in pixels.
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            dataset = rasterio.open(name)
+    except RasterioIOError as error:
+        if _is_local(name) and not Path(name).exists():
+            raise SceneError("The scene does not exist.", received=name, hint="Check the path.") from error
+        raise SceneError(
+            f"The scene cannot be opened as a raster ({error}).",
+            received=name,
+            hint="Check with gdalinfo that the file is complete and of a format that GDAL reads.",
+        ) from error
+    try:
+        _refuse_unusable(dataset, name)
+    except SceneError:
+        dataset.close()
+        raise
+    return dataset
+
+
+def _is_local(name: str) -> bool:
+    return "://" not in name and not name.startswith("/vsi") and ":" not in name.replace(":\\", "")
+
+
+def _refuse_unusable(dataset: Any, name: str) -> None:
+    if dataset.count == 0:
+        inside = ", ".join(dataset.subdatasets[:4])
+        raise SceneError(
+            "The scene has no bands.",
+            received=name,
+            hint=f"Open one of its subdatasets: {inside}."
+            if inside
+            else "Choose a file with at least one band.",
+        )
+    if any(np.dtype(t).kind == "c" or t.startswith("complex") for t in dataset.dtypes):
+        raise SceneError(
+            "The scene holds complex values.",
+            received=f"{name} ({dataset.dtypes[0]})",
+            hint="Write its amplitude to a new raster first, e.g. with gdal_calc.py or gdal_translate on AMPLITUDE.",
+        )
+    if dataset.crs is None and dataset.gcps[0]:
+        raise SceneError(
+            "The scene is placed by ground control points only.",
+            received=f"{name} ({len(dataset.gcps[0])} points)",
+            hint="Warp it to a map grid first: gdalwarp (or rio warp) input.tif output.tif.",
+        )
+
+
+def choose_bands(dataset: Any, bands: Bands = None) -> tuple[int, ...]:
+    """Which bands are seen, as 1-based indexes: one (grey) or three (red, green, blue).
+
+    Args:
+        dataset: an open rasterio dataset.
+        bands: one or three 1-based indexes, band descriptions or colour names (case does not matter). None: the bands
+            marked red, green and blue; else the first three that are not alpha; else, with one or two, the first.
+
+    Raises:
+        SceneError: unknown band, index out of range, neither one nor three bands, or nothing but alpha.
+    """
+    colours = dataset.colorinterp
+    if bands is not None:
+        wanted = [bands] if isinstance(bands, int | str) else list(bands)
+        if len(wanted) not in (1, 3):
+            raise SceneError("One band (grey) or three bands (red, green, blue) are needed.", received=wanted)
+        return tuple(_band_index(dataset, band) for band in wanted)
+    marked = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+    if all(colour in colours for colour in marked):
+        return tuple(colours.index(colour) + 1 for colour in marked)
+    usable = [i + 1 for i, colour in enumerate(colours) if colour is not ColorInterp.alpha]
+    if not usable:
+        raise SceneError("The scene has no band but an alpha band.", received=dataset.name)
+    return tuple(usable[:3] if len(usable) >= 3 else usable[:1])
+
+
+def _band_index(dataset: Any, band: int | str) -> int:
+    if isinstance(band, str) and not band.strip().lstrip("-").isdigit():
+        wanted = band.strip().casefold()
+        for names in (dataset.descriptions, [colour.name for colour in dataset.colorinterp]):
+            folded = [(name or "").strip().casefold() for name in names]
+            if wanted in folded:
+                return folded.index(wanted) + 1
+        known = [name for name in dataset.descriptions if name]
+        hint = f"Its bands are named {', '.join(known)}." if known else f"Give indexes 1 to {dataset.count}."
+        raise SceneError("The scene has no band of this name.", received=band, hint=hint)
+    index = int(band)
+    if not 1 <= index <= dataset.count:
+        raise SceneError(
+            "The band index is out of range.", received=index, hint=f"Give indexes 1 to {dataset.count}."
+        )
+    return index
+
+
+def read_palette(dataset: Any, bands: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """The colour table ``(256 or 65536, 4)`` RGBA of a paletted band that is read alone, else None."""
+    if len(bands) != 1 or dataset.colorinterp[bands[0] - 1] is not ColorInterp.palette:
+        return None
+    dtype = np.dtype(dataset.dtypes[bands[0] - 1])
+    if dtype not in (np.uint8, np.uint16):
+        return None
+    table = np.zeros((np.iinfo(dtype).max + 1, 4), np.uint8)
+    for value, rgba in dataset.colormap(bands[0]).items():
+        if value < len(table):
+            table[value] = rgba
+    return table
