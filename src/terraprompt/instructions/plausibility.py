@@ -1,7 +1,8 @@
 """What cannot be in the images of a source, although nobody labelled it: the ground for "assumed" absent categories.
 
-Set by looking at every image of the source, and conservative: a category stands here only if it was seen nowhere
-and its presence would be odd. Water next to "lake", roofs next to "storage_tank", clearings next to "bare_ground" stay out.
+Set by viewing the images of every source (as contact sheets), and conservative: a category stands here only if it was
+seen nowhere and its presence would be odd. Water next to "lake", roofs next to "storage_tank" and clearings next to
+"bare_ground" stay out.
 """
 
 from __future__ import annotations
