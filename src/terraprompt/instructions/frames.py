@@ -50,7 +50,7 @@ HELD_NAME_FRAMES = (
 )
 
 ARTICLES = ("", "the ", "all ", "all the ")
-HELD_ARTICLES = ("any ", "every one of the ", "each of the ")
+HELD_ARTICLES = ("any ", "any and all ", "each of the ")
 
 CLAUSE_FRAMES = (
     "{x}",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from terraprompt.instructions.spatial import PLACES, SIDES
-from terraprompt.selectors import Selector, in_place
+from terraprompt.instructions.selector import Kind, Selector, in_place
 
 __all__ = ["Component", "Components", "Margins", "clear_selectors", "components", "empty_selectors"]
 
@@ -40,7 +40,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """The 8-connected objects of one category in one image or crop.
+    """The objects of one category in one image or crop: 8-connected parts of a mask.
 
     Attributes:
         labels: int32 (height, width), 0 = none, i + 1 = ``items[i]``, -1 = a speck.
@@ -60,26 +60,39 @@ class Components:
 
 
 def components(mask: NDArray[np.generic], *, min_area: int = 16) -> Components:
-    """Objects of a mask (height, width), non-zero = the category; those under ``min_area`` pixels are specks."""
+    """Objects of a mask or of a map of object ids.
+
+    Args:
+        mask: (height, width), 0 = not the category. Different non-zero values are different objects even where they
+            touch; parts of one value that are not connected (a crop can cut an object) are different objects too.
+        min_area: those with fewer pixels are specks.
+    """
     labels, found = ndimage.label(mask != 0, structure=_EIGHT)
-    areas = np.bincount(labels.ravel(), minlength=found + 1)
-    kept = [i for i in range(1, found + 1) if areas[i] >= min_area]
+    rows, cols = np.nonzero(labels)
+    part = labels[rows, cols].astype(np.int64)
+    value = np.unique(mask[rows, cols], return_inverse=True)[1]
+    if value.size and value.max() > 0:  # touching objects share a part: tell them apart by value
+        part = np.unique(part * (value.max() + 1) + value, return_inverse=True)[1] + 1
+        found = int(part.max())
+    areas = np.bincount(part, minlength=found + 1)
+    kept = np.flatnonzero(areas >= min_area)
     renumber = np.full(found + 1, -1, np.int32)
-    renumber[0] = 0
     renumber[kept] = np.arange(1, len(kept) + 1)
-    slices = ndimage.find_objects(labels)
-    items = []
-    for i in kept:
-        rows, cols = slices[i - 1]
-        ys, xs = np.nonzero(labels[rows, cols] == i)
-        items.append(
-            Component(
-                area=float(areas[i]),
-                box=(float(cols.start), float(rows.start), float(cols.stop), float(rows.stop)),
-                centroid=(float(xs.mean()) + cols.start + 0.5, float(ys.mean()) + rows.start + 0.5),
-            )
+    numbered = np.zeros(mask.shape, np.int32)
+    numbered[rows, cols] = renumber[part]
+    safe = np.maximum(areas, 1)
+    xs = np.bincount(part, cols + 0.5, minlength=found + 1) / safe
+    ys = np.bincount(part, rows + 0.5, minlength=found + 1) / safe
+    boxes = ndimage.find_objects(np.maximum(numbered, 0), max_label=len(kept))
+    items = tuple(
+        Component(
+            area=float(areas[i]),
+            box=(float(span[1].start), float(span[0].start), float(span[1].stop), float(span[0].stop)),
+            centroid=(float(xs[i]), float(ys[i])),
         )
-    return Components(renumber[labels], tuple(items), found - len(kept))
+        for i, span in zip(kept.tolist(), boxes, strict=True)
+    )
+    return Components(numbered, items, found - len(kept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,16 +166,16 @@ def empty_selectors(found: Components, *, margins: Margins | None = None) -> lis
 
 
 def _ranked(
-    kind: str, where: str | None, gaps: list[bool], total: int, max_count: int, margins: Margins
+    kind: Kind, where: str | None, gaps: list[bool], total: int, max_count: int, margins: Margins
 ) -> list[Selector]:
     """Selectors of an order in which ``gaps[i]`` says whether the i-th is clearly before the next."""
     out = []
     for count in range(1, max_count + 1):
         if count < total and gaps[count - 1]:
-            out.append(Selector(kind, where, count=count))  # type: ignore[arg-type]
+            out.append(Selector(kind, where, count=count))
     for rank in range(2, 4):
         if rank <= total <= margins.many and gaps[rank - 2] and (rank == total or gaps[rank - 1]):
-            out.append(Selector(kind, where, rank=rank))  # type: ignore[arg-type]
+            out.append(Selector(kind, where, rank=rank))
     return out
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 
 from terraprompt.instructions.knowledge import plural_of, spelling
+from terraprompt.instructions.selector import Kind, Selector
 from terraprompt.instructions.spatial import COUNTS, ORDINALS, PLACES, SIDES
-from terraprompt.selectors import Kind, Selector
 
 __all__ = ["parse"]
 

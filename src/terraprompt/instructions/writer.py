@@ -18,7 +18,7 @@ from terraprompt.instructions.knowledge import CATEGORIES, category
 from terraprompt.instructions.plausibility import ABSENT_IN_SOURCE, EXCEPTIONS
 from terraprompt.instructions.spatial import COUNTS, ORDINALS, patterns
 from terraprompt.prompt import Task
-from terraprompt.selectors import Selector
+from terraprompt.instructions.selector import Selector
 
 __all__ = [
     "AbsentCategory",
