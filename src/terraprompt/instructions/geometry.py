@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from terraprompt.instructions.spatial import PLACES, SIDES
 from terraprompt.instructions.selector import Kind, Selector, in_place
+from terraprompt.instructions.spatial import PLACES, SIDES
 
 __all__ = ["Component", "Components", "Margins", "clear_selectors", "components", "empty_selectors"]
 

@@ -16,9 +16,9 @@ from terraprompt.instructions import frames
 from terraprompt.instructions.category import Noun
 from terraprompt.instructions.knowledge import CATEGORIES, category
 from terraprompt.instructions.plausibility import ABSENT_IN_SOURCE, EXCEPTIONS
+from terraprompt.instructions.selector import Selector
 from terraprompt.instructions.spatial import COUNTS, ORDINALS, patterns
 from terraprompt.prompt import Task
-from terraprompt.instructions.selector import Selector
 
 __all__ = [
     "AbsentCategory",
