@@ -152,8 +152,8 @@ class FocusField:
         )
         lines = self.logits[lower] * (1 - share)[:, None] + self.logits[upper] * share[:, None]
         left, right, part = self._columns
-        mixed: NDArray[np.float32] = lines[:, left] * (1 - part) + lines[:, right] * part
-        return mixed
+        mixed = lines[:, left] * (1 - part) + lines[:, right] * part
+        return mixed.astype(np.float32, copy=False)
 
 
 def _taps(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from terraprompt.errors import ConfigError
 from terraprompt.scene.tiles import Tile, TilePlan
 
-__all__ = ["ABSENT", "Stitcher", "StitchedRows", "axis_weights"]
+__all__ = ["ABSENT", "StitchedRows", "Stitcher", "axis_weights"]
 
 #: Logit of a pixel that is surely not the target; its probability is 0 in float32 for every practical purpose.
 ABSENT = -30.0

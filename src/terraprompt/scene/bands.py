@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -46,7 +46,7 @@ class RowBand:
 
 def read_bands(
     scene: Scene, tiles: TilePlan, stretch: Stretch, *, rows: Sequence[int] | None = None
-) -> Iterator[RowBand]:
+) -> Generator[RowBand, None, None]:
     """The row bands of a plan, top to bottom.
 
     A thread decodes the next band while the caller works on the current one, so two bands are held at a time. Rows of

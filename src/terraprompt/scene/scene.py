@@ -91,7 +91,9 @@ class Scene:
         )
         self.nodata: float | None = dataset.nodatavals[bands[0] - 1]
         self.crs = dataset.crs
-        self.transform: Affine = dataset.transform * Affine.translation(self.left, self.top)
+        t = dataset.transform
+        x, y = t.a * self.left + t.b * self.top + t.c, t.d * self.left + t.e * self.top + t.f
+        self.transform: Affine = Affine(t.a, t.b, x, t.d, t.e, y)
         self._crs = mapping.parse_crs(self.crs) if self.crs is not None else None
         self.gsd_m: float | None = (
             mapping.ground_size(self.width, self.height, self.transform, self._crs)
@@ -323,11 +325,15 @@ class Scene:
         return self._finish(values, mask)
 
     def _read_bands(self, how: Resampling, options: dict[str, Any]) -> NDArray[Any]:
+        if self._palette is not None:  # indexes, in the type in which they are stored
+            stored: NDArray[Any] = self._dataset.read(self.bands[0], **options)
+            return stored[None]
+        if len({self._dataset.dtypes[band - 1] for band in self.bands}) > 1:  # bands of a VRT may differ
+            planes = [self._dataset.read(band, resampling=how, **options) for band in self.bands]
+            return np.stack(planes).astype(self.dtype)
         shape = options.get("out_shape")
         sized = {**options, "out_shape": (len(self.bands), *shape)} if shape else options
-        # Bands of a VRT may differ in type; with a palette the stored indexes are read.
-        stored = self._dataset.dtypes[self.bands[0] - 1] if self._palette is not None else self.dtype
-        values: NDArray[Any] = self._dataset.read(list(self.bands), resampling=how, out_dtype=stored, **sized)
+        values: NDArray[Any] = self._dataset.read(list(self.bands), resampling=how, **sized)
         return values
 
     def _read_mask(self, options: dict[str, Any]) -> NDArray[np.bool_]:

@@ -1,0 +1,83 @@
+"""Engines by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint
+
+import numpy as np
+import pytest
+
+from terraprompt.engines import registry
+from terraprompt.engines.base import Answer, Embedding, Engine, ModelInfo, TileSpec
+from terraprompt.errors import EngineError
+from terraprompt.prompt import Prompt, Task
+
+
+class Tiny:
+    """The smallest thing that is an engine."""
+
+    name = "tiny"
+    tile = TileSpec()
+    tasks = frozenset(Task)
+
+    def __init__(self, *, device: str = "cpu") -> None:
+        self.info = ModelInfo("tiny", "1", settings={"device": device})
+
+    def perceive(self, images: Sequence[np.ndarray]) -> list[Embedding]:
+        return []
+
+    def answer(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
+        return []
+
+
+def not_an_engine() -> int:
+    return 3
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch):
+    here = __name__
+    points = [
+        EntryPoint("tiny", f"{here}:Tiny", registry.GROUP),
+        EntryPoint("number", f"{here}:not_an_engine", registry.GROUP),
+        EntryPoint("broken", "no_such_module_anywhere:load", registry.GROUP),
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    registry.engines.cache_clear()
+    yield
+    registry.engines.cache_clear()
+
+
+def test_names_are_sorted_and_the_mapping_cannot_change():
+    assert registry.engine_names() == ("broken", "number", "tiny")
+    with pytest.raises(TypeError):
+        registry.engines()["other"] = None  # type: ignore[index]
+
+
+def test_loading_hands_over_options():
+    engine = registry.load_engine("tiny", device="cuda")
+    assert isinstance(engine, Engine)
+    assert engine.info.settings == {"device": "cuda"}
+
+
+def test_unknown_engine_names_the_closest():
+    with pytest.raises(EngineError, match=r'Did you mean "tiny"\? Engines: broken, number, tiny'):
+        registry.load_engine("tinny")
+
+
+def test_bad_options_broken_imports_and_non_engines():
+    with pytest.raises(EngineError, match="options"):
+        registry.load_engine("tiny", colour="blue")
+    with pytest.raises(EngineError, match="cannot be imported"):
+        registry.load_engine("broken")
+    with pytest.raises(EngineError, match="did not return an engine"):
+        registry.load_engine("number")
+
+
+def test_nano_is_installed(monkeypatch):
+    from importlib.metadata import entry_points
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    registry.engines.cache_clear()
+    assert "nano" in registry.engine_names()
