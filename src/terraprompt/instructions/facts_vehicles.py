@@ -175,7 +175,7 @@ VEHICLES = (
         ),
         held_uses=(
             "If you heard a boarding call, what would you step into?",
-            "what can bank, climb and touch down",
+            "what can climb to cruising altitude and touch down again",
             "what would ground staff push back from the gate?",
             "the machines that are kept in a hangar",
             "what may cross an ocean in eight hours with two wings",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from terraprompt.instructions.knowledge import plural_of, spelling
+from terraprompt.instructions.knowledge import is_plural, plural_of, spelling
 from terraprompt.instructions.selector import Kind, Selector
 from terraprompt.instructions.spatial import COUNTS, ORDINALS, PLACES, SIDES
 
@@ -228,7 +228,7 @@ def _side(word: str) -> tuple[str, bool]:
 
 def _noun(phrase: str) -> str | None:
     """``phrase`` if it is a plain noun phrase, else None."""
-    if plural_of(phrase) is not None:
+    if is_plural(phrase) is not None:
         return phrase
     words = phrase.split()
     plain = re.sub(r" with an? ", " ", phrase)
@@ -238,8 +238,9 @@ def _noun(phrase: str) -> str | None:
 
 
 def _is_plural(phrase: str) -> bool:
-    if plural_of(phrase) is not None:
-        return False
+    known = is_plural(phrase)
+    if known is not None:
+        return known
     head = re.split(r" (?:of|with|for) ", phrase)[0].split()[-1]
     return head.endswith("s") and not head.endswith(("ss", "us", "is"))
 

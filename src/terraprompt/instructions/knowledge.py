@@ -11,7 +11,7 @@ from terraprompt.instructions.facts_built import BUILT
 from terraprompt.instructions.facts_land import LAND
 from terraprompt.instructions.facts_vehicles import VEHICLES
 
-__all__ = ["CATEGORIES", "Category", "Noun", "category", "plural_of", "spelling"]
+__all__ = ["CATEGORIES", "Category", "Noun", "category", "is_plural", "plural_of", "spelling"]
 
 CATEGORIES: Mapping[str, Category] = MappingProxyType({row.name: row for row in (*BUILT, *LAND, *VEHICLES)})
 
@@ -41,6 +41,14 @@ def category(name: str) -> Category:
 def plural_of(singular: str) -> str | None:
     """The plural of a noun of the table (any case), or None for a noun that it does not know."""
     return _PLURALS.get(singular.lower())
+
+
+def is_plural(phrase: str) -> bool | None:
+    """Whether a noun of the table stands in the plural, None for a phrase that it does not know."""
+    low = phrase.lower()
+    if low in _PLURALS:
+        return False
+    return True if low in _SPELLINGS else None
 
 
 def spelling(phrase: str) -> str:
