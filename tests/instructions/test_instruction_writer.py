@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -178,3 +180,14 @@ def test_nothing_present_is_called_absent_on_the_real_pack() -> None:
     assert set(labelled_by_source) == set(ABSENT_IN_SOURCE)
     for source, present in labelled_by_source.items():
         assert not present & ABSENT_IN_SOURCE[source]
+
+
+def test_the_data_side_needs_neither_gdal_nor_torch() -> None:
+    blocked = "rasterio shapely pyproj pyogrio pyarrow pydantic torch transformers typer"
+    code = (
+        f"import sys\nfor name in {blocked.split()!r}: sys.modules[name] = None\n"
+        "import terraprompt.datasets, terraprompt.instructions.writer, terraprompt.instructions.geometry\n"
+        "import terraprompt.selectors\nprint(terraprompt.selectors.parse_selector('the largest lake').phrase)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "the lakes", done.stderr
