@@ -1,0 +1,178 @@
+"""Files that are either whole or not there: checks before, a temporary name during, one rename after."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyogrio.errors
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+
+from terraprompt.errors import OutputError
+
+__all__ = ["KINDS", "Kind", "WorkFolder", "check_target", "replacing", "translated"]
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["mask", "vector", "picture", "json"]
+
+KINDS: dict[Kind, tuple[str, ...]] = {
+    "mask": (".tif", ".tiff", ".png"),
+    "vector": (".gpkg", ".geojson", ".json", ".fgb", ".parquet", ".geoparquet"),
+    "picture": (".png", ".jpg", ".jpeg", ".webp"),
+    "json": (".json", ".geojson"),
+}
+
+# What GDAL and editors leave beside a file; it describes the old content, so it goes with it.
+_SIDECARS = (".aux.xml", ".ovr", ".msk", "-wal", "-shm", "-journal")
+
+# pyogrio's errors share no base class of their own.
+_WRITE_ERRORS = (
+    OSError,
+    RasterioError,
+    CPLE_BaseError,
+    pyogrio.errors.DataSourceError,
+    pyogrio.errors.DataLayerError,
+    pyogrio.errors.CRSError,
+    pyogrio.errors.FieldError,
+    pyogrio.errors.GeometryError,
+    pyogrio.errors.FeatureError,
+    pa.ArrowException,
+)
+
+
+def check_target(path: str | Path, overwrite: bool = False, *, kind: Kind | None = None) -> Path:
+    """Make sure, before any work, that a file can be written later.
+
+    Args:
+        path: where the file shall go; a link is followed.
+        overwrite: whether a file that is there may be replaced.
+        kind: "mask", "vector", "picture" or "json": which extensions are understood; None for any of them.
+
+    Returns:
+        The path with links resolved.
+
+    Raises:
+        OutputError: unknown extension, no such folder, a folder without write permission, or a file that is
+            there.
+    """
+    path = Path(path)
+    known = KINDS[kind] if kind else tuple(dict.fromkeys(s for suffixes in KINDS.values() for s in suffixes))
+    if path.suffix.lower() not in known:
+        raise OutputError(
+            f"The format of a {kind or 'result'} file is told by its extension.",
+            received=path,
+            hint=f"Use {', '.join(known)}.",
+        )
+    try:
+        path = Path(os.path.realpath(path))
+        if not path.parent.is_dir():
+            raise OutputError(
+                "The folder of the output does not exist.", received=path.parent, hint="Create it first."
+            )
+        if path.is_dir():
+            raise OutputError("The output is a folder.", received=path, hint="Give the name of a file.")
+        if path.exists() and not overwrite:
+            raise OutputError(
+                "The output is already there.",
+                received=path,
+                hint="Allow it with --overwrite, or choose another name.",
+            )
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _output_error(path, error) from error
+    return path
+
+
+@contextmanager
+def replacing(path: str | Path, overwrite: bool = False, *, kind: Kind | None = None) -> Iterator[Path]:
+    """Write to a temporary name in the same folder, then rename; whatever goes wrong, the old file stays.
+
+    Yields:
+        The temporary path (same extension). Whatever else begins with its name is removed at the end.
+
+    Raises:
+        OutputError: as :func:`check_target`, and when the disk is full or the writer fails.
+    """
+    path = check_target(path, overwrite, kind=kind)
+    stem = f".{path.stem[:40]}-{secrets.token_hex(6)}"
+    temporary = path.parent / (stem + path.suffix.lower())
+    try:
+        with translated(path):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            if path.exists() and not overwrite:
+                raise OutputError(
+                    "The output appeared meanwhile.", received=path, hint="Choose another name."
+                )
+            temporary.replace(path)
+            for suffix in _SIDECARS:
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+    finally:
+        for left in path.parent.iterdir():
+            if left.name.startswith(stem):
+                with suppress(OSError):
+                    left.unlink()
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn what file writers raise into an :class:`OutputError` about ``path``."""
+    try:
+        yield
+    except _WRITE_ERRORS as error:
+        raise _output_error(path, error) from error
+
+
+def _output_error(path: Path, error: Exception) -> OutputError:
+    number = getattr(error, "errno", None)
+    hint = "What was there before is untouched."
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        hint = f"The disk is full or a limit was reached. {hint}"
+    elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        hint = f"Choose a folder you may write to. {hint}"
+    return OutputError(f"Writing failed: {str(error).rstrip('.')}.", received=path, hint=hint)
+
+
+class WorkFolder:
+    """A private folder for work files, removed when its last user closes it or when nobody refers to it any
+    more.
+
+    Args:
+        parent: an existing folder with room for about 3 bytes a pixel.
+    """
+
+    def __init__(self, parent: Path) -> None:
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix="terraprompt-", dir=parent))
+        except OSError as error:
+            raise _output_error(Path(parent), error) from error
+        self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        self._users = 0
+
+    def join(self) -> None:
+        """Count one more user."""
+        self._users += 1
+
+    def leave(self) -> None:
+        """Count one user less; the last one removes the folder."""
+        self._users -= 1
+        if self._users <= 0:
+            self.remove()
+
+    def remove(self) -> None:
+        """Remove the folder now."""
+        self._remove()

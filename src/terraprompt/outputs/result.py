@@ -1,0 +1,245 @@
+"""What a segmentation gives back: a status, a mask, objects, and files of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio import Affine
+from shapely import Polygon
+
+from terraprompt.errors import ConfigError, OutputError
+from terraprompt.outputs.files import WorkFolder, translated
+from terraprompt.outputs.raster import (
+    Q_NODATA,
+    QUANTA,
+    bands,
+    create_work,
+    gdal,
+    read_rows,
+    write_raster,
+    write_rows,
+)
+from terraprompt.outputs.runs import ObjectRuns
+from terraprompt.outputs.tiff import verify_tiff
+
+__all__ = ["Result", "SegmentedObject", "Status"]
+
+
+class Status(StrEnum):
+    """How a segmentation ended."""
+
+    FOUND = "found"
+    NO_TARGET = "no_target"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentedObject:
+    """One 4-connected region of the mask.
+
+    Attributes:
+        id: from 1, in raster order of the objects' first pixels.
+        polygon: simplified outline in the scene's CRS; in pixel coordinates (x right, y down) without a CRS.
+        bbox: ``(x0, y0, x1, y1)`` pixels of the mask, x1 and y1 exclusive.
+        area_px: pixels of the mask.
+        area_m2: ground area of these pixels: planar where the projection keeps areas (UTM), on the ellipsoid
+            where it does not (EPSG:4326, EPSG:3857); None without a CRS.
+        score: mean probability of these pixels.
+    """
+
+    id: int
+    polygon: Polygon
+    bbox: tuple[int, int, int, int]
+    area_px: int
+    area_m2: float | None
+    score: float
+
+
+class _Lease:
+    """One result's share of a work folder."""
+
+    def __init__(self, folder: WorkFolder, mask_name: str, runs: ObjectRuns) -> None:
+        self.folder, self.mask_name, self.runs = folder, mask_name, runs
+        self.is_open = True
+        folder.join()
+
+    def close(self) -> None:
+        if self.is_open:
+            self.is_open = False
+            self.folder.leave()
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The answer to one prompt on one scene; pixels stay on disk until they are asked for.
+
+    Use it as a context manager, or call :meth:`close`, to remove the work files early; they go with the
+    object anyway.
+
+    Attributes:
+        status: found (at least one object), no_target or failed; mask and objects always agree.
+        reason: why it failed, or a remark on "no target"; required if failed.
+        width, height: of the mask in pixels.
+        crs: rasterio CRS of the scene, or None.
+        transform: affine of the mask's pixels to the CRS.
+        provenance: what made it: instruction, task, engine, model, revision, checksum, settings, source,
+            version, bands, stretch, created; any may be missing.
+        objects: in raster order; empty unless found.
+        gsd: metres a pixel in the middle of the scene, or None without a CRS.
+    """
+
+    status: Status
+    reason: str | None
+    width: int
+    height: int
+    crs: Any
+    transform: Affine
+    provenance: Mapping[str, Any]
+    objects: tuple[SegmentedObject, ...] = ()
+    gsd: float | None = None
+    _lease: _Lease | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.status is Status.FAILED and not self.reason:
+            raise ConfigError("A failed result needs a reason.", hint="Say what went wrong.")
+
+    @classmethod
+    def failure(
+        cls,
+        reason: str,
+        *,
+        width: int,
+        height: int,
+        crs: Any,
+        transform: Affine,
+        provenance: Mapping[str, Any],
+    ) -> Result:
+        """A result that says why there is none; it has no mask to read or to save."""
+        return cls(Status.FAILED, reason, width, height, crs, transform, dict(provenance))
+
+    # Pixels
+
+    def mask(self) -> NDArray[np.uint8]:
+        """uint8 (height, width): 1 target, 0 not, 255 nodata. Takes one byte a pixel."""
+        return np.asarray(self._read("mask"), np.uint8)
+
+    def probability(self) -> NDArray[np.float32]:
+        """float32 (height, width) in steps of 1/65534, NaN = nodata; of the whole scene, also after select."""
+        quanta = self._read("probability")
+        probability = quanta.astype(np.float32)
+        probability /= QUANTA
+        probability[quanta == Q_NODATA] = np.nan
+        return probability
+
+    def work_file(self, kind: Literal["mask", "probability"]) -> Path:
+        """The tiled work GeoTIFF behind the mask (uint8) or the probability (uint16); read it, do not change
+        it.
+
+        Raises:
+            OutputError: the result failed or is closed.
+        """
+        if self._lease is None:
+            raise OutputError("There is no mask because the segmentation failed.", received=self.reason)
+        if not self._lease.is_open:
+            raise OutputError("The result is closed.", hint="Read or save it before closing it.")
+        return self._lease.folder.path / (self._lease.mask_name if kind == "mask" else "probability.tif")
+
+    def _read(self, kind: Literal["mask", "probability"]) -> NDArray[Any]:
+        path = self.work_file(kind)
+        with gdal(), translated(path), rasterio.open(path) as dataset:
+            return np.asarray(dataset.read(1))
+
+    # Parts
+
+    def select(self, ids: Iterable[int]) -> Result:
+        """Keep only the objects with these ids, in mask and objects; they keep their ids.
+
+        The status becomes no_target if nothing is kept. Both results may be used and closed in any order.
+
+        Raises:
+            ConfigError: an id that is not there.
+        """
+        wanted = {int(i) for i in ids}
+        unknown = wanted - {o.id for o in self.objects}
+        if unknown:
+            raise ConfigError("There is no object with this id.", received=sorted(unknown)[:5])
+        source = self.work_file("mask")
+        assert self._lease is not None
+        runs, folder = self._lease.runs, self._lease.folder
+        keep = np.zeros(runs.count + 1, bool)
+        keep[np.fromiter(wanted, np.int64)] = True
+        target = _unused(folder.path)
+        with gdal(), translated(target), rasterio.open(source) as old:
+            with create_work(target, self.width, self.height, "uint8") as new:
+                for first, last in bands(self.width, self.height):
+                    rows = read_rows(old, first, last)
+                    rows[(rows == 1) & ~runs.paint(first, last, keep)] = 0
+                    write_rows(new, rows, first)
+            verify_tiff(target)
+        return dataclasses.replace(
+            self,
+            status=Status.FOUND if wanted else Status.NO_TARGET,
+            objects=tuple(o for o in self.objects if o.id in wanted),
+            _lease=_Lease(folder, target.name, runs),
+        )
+
+    # Files
+
+    def save_mask(
+        self,
+        path: str | Path,
+        *,
+        probability: bool = False,
+        overwrite: bool = False,
+        creation_options: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write a cloud-optimised GeoTIFF, or for ``.png`` a PNG: see :func:`.raster.write_raster`."""
+        return write_raster(
+            self, path, probability=probability, overwrite=overwrite, creation_options=creation_options
+        )
+
+    def save_vector(self, path: str | Path, *, overwrite: bool = False, driver: str | None = None) -> Path:
+        """Write the polygons; the extension tells the format: see :func:`.vector.write_vector`."""
+        from terraprompt.outputs.vector import write_vector
+
+        return write_vector(self, path, overwrite=overwrite, driver=driver)
+
+    def save_picture(
+        self,
+        path: str | Path,
+        *,
+        scene_rgb: NDArray[np.uint8] | Callable[[int, int], NDArray[np.uint8]] | None = None,
+        max_side: int = 1600,
+        overwrite: bool = False,
+    ) -> Path:
+        """Write an overlay picture for people: see :func:`.picture.write_picture`."""
+        from terraprompt.outputs.picture import write_picture
+
+        return write_picture(self, path, scene_rgb=scene_rgb, max_side=max_side, overwrite=overwrite)
+
+    def close(self) -> None:
+        """Remove the work files unless another selection of the same result still needs them."""
+        if self._lease is not None:
+            self._lease.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _unused(folder: Path) -> Path:
+    """A file name for one more mask in the work folder."""
+    number = 1
+    while (path := folder / f"mask-{number}.tif").exists():
+        number += 1
+    return path
