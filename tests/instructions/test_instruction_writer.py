@@ -149,6 +149,8 @@ def test_absence_is_verified_or_assumed() -> None:
     }
     assert absent_category(Fake(source="unknown", present=("building", "road")), rng) is None
     assert absent_category(Fake(), rng, among=("boat",)) is not None
+    street = Fake(source="aerial_cars", labelled=("car", "bus", "truck"), present=("car",))
+    assert [a.category for a in absent_categories(street) if a.kind == "verified"] == ["truck"]
 
 
 def test_the_table_of_absences_speaks_of_known_categories() -> None:

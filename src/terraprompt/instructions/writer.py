@@ -15,7 +15,7 @@ from terraprompt.errors import ConfigError
 from terraprompt.instructions import frames
 from terraprompt.instructions.category import Noun
 from terraprompt.instructions.knowledge import CATEGORIES, category
-from terraprompt.instructions.plausibility import ABSENT_IN_SOURCE, EXCEPTIONS
+from terraprompt.instructions.plausibility import ABSENT_IN_SOURCE, DOUBTED, EXCEPTIONS
 from terraprompt.instructions.selector import Selector
 from terraprompt.instructions.spatial import COUNTS, ORDINALS, patterns
 from terraprompt.prompt import Task
@@ -169,7 +169,8 @@ class _Labelled(Protocol):
 
 def absent_categories(record: _Labelled) -> tuple[AbsentCategory, ...]:
     """All categories known or assumed to be absent from an image, verified ones first."""
-    verified = [name for name in record.labelled if name not in record.present and name in CATEGORIES]
+    unproven = {*record.present, *DOUBTED.get(record.source, ())}
+    verified = [name for name in record.labelled if name not in unproven and name in CATEGORIES]
     doubtful = {*record.labelled, *record.present, *EXCEPTIONS.get(record.id, ())}
     assumed = sorted(ABSENT_IN_SOURCE.get(record.source, frozenset()) - doubtful)
     return (
