@@ -18,7 +18,7 @@ from terraprompt.prompt import Box, Prompt
 from terraprompt.scene import Scene, Tile
 from terraprompt.stitch import ABSENT, StitchedRows
 
-__all__ = ["FocusField", "first_look", "in_tile", "paint", "second_look"]
+__all__ = ["FocusField", "Look", "first_looks", "paint", "second_look"]
 
 #: Largest enlargement: beyond it there is only blur.
 _ZOOM = 4.0
@@ -28,45 +28,68 @@ _MUCH_SMALLER = 0.5
 _ROWS = 512
 
 
-def first_look(target: Prompt, scene: Scene, size: int) -> Tile:
-    """The window of a prompt that describes one target, in pixels of ``scene``.
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One target seen through one window.
+
+    Attributes:
+        target: number of the target in the prompt.
+        asked: the prompt of this target alone, in scene pixels.
+        tile: the window.
+        top: no look at this target shows a row above it.
+    """
+
+    target: int
+    asked: Prompt
+    tile: Tile
+    top: int
+
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt in pixels of the grid that the engine sees; negative points outside are dropped."""
+        return _in_tile(self.asked, self.tile)
+
+
+def first_looks(prompt: Prompt, scene: Scene, size: int) -> list[Look]:
+    """One window a target, from top to bottom.
 
     A box: centred on it, twice its longer side, at least ``size / 4``. Points: ``size`` pixels around the middle of the
-    positive ones, or twice their spread if that is more; placed on a coarse lattice of the file, so that one more click
-    nearby sees the same window (and finds it in the cache) whatever the bbox.
+    positive ones, or twice their spread if that is more; placed on a coarse lattice of the file, so that one more
+    click nearby sees the same window (and finds it in the cache), whatever the bbox.
 
     Args:
-        target: one of ``prompt.objects()``, ``crs=None``.
-        scene: the window stays inside it.
+        prompt: points and boxes in pixels of ``scene``.
+        scene: the windows stay inside it.
         size: the engine's tile side.
     """
-    if target.boxes:
-        return _around(target.boxes[0], scene, size, least=size / _ZOOM)
-    on = [point for point, label in zip(target.points, target.labels, strict=True) if label == 1]
-    xs, ys = [x for x, _ in on], [y for _, y in on]
-    return _around((min(xs), min(ys), max(xs), max(ys)), scene, size, least=size, lattice=max(1, size // 8))
+    looks = []
+    for number, target in enumerate(prompt.objects()):
+        if target.boxes:
+            tile = _around(target.boxes[0], scene, size, least=size / _ZOOM)
+        else:
+            xs, ys = zip(*_positive(target), strict=True)
+            middle = (min(xs), min(ys), max(xs), max(ys))
+            tile = _around(middle, scene, size, least=size, lattice=max(1, size // 8))
+        looks.append(Look(number, target, tile, tile.top))
+    return sorted(looks, key=lambda look: look.top)
 
 
 def second_look(
-    target: Prompt,
-    tile: Tile,
-    logits: NDArray[np.float32],
-    scene: Scene,
-    size: int,
-    *,
-    threshold_logit: float = 0.0,
-) -> Tile | None:
+    look: Look, logits: NDArray[np.float32], scene: Scene, size: int, threshold_logit: float = 0.0
+) -> Look | None:
     """A closer window on what lies under the positive points, if it is much smaller than the first; else None.
 
     Args:
-        target: points in scene pixels.
-        tile: the first window.
-        logits: the first answer, on ``tile.shape``.
-        scene, size: as in :func:`first_look`.
+        look: the first; a box was seen closely enough and gives None.
+        logits: the answer, on the grid of ``look.tile``.
+        scene, size: as in :func:`first_looks`.
         threshold_logit: above it a pixel is target.
     """
+    tile = look.tile
+    if look.asked.boxes:
+        return None
     labels, _ = ndimage.label(logits > threshold_logit, structure=np.ones((3, 3), int))
-    on = [point for point, label in zip(target.points, target.labels, strict=True) if label == 1]
+    on = np.array(_positive(look.asked))
     height, width = tile.shape
     columns, rows = np.floor(tile.frame.points(on)).astype(int).T
     hit = np.unique(labels[rows.clip(0, height - 1), columns.clip(0, width - 1)])
@@ -81,8 +104,12 @@ def second_look(
     top = min(max(closer.top, tile.top), max(tile.top, tile.bottom - closer.height))
     closer = replace(closer, left=left, top=top)
     smaller = max(closer.width, closer.height) <= _MUCH_SMALLER * max(tile.width, tile.height)
-    seen = all(closer.left <= x <= closer.right and closer.top <= y <= closer.bottom for x, y in on)
-    return closer if smaller and seen else None
+    seen = ((on >= (closer.left, closer.top)) & (on <= (closer.right, closer.bottom))).all()
+    return replace(look, tile=closer) if smaller and seen else None
+
+
+def _positive(target: Prompt) -> list[tuple[float, float]]:
+    return [point for point, label in zip(target.points, target.labels, strict=True) if label == 1]
 
 
 def _around(box: Box, scene: Scene, size: int, *, least: float, lattice: int = 1) -> Tile:
@@ -102,13 +129,7 @@ def _fit(centre: float, side: int, length: int, lattice: int, origin: int) -> tu
     return min(max(start, 0), length - side), side
 
 
-def in_tile(target: Prompt, tile: Tile) -> Prompt:
-    """The prompt in pixels of the grid that the engine sees; negative points outside are dropped.
-
-    Args:
-        target: in scene pixels, its boxes and positive points (partly) inside the tile.
-        tile: the window.
-    """
+def _in_tile(target: Prompt, tile: Tile) -> Prompt:
     height, width = tile.shape
     kept = [
         ((float(x), float(y)), label)
@@ -134,13 +155,18 @@ class FocusField:
     """The answer in one window; scene pixels are interpolated from it a few rows at a time.
 
     Attributes:
-        tile: the window.
-        logits: float32 on ``tile.shape``.
+        look: where and for what.
+        logits: float32 on the grid of ``look.tile``.
     """
 
-    tile: Tile
+    look: Look
     logits: NDArray[np.float32]
     _columns: tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]] = field(init=False, repr=False)
+
+    @property
+    def tile(self) -> Tile:
+        """The window."""
+        return self.look.tile
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_columns", _taps(0, self.tile.width, self.tile.width, self.tile.shape[1]))
@@ -171,7 +197,7 @@ def paint(fields: Iterable[FocusField], scene: Scene) -> Iterator[StitchedRows]:
     Pixels outside all windows count as valid: they were not asked about and are not read.
 
     Args:
-        fields: ordered by the top of their windows; taken only as the rows come to them, and dropped after.
+        fields: in the order of ``look.top``; taken only as the rows come to them, and dropped after.
         scene: gives size and validity.
 
     Raises:
@@ -183,7 +209,7 @@ def paint(fields: Iterable[FocusField], scene: Scene) -> Iterator[StitchedRows]:
     any_valid = False
     for top in range(0, scene.height, _ROWS):
         bottom = min(top + _ROWS, scene.height)
-        while coming is not None and coming.tile.top < bottom:
+        while coming is not None and coming.look.top < bottom:
             open_fields.append(coming)
             coming = next(waiting, None)
         logits = np.full((bottom - top, scene.width), ABSENT, np.float32)
@@ -191,6 +217,8 @@ def paint(fields: Iterable[FocusField], scene: Scene) -> Iterator[StitchedRows]:
         for focus in open_fields:
             tile = focus.tile
             y0, y1 = max(top, tile.top), min(bottom, tile.bottom)
+            if y0 >= y1:
+                continue
             here = (slice(y0 - top, y1 - top), slice(tile.left, tile.right))
             np.maximum(logits[here], focus.rows(y0, y1), out=logits[here])
             if not scene.always_valid:

@@ -8,15 +8,17 @@ missing or faded pixels runs around the scene.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.errors import ConfigError
+from terraprompt.engines.base import Answer
+from terraprompt.errors import ConfigError, EngineError
 from terraprompt.scene.tiles import Tile, TilePlan
 
-__all__ = ["ABSENT", "StitchedRows", "Stitcher", "axis_weights"]
+__all__ = ["ABSENT", "StitchedRows", "Stitcher", "axis_weights", "tempered"]
 
 #: Logit of a pixel that is surely not the target; its probability is 0 in float32 for every practical purpose.
 ABSENT = -30.0
@@ -99,8 +101,10 @@ class Stitcher:
     def add(self, tile: Tile, logits: NDArray[np.float32]) -> None:
         """Blend in the logits (tile height, tile width) of a tile of the current row."""
         weight = self._rows[self._row][:, None] * self._columns[tile.left][None, :]
-        # A product with weight 0 must be 0 whatever a model says there.
-        self._sum[:, tile.left : tile.right] += np.where(weight > 0, weight * logits, np.float32(0))
+        # Where a tile has no say it must not matter what it says, infinity included.
+        self._sum[:, tile.left : tile.right] += np.multiply(
+            weight, logits, out=np.zeros_like(weight), where=weight > 0
+        )
 
     def end_row(self, valid: NDArray[np.bool_]) -> StitchedRows:
         """Close the current row of tiles and take the rows that no later tile touches.
@@ -120,3 +124,38 @@ class Stitcher:
         self._sum[kept:] = 0.0
         self._row += 1
         return StitchedRows(top, logits, good)
+
+
+def tempered(answer: Answer, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """The logits of an answer, checked, and held down where the engine doubts that there is any target.
+
+    With presence p of one half or more they stay as they are. Below, the probability of a pixel becomes
+    ``p * sigmoid(logit)``: being target takes a target to be there. No pixel then reaches one half, the order of
+    pixels is kept, and what is blended with a neighbouring tile stays smooth in the logits (a plain minimum would
+    leave a plateau); a lower threshold still brings a doubtful target back.
+
+    Args:
+        answer: from an engine.
+        shape: (height, width) that its logits must have.
+
+    Raises:
+        EngineError: another shape, NaN, or a presence that is no probability.
+    """
+    logits = np.asarray(answer.logits, np.float32)
+    if logits.shape != shape:
+        raise EngineError(f"The logits must be {shape}.", received=logits.shape)
+    if np.isnan(logits).any():
+        raise EngineError("The logits hold NaN.", received=f"{int(np.isnan(logits).sum())} pixels")
+    logits = np.nan_to_num(logits, posinf=-ABSENT, neginf=ABSENT)
+    p = answer.presence
+    if p is None:
+        return logits
+    if not 0 <= p <= 1:
+        raise EngineError("The presence must be a probability.", received=p)
+    if p >= 0.5:
+        return logits
+    doubt = math.log(max(p, 1e-9))
+    wide = logits.astype(np.float64)
+    log_joint = doubt - np.logaddexp(0.0, -wide)
+    held: NDArray[np.float32] = (log_joint - np.log1p(-np.exp(log_joint))).astype(np.float32)
+    return np.maximum(held, np.float32(ABSENT))

@@ -123,7 +123,8 @@ def test_palette_is_expanded(tmp_path):
 def test_bands_of_different_types(make_raster, tmp_path):
     a, b = make_raster(numbered(1), "a.tif"), make_raster(numbered(1, dtype="int16"), "b.tif")
     vrt = tmp_path / "mixed.vrt"
-    band = '<VRTRasterBand dataType="{}" band="{}"><SimpleSource><SourceFilename>{}</SourceFilename></SimpleSource></VRTRasterBand>'
+    source = "<SimpleSource><SourceFilename>{2}</SourceFilename></SimpleSource>"
+    band = f'<VRTRasterBand dataType="{{0}}" band="{{1}}">{source}</VRTRasterBand>'
     bands = [band.format("Byte", 1, a), band.format("Int16", 2, b), band.format("Byte", 3, a)]
     vrt.write_text(f'<VRTDataset rasterXSize="30" rasterYSize="20">{"".join(bands)}</VRTDataset>')
     with open_scene(vrt) as scene:
@@ -291,7 +292,7 @@ def test_a_container_without_bands_names_what_is_inside(tmp_path):
             **options,
         ) as out:
             out.write(numbered(3))
-    with pytest.raises(SceneError, match="no bands.*winter"):
+    with pytest.raises(SceneError, match=r"no bands.*winter"):
         open_scene(path)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,7 +29,7 @@ def test_every_pixel_is_covered_and_no_tile_reaches_outside(width, height, size,
     assert len(tiles) == len(set(tiles.tiles))
     assert list(tiles.tiles) == sorted(tiles.tiles, key=lambda tile: (tile.top, tile.left))
     for starts in (tiles.xs, tiles.ys):
-        assert all(b - a <= size - tiles.overlap for a, b in zip(starts, starts[1:], strict=False))
+        assert all(b - a <= size - tiles.overlap for a, b in pairwise(starts))
 
 
 def test_the_last_tile_is_shifted_inwards():
@@ -59,8 +61,8 @@ def test_impossible_plans(arguments):
     x=st.floats(0, 600),
     y=st.floats(0, 600),
 )
-def test_tile_frames_are_invertible(left, top, width, height, grid, x, y):
+def test_tile_frames_are_invertible(left, top, width, height, grid, at):
     frame = Tile(left, top, width, height, grid).frame
-    np.testing.assert_allclose(frame.points_back(frame.points([x, y])), (x, y), atol=1e-6)
+    np.testing.assert_allclose(frame.points_back(frame.points(at)), at, atol=1e-6)
     np.testing.assert_allclose(frame.points([left, top]), (0, 0), atol=1e-9)
     np.testing.assert_allclose(frame.points([left + width, top + height]), grid[::-1])

@@ -1,0 +1,381 @@
+"""The sentence: scene + prompt -> tiles -> session.perceive(tile) -> session.answer(prompt) -> stitch -> Result."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terraprompt import __version__
+from terraprompt.choose import choose
+from terraprompt.embeddings import EmbeddingCache, cache_key
+from terraprompt.engines.base import Embedding, Engine
+from terraprompt.engines.registry import load_engine
+from terraprompt.errors import ConfigError, EngineError, SceneError, TerrapromptError
+from terraprompt.focus import FocusField, Look, first_looks, paint, second_look
+from terraprompt.outputs import Canvas, Result, check_refinement
+from terraprompt.prompt import Prompt
+from terraprompt.scene import (
+    RowBand,
+    Scene,
+    StretchMode,
+    Tile,
+    estimate_stretch,
+    open_scene,
+    plan,
+    read_bands,
+    read_tile,
+)
+from terraprompt.scene.source import Bands
+from terraprompt.selectors import ParsedSelector, describe
+from terraprompt.stitch import StitchedRows, Stitcher, tempered
+
+__all__ = ["Progress", "Session", "segment"]
+
+#: Called with (done, total): tiles of a sweep or targets that were pointed at.
+Progress = Callable[[int, int], None]
+Logits = NDArray[np.float32]
+T = TypeVar("T")
+
+
+def segment(
+    src: str | os.PathLike[str],
+    prompt: Prompt | str,
+    *,
+    engine: Engine | str = "nano",
+    bands: Bands = None,
+    bbox: tuple[float, float, float, float] | None = None,
+    bbox_crs: str | None = None,
+    stretch: StretchMode = "auto",
+    batch: int | None = None,
+    **options: Any,
+) -> Result:
+    """Find in a raster what the prompt asks for.
+
+    Args:
+        src: any raster that GDAL reads.
+        prompt: a sentence, or a :class:`Prompt` with points or boxes.
+        engine: name of an installed engine, or one that is loaded.
+        bands, bbox, bbox_crs: as in :func:`terraprompt.scene.open_scene`. Pixel coordinates of the prompt count from
+            the corner of the bbox.
+        stretch: as in :func:`terraprompt.scene.estimate_stretch`.
+        batch: tiles perceived together; None = what the engine recommends.
+        options: as in :meth:`Session.segment` (threshold, refine, selector, progress, workdir, ...).
+
+    Raises:
+        SceneError, PromptError, EngineError, OutputError, ConfigError: a failure is never an empty result.
+    """
+    with open_scene(src, bands, bbox=bbox, bbox_crs=bbox_crs) as scene:
+        # One prompt needs no memory of what was seen.
+        return Session(engine, scene, stretch=stretch, batch=batch, cache_bytes=0).segment(prompt, **options)
+
+
+class Session:
+    """An engine in front of a scene: what was perceived is kept, so that a second prompt costs only the answer.
+
+    Args:
+        engine: loaded, or the name of an installed one.
+        scene: open; the caller closes it.
+        stretch: as in :func:`terraprompt.scene.estimate_stretch`.
+        batch: tiles perceived together; None = what the engine recommends.
+        cache_bytes: memory for embeddings, least recently used first out.
+        cache_dir: keep embeddings on disk too, if the engine can pack them.
+
+    Attributes:
+        engine, scene: as given, loaded.
+        stretch: of the scene's values, one for the whole file.
+        plan: how the scene is cut for this engine.
+    """
+
+    def __init__(
+        self,
+        engine: Engine | str,
+        scene: Scene,
+        *,
+        stretch: StretchMode = "auto",
+        batch: int | None = None,
+        cache_bytes: int = 1 << 30,
+        cache_dir: Path | None = None,
+    ) -> None:
+        self.engine = load_engine(engine) if isinstance(engine, str) else engine
+        self.scene = scene
+        self.stretch = estimate_stretch(scene, stretch)
+        self.plan = plan(scene.width, scene.height, self.engine.tile.size, self.engine.tile.overlap)
+        self._batch = self.engine.tile.batch if batch is None else batch
+        if self._batch < 1:
+            raise ConfigError("The batch must be at least 1.", received=batch)
+        self._cache = EmbeddingCache(cache_bytes, folder=cache_dir, engine=self.engine)
+        # Which pixels of a row of tiles are valid, as bits (None = all), so that a known row is not read again.
+        self._valid: dict[int, NDArray[np.uint8] | None] = {}
+        self._keeps = cache_bytes > 0
+
+    def segment(
+        self,
+        prompt: Prompt | str,
+        *,
+        threshold: float = 0.5,
+        refine: bool = True,
+        selector: ParsedSelector | None = None,
+        progress: Progress | None = None,
+        workdir: Path | None = None,
+        **finish: Any,
+    ) -> Result:
+        """Scene and prompt to result.
+
+        A text is asked of every tile of the scene; points and boxes are looked at through windows around each target.
+
+        Args:
+            prompt: a sentence, or a :class:`Prompt`; coordinates in any CRS, or in pixels of the scene.
+            threshold: probability above which a pixel is target, between 0 and 1.
+            refine: look a second time, closer, at a small target that points lie on.
+            selector: which of the found objects are meant (:func:`terraprompt.selectors.parse_selector`): its
+                ``phrase`` is asked in place of the text, its choice is made over the whole scene.
+            progress: called with (done, total).
+            workdir: an existing folder for work files, which go with the result; None = the system's temporary folder.
+            finish: options of :meth:`terraprompt.outputs.Canvas.finish` (min_area_m2, min_pixels, fill_holes_m2,
+                simplify).
+
+        Raises:
+            PromptError: the prompt does not fit the scene.
+            SceneError: no valid pixel in the extent, or damage met while reading.
+            EngineError: the engine does not answer such prompts, or failed; the message names the tile.
+            OutputError: the canvas cannot be written.
+        """
+        given = Prompt(prompt) if isinstance(prompt, str) else prompt
+        if not 0 < threshold < 1:
+            raise ConfigError("The threshold is a probability between 0 and 1.", received=threshold)
+        if given.task not in self.engine.tasks:
+            able = ", ".join(sorted(task.value for task in self.engine.tasks))
+            raise EngineError(
+                f'The engine "{self.engine.name}" answers {able} prompts only.', received=given.task.value
+            )
+        check_refinement(self.scene.crs, **finish)
+        asked = self.scene.to_pixels(given)
+        if selector is not None:
+            asked = replace(asked, text=selector.phrase, task_override=given.task)
+        if asked.is_spatial:
+            rows = self._focus(asked, threshold if refine else None, progress)
+        else:
+            rows = self._sweep(asked, progress)
+        with Canvas.create(
+            workdir or Path(tempfile.gettempdir()),
+            self.scene.width,
+            self.scene.height,
+            crs=self.scene.crs,
+            transform=self.scene.transform,
+            threshold=threshold,
+        ) as canvas:
+            for band in rows:
+                canvas.write_band(band.top, band.logits, band.valid)
+            settings = {"threshold": threshold, "refine": refine, **finish}
+            result = canvas.finish(self._provenance(given, selector, settings), **finish)
+        return result if selector is None else choose(result, selector.selector, self.scene)
+
+    def perceive(
+        self, tiles: Sequence[Tile], images: Sequence[NDArray[np.uint8] | None] | None = None
+    ) -> list[Embedding]:
+        """Embeddings of tiles, from the cache where they are there.
+
+        Args:
+            tiles: windows of the scene.
+            images: their RGB pixels (*tile.shape, 3) where they were read already, None where not.
+        """
+        keys = [self._key(tile) for tile in tiles]
+        found = [self._cache.get(key) for key in keys]
+        missing = [i for i, embedding in enumerate(found) if embedding is None]
+        for group in _batches(missing, self._batch):
+            here = [tiles[i] for i in group]
+            given = [None if images is None else images[i] for i in group]
+            pixels = [
+                read_tile(self.scene, self.stretch, tile)[0] if image is None else image
+                for tile, image in zip(here, given, strict=True)
+            ]
+            with self._blame(here):
+                made = self.engine.perceive(pixels)
+            if len(made) != len(group):
+                raise EngineError(
+                    f'The engine "{self.engine.name}" gave {len(made)} embeddings for {len(group)} tiles.'
+                )
+            for i, embedding in zip(group, made, strict=True):
+                found[i] = embedding
+                self._cache.put(keys[i], embedding)
+        return [embedding for embedding in found if embedding is not None]
+
+    def answer(
+        self, tiles: Sequence[Tile], embeddings: Sequence[Embedding], prompts: Sequence[Prompt]
+    ) -> list[Logits]:
+        """Logits (*tile.shape,) of each prompt on its tile, checked and tempered by presence.
+
+        Args:
+            tiles: windows of the scene.
+            embeddings: of these tiles, from :meth:`perceive`.
+            prompts: one a tile, in pixels of the tile's grid.
+        """
+        if not tiles:
+            return []
+        with self._blame(tiles):
+            answers = self.engine.answer(embeddings, prompts)
+            if len(answers) != len(tiles):
+                raise EngineError(f"{len(answers)} answers came back for {len(tiles)} tiles.")
+        logits = []
+        for tile, answer in zip(tiles, answers, strict=True):
+            with self._blame([tile]):
+                logits.append(tempered(answer, tile.shape))
+        return logits
+
+    def _sweep(self, prompt: Prompt, progress: Progress | None) -> Iterator[StitchedRows]:
+        """Ask every tile that holds a valid pixel, a row of tiles at a time."""
+        tiles, stitcher = self.plan, Stitcher(self.plan)
+        known = {row for row in range(tiles.rows) if self._is_known(row)}
+        unread = [row for row in range(tiles.rows) if row not in known]
+        asked = 0
+        with closing(read_bands(self.scene, tiles, self.stretch, rows=unread)) as bands:
+            for row in range(tiles.rows):
+                band = None if row in known else next(bands)
+                valid = self._valid_row(row) if band is None else self._remember(band)
+                worth = [tile for tile in tiles.row(row) if valid[:, tile.left : tile.right].any()]
+                asked += len(worth)
+                done = (row + 1) * len(tiles.xs) - len(worth)
+                for group in _batches(worth, self._batch):
+                    # Copies, so that nothing an engine keeps holds on to the whole band.
+                    images = None if band is None else [band.image(tile).copy() for tile in group]
+                    embeddings = self.perceive(group, images)
+                    answers = self.answer(group, embeddings, [prompt] * len(group))
+                    for tile, logits in zip(group, answers, strict=True):
+                        stitcher.add(tile, logits)
+                    done += len(group)
+                    if progress is not None:
+                        progress(done, len(tiles))
+                yield stitcher.end_row(valid)
+        if not asked:
+            raise SceneError("No pixel within the extent is valid.", hint="Choose another bbox.")
+
+    def _focus(
+        self, prompt: Prompt, refine: float | None, progress: Progress | None
+    ) -> Iterator[StitchedRows]:
+        """Look at each target of a prompt with points or boxes through its own window."""
+        looks = first_looks(prompt, self.scene, self.engine.tile.size)
+        return paint(self._fields(looks, refine, progress), self.scene)
+
+    def _fields(
+        self, looks: Sequence[Look], refine: float | None, progress: Progress | None
+    ) -> Iterator[FocusField]:
+        size, done = self.engine.tile.size, 0
+        for group in _batches(looks, self._batch):
+            seen = {look.target: (look, logits) for look, logits in self._look(group)}
+            if refine is not None:
+                limit = math.log(refine / (1 - refine))
+                closer = [
+                    second_look(look, logits, self.scene, size, limit) for look, logits in seen.values()
+                ]
+                again = self._look([look for look in closer if look is not None])
+                seen |= {look.target: (look, logits) for look, logits in again}
+            yield from (FocusField(look, logits) for look, logits in seen.values())
+            done += len(group)
+            if progress is not None:
+                progress(done, len(looks))
+
+    def _look(self, looks: Sequence[Look]) -> list[tuple[Look, Logits]]:
+        """Answers of the windows that hold a valid pixel."""
+        worth: list[Look] = []
+        images: list[NDArray[np.uint8] | None] = []
+        for look in looks:
+            image, holds = None, self._key(look.tile) in self._cache
+            if not holds:
+                image, valid = read_tile(self.scene, self.stretch, look.tile)
+                holds = bool(valid.any())
+            if holds:
+                worth.append(look)
+                images.append(image)
+        tiles = [look.tile for look in worth]
+        embeddings = self.perceive(tiles, images)
+        answers = self.answer(tiles, embeddings, [look.prompt for look in worth])
+        return list(zip(worth, answers, strict=True))
+
+    def _key(self, tile: Tile) -> str:
+        scene, info = self.scene, self.engine.info
+        return cache_key(
+            source=scene.identity,
+            bands=scene.bands,
+            window=(scene.left + tile.left, scene.top + tile.top, tile.width, tile.height),
+            grid=tile.shape,
+            stretch=asdict(self.stretch),
+            model=(info.name, info.revision, info.checksum, info.settings),
+        )
+
+    def _remember(self, band: RowBand) -> NDArray[np.bool_]:
+        if self._keeps:
+            self._valid[band.row] = None if band.valid.all() else np.packbits(band.valid)
+        return band.valid
+
+    def _valid_row(self, row: int) -> NDArray[np.bool_]:
+        shape = (self.plan.tile_height, self.plan.width)
+        bits = self._valid[row]
+        if bits is None:
+            return np.ones(shape, bool)
+        return np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).astype(bool)
+
+    def _is_known(self, row: int) -> bool:
+        """Whether a row of tiles can be answered without reading the scene."""
+        if row not in self._valid:
+            return False
+        valid = self._valid_row(row)
+        tiles = [tile for tile in self.plan.row(row) if valid[:, tile.left : tile.right].any()]
+        return all(self._key(tile) in self._cache for tile in tiles)
+
+    @contextmanager
+    def _blame(self, tiles: Sequence[Tile]) -> Iterator[None]:
+        """Whatever goes wrong in an engine becomes an EngineError that names the tile."""
+        try:
+            yield
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            if isinstance(error, TerrapromptError):
+                said = error.what if error.received is None else f"{error.what} Received: {error.received}."
+            raise EngineError(
+                f'The engine "{self.engine.name}" failed: {said}',
+                received=f"tile {'; '.join(str(tile) for tile in tiles)} of {self.scene.source}",
+                hint=getattr(error, "hint", None),
+            ) from error
+
+    def _provenance(
+        self, prompt: Prompt, selector: ParsedSelector | None, settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        info, tile = self.engine.info, self.engine.tile
+        asked = (
+            {} if selector is None else {"phrase": selector.phrase, "selector": describe(selector.selector)}
+        )
+        return {
+            "instruction": prompt.describe(),
+            "task": prompt.task.value,
+            "engine": self.engine.name,
+            "model": info.name,
+            "revision": info.revision,
+            "checksum": info.checksum,
+            "settings": {**info.settings, "tile": tile.size, "overlap": tile.overlap, **settings, **asked},
+            "source": self.scene.source,
+            "version": __version__,
+            "bands": list(self.scene.bands),
+            "stretch": asdict(self.stretch),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    group: list[T] = []
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
