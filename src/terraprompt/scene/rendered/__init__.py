@@ -7,4 +7,13 @@ seed, the style and the extent in metres alone, so that one world can be seen at
 from terraprompt.scene.rendered.render import dataset, demo_scene, render
 from terraprompt.scene.rendered.truth import CATEGORIES, STYLES, Example, RenderedObject, RenderedScene
 
-__all__ = ["CATEGORIES", "STYLES", "Example", "RenderedObject", "RenderedScene", "dataset", "demo_scene", "render"]
+__all__ = [
+    "CATEGORIES",
+    "STYLES",
+    "Example",
+    "RenderedObject",
+    "RenderedScene",
+    "dataset",
+    "demo_scene",
+    "render",
+]

@@ -11,38 +11,40 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from terraprompt.scene.rendered.canvas import Sun
 from terraprompt.scene.rendered.noise import fractal
-from terraprompt.scene.rendered.paint import Sun
-from terraprompt.scene.rendered.site import Layer, Material, Thing
+from terraprompt.scene.rendered.site import Material, Thing
 
 __all__ = ["Relief", "cast_shadows", "expose", "raise_crowns", "shade_crowns", "texture", "till", "water"]
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
-# Per material: strength of grain (under 1 m), clumps (1 to 8 m) and mottling (over 10 m), then the colour that the
-# second mottling adds or takes (vegetation dries, earth darkens where wet, tin rusts).
-_TEXTURE: dict[Material, tuple[float, float, float, tuple[float, float, float]]] = {
-    Material.GRASS: (0.11, 0.13, 0.10, (22, 6, -2)),
-    Material.DRY: (0.12, 0.12, 0.10, (16, 10, 2)),
-    Material.SOIL: (0.07, 0.07, 0.08, (14, 9, 6)),
-    Material.ASPHALT: (0.045, 0.035, 0.06, (2, 2, 2)),
-    Material.CONCRETE: (0.045, 0.045, 0.06, (4, 4, 2)),
-    Material.TILE: (0.07, 0.05, 0.03, (4, 1, 0)),
-    Material.FLAT_ROOF: (0.035, 0.035, 0.035, (3, 3, 2)),
-    Material.TIN: (0.045, 0.07, 0.03, (10, 3, -3)),
-    Material.FOLIAGE: (0.16, 0.10, 0.07, (10, 4, 0)),
-    Material.WATER: (0.012, 0.02, 0.05, (2, 3, 2)),
-    Material.SMOOTH: (0.015, 0.02, 0.02, (1, 1, 1)),
-    Material.CROP: (0.06, 0.05, 0.07, (12, 5, 0)),
+# Per material: strength of the noise of single pixels, of grain (under 1 m), of clumps (1 to 8 m) and of mottling (over
+# 10 m), cover by scrub, then the colour that the second mottling adds or takes (vegetation dries, earth darkens where
+# wet, tin rusts).
+_TEXTURE: dict[Material, tuple[float, float, float, float, float, tuple[float, float, float]]] = {
+    Material.GRASS: (0.060, 0.13, 0.12, 0.08, 0.45, (11, 4, 0)),
+    Material.DRY: (0.060, 0.14, 0.12, 0.08, 0.55, (10, 7, 3)),
+    Material.SOIL: (0.035, 0.08, 0.07, 0.07, 0.40, (9, 7, 5)),
+    Material.ASPHALT: (0.020, 0.04, 0.04, 0.05, 0.0, (2, 2, 2)),
+    Material.CONCRETE: (0.020, 0.05, 0.06, 0.06, 0.0, (4, 4, 2)),
+    Material.TILE: (0.035, 0.07, 0.05, 0.03, 0.0, (4, 1, 0)),
+    Material.FLAT_ROOF: (0.020, 0.035, 0.04, 0.035, 0.0, (3, 3, 2)),
+    Material.TIN: (0.020, 0.05, 0.07, 0.03, 0.0, (10, 3, -3)),
+    Material.FOLIAGE: (0.070, 0.12, 0.06, 0.05, 0.0, (8, 4, 0)),
+    Material.WATER: (0.006, 0.012, 0.02, 0.05, 0.0, (2, 3, 2)),
+    Material.SMOOTH: (0.010, 0.015, 0.02, 0.02, 0.0, (1, 1, 1)),
+    Material.CROP: (0.040, 0.08, 0.06, 0.07, 0.0, (9, 5, 1)),
 }
+_SCRUB = np.array((78, 88, 54), np.float32)
 
 
 def texture(rgb: Floats, material: NDArray[np.uint8], gsd: float, rng: np.random.Generator) -> Floats:
     """Multiply and tint the colours (H, W, 3) by noise fit for each pixel's material; in place. Returns the clumps."""
     shape = (rgb.shape[0], rgb.shape[1])
     extent = (shape[0] * gsd, shape[1] * gsd)
-    strength = np.zeros((3, len(Material)), np.float32)
+    strength = np.zeros((5, len(Material)), np.float32)
     shift = np.zeros((3, len(Material)), np.float32)
     for key, (*levels, colour) in _TEXTURE.items():
         strength[:, key], shift[:, key] = levels, colour
@@ -50,14 +52,20 @@ def texture(rgb: Floats, material: NDArray[np.uint8], gsd: float, rng: np.random
     drift = fractal(rng, extent, shape, cells=(45, 18, 7, 3))
     clump = fractal(rng, extent, shape, cells=(7, 3.2, 1.5, 0.8), persistence=0.75)
     grain = fractal(rng, extent, shape, cells=(0.8, 0.4, 0.2), persistence=0.9)
-    gain = 1 + grain * strength[0][material] + clump * strength[1][material] + mottle * strength[2][material]
+    single = rng.standard_normal(shape, dtype=np.float32)
+    pixel, fine, middle, coarse, scrub = (table[material] for table in strength)
+    gain = 1 + single * pixel + grain * fine + clump * middle + mottle * coarse
     rgb *= gain[..., None]
+    tufts = scrub * np.clip(2.2 * (clump + 0.5 * drift + 0.35 * grain - 0.75), 0, 1)
     for band in range(3):
         rgb[..., band] += shift[band][material] * (1.6 * drift)
+        rgb[..., band] += tufts * (_SCRUB[band] * gain - rgb[..., band])
     return clump
 
 
-def windows(objects: Sequence[Thing], index: NDArray[np.int32], gsd: float, category: str) -> Iterator[tuple[Thing, tuple[slice, slice], Bools]]:
+def windows(
+    objects: Sequence[Thing], index: NDArray[np.int32], gsd: float, category: str
+) -> Iterator[tuple[Thing, tuple[slice, slice], Bools]]:
     """Each thing of a category with the window around it and where it is on top there."""
     height, width = index.shape
     for i, thing in enumerate(objects, 1):
@@ -79,7 +87,7 @@ def till(rgb: Floats, objects: Sequence[Thing], index: NDArray[np.int32], gsd: f
         rows, columns = at
         angle = thing.rects[0].angle + math.pi / 2
         y, x = np.ogrid[rows, columns]
-        across = ((x * math.cos(angle) + y * math.sin(angle)) * gsd).astype(np.float32) + 0.4 * clump[at]
+        across = ((x * math.cos(angle) + y * math.sin(angle)) * gsd).astype(np.float32) + 0.12 * clump[at]
         gain = np.ones(on.shape, np.float32)
 
         def seen(period: float) -> float:
@@ -139,7 +147,10 @@ class Relief:
         half = dome.shape[0] // 2
         row, column = int(y / self.gsd) - half, int(x / self.gsd) - half
         r0, c0 = max(0, row), max(0, column)
-        r1, c1 = min(self.height.shape[0], row + dome.shape[0]), min(self.height.shape[1], column + dome.shape[1])
+        r1, c1 = (
+            min(self.height.shape[0], row + dome.shape[0]),
+            min(self.height.shape[1], column + dome.shape[1]),
+        )
         if r0 >= r1 or c0 >= c1:
             return
         part = dome[r0 - row : r1 - row, c0 - column : c1 - column]
@@ -167,16 +178,45 @@ def raise_crowns(objects: Sequence[Thing], index: NDArray[np.int32], gsd: float,
         tints = rng.normal(0, 1, len(grid))
         inside_row = np.clip(((grid[:, 1] / gsd).astype(int) - rows.start), 0, on.shape[0] - 1)
         inside_column = np.clip(((grid[:, 0] / gsd).astype(int) - columns.start), 0, on.shape[1] - 1)
-        for i in np.flatnonzero(on[inside_row, inside_column]):
-            relief.stamp(grid[i, 0], grid[i, 1], radii[i], thing.height * 0.55, thing.height * 0.45 * radii[i] / thing.size, tints[i])
+        for k in np.flatnonzero(on[inside_row, inside_column]):
+            relief.stamp(
+                grid[k, 0],
+                grid[k, 1],
+                radii[k],
+                thing.height * 0.55,
+                thing.height * 0.45 * radii[k] / thing.size,
+                tints[k],
+            )
     for i, thing in enumerate(objects):
         if thing.category == "tree":
             crown = thing.rects[0]
-            relief.stamp(crown.x, crown.y, thing.size or crown.length / 2, thing.height * 0.3, thing.height * 0.65, math.sin(12.9 * i))
+            _stamp_tree(relief, thing, crown.x, crown.y, crown.length / 2, math.sin(12.9 * i), i)
     return relief
 
 
-def shade_crowns(rgb: Floats, relief: Relief, foliage: Bools, clump: Floats, gsd: float, sun: Sun, rng: np.random.Generator) -> None:
+def _stamp_tree(relief: Relief, thing: Thing, x: float, y: float, radius: float, tint: float, number: int) -> None:
+    relief.stamp(x, y, radius * 1.15, thing.height * 0.3, thing.height * 0.45, tint)
+    if radius < 4 * relief.gsd or thing.kind == "palm":
+        return
+    # Boughs: a crown is a heap of smaller crowns, and a conifer a cone of them.
+    rng = np.random.Generator(np.random.PCG64([number, 19]))
+    for k in range(5 + int(radius * 2)):
+        turn, far = 2.4 * k + rng.uniform(-0.5, 0.5), radius * math.sqrt(rng.random()) * 0.8
+        size = radius * rng.uniform(0.22, 0.42)
+        low = thing.height * (0.78 - 0.45 * (far / radius) ** (1 if thing.kind == "conifer" else 2))
+        relief.stamp(
+            x + far * math.cos(turn),
+            y + far * math.sin(turn),
+            size,
+            low,
+            size * 0.9,
+            tint + rng.normal(0, 0.35),
+        )
+
+
+def shade_crowns(
+    rgb: Floats, relief: Relief, foliage: Bools, clump: Floats, gsd: float, sun: Sun, rng: np.random.Generator
+) -> None:
     """Light the leaves by the slope of the crowns; in place."""
     if not foliage.any():
         return
@@ -240,29 +280,39 @@ def cast_shadows(surface: Floats, gsd: float, sun: Sun) -> Floats:
 
 
 def expose(
-    rgb: Floats, shade: Floats, surface: Floats, gsd: float, rng: np.random.Generator, *, quality: tuple[int, int] = (72, 95)
+    rgb: Floats,
+    shade: Floats,
+    surface: Floats,
+    gsd: float,
+    rng: np.random.Generator,
+    *,
+    quality: tuple[int, int] = (72, 95),
 ) -> NDArray[np.uint8]:
     """Shadows, sky light, haze, lens, sensor noise and compression: the picture, uint8 (H, W, 3)."""
     near = max(1, round(2.0 / gsd))
     closed = np.clip(ndimage.uniform_filter(surface, 2 * near + 1) - surface, 0, 4) / 4
-    depth = rng.uniform(0.52, 0.70)
+    depth = rng.uniform(0.46, 0.64)
+    # A pixel on the rim of a roof is half ground: it takes part of the shadow beside it.
+    rim = surface - ndimage.minimum_filter(surface, 3) > 1.0
+    shade = np.where(rim, np.maximum(shade, 0.45 * ndimage.maximum_filter(shade, 3)), shade)
     shade = ndimage.gaussian_filter(shade, 0.6)
     for band, sky in enumerate((1.05, 0.99, 0.88)):
         rgb[..., band] *= (1 - np.clip(depth * sky, 0, 0.85) * shade) * (1 - 0.30 * closed)
     contrast, gamma = rng.uniform(0.85, 1.12), rng.uniform(0.9, 1.12)
     saturation = rng.uniform(0.75, 1.15)
-    balance = 1 + rng.normal(0, 0.035, 3)
+    balance = 1 + rng.normal(0, 0.025, 3)
     haze = rng.uniform(0.0, 0.13) * np.array((178, 186, 196), np.float32)
-    exposure = rng.uniform(0.88, 1.14)
+    exposure = rng.uniform(0.95, 1.2)
     grey = rgb.mean(-1, keepdims=True)
-    rgb = grey + saturation * (rgb - grey)
-    rgb = 255 * (np.clip(rgb * (exposure * balance).astype(np.float32), 0, 330) / 255) ** np.float32(gamma)
+    rgb = np.asarray(grey + saturation * (rgb - grey), np.float32)
+    lit = np.clip(rgb * (exposure * balance).astype(np.float32), 0, 330) / 255
+    rgb = np.asarray(255 * lit ** np.float32(gamma), np.float32)
     rgb = 112 + np.float32(contrast) * (rgb - 112)
     # Highlights roll off instead of clipping.
     rgb = np.where(rgb > 215, 215 + 40 * np.tanh((rgb - 215) / 55), rgb)
-    rgb = rgb * np.float32(1 - haze.mean() / 190) + haze
+    rgb = (rgb * np.float32(1 - haze.mean() / 190) + haze).astype(np.float32)
     blur = rng.uniform(0.35, 0.8)
-    rgb = ndimage.gaussian_filter(rgb.astype(np.float32), (blur, blur, 0), truncate=3)
+    rgb = ndimage.gaussian_filter(rgb, (blur, blur, 0), truncate=3)
     sigma = rng.uniform(0.8, 3.2)
     rgb += rng.standard_normal(rgb.shape, dtype=np.float32) * np.float32(sigma * 0.6)
     rgb += rng.standard_normal(rgb.shape[:2], dtype=np.float32)[..., None] * np.float32(sigma * 0.8)
@@ -272,5 +322,3 @@ def expose(
         Image.fromarray(picture).save(store, "JPEG", quality=int(rng.integers(*quality)))
         picture = np.array(Image.open(io.BytesIO(store.getvalue())).convert("RGB"))
     return picture
-
-

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from shapely.geometry import Polygon
 
-__all__ = ["blob", "fractal", "ring"]
+__all__ = ["blob", "fractal", "lobed", "ring"]
 
 Floats = NDArray[np.float32]
 
@@ -63,11 +63,16 @@ def ring(rng: np.random.Generator, count: int, *, roughness: float, power: float
     phase = rng.random(orders.size) * 2 * np.pi
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
     radii = 1 + (amplitude[:, None] * np.cos(orders[:, None] * angle + phase[:, None])).sum(0)
-    return np.clip(radii, 0.3, 1.9)
+    return np.asarray(np.clip(radii, 0.3, 1.9))
 
 
 def blob(
-    rng: np.random.Generator, centre: tuple[float, float], radius: float, *, roughness: float = 0.25, count: int = 96
+    rng: np.random.Generator,
+    centre: tuple[float, float],
+    radius: float,
+    *,
+    roughness: float = 0.25,
+    count: int = 96,
 ) -> Polygon:
     """A star-shaped polygon with a natural outline (shoreline, edge of a wood); metres in, metres out."""
     radii = radius * ring(rng, count, roughness=roughness)
@@ -76,3 +81,17 @@ def blob(
     x, y = radii * np.cos(angle), radii * np.sin(angle) * stretch
     cos, sin = np.cos(turn), np.sin(turn)
     return Polygon(np.column_stack([centre[0] + cos * x - sin * y, centre[1] + sin * x + cos * y]))
+
+
+def lobed(
+    rng: np.random.Generator, centre: tuple[float, float], radius: float, *, roughness: float, count: int
+) -> Polygon:
+    """One to four overlapping blobs as one outline without holes: bays and headlands."""
+    body = blob(rng, centre, radius, roughness=roughness, count=count)
+    for _ in range(int(rng.integers(0, 4))):
+        turn, size = rng.uniform(0, 2 * np.pi), radius * rng.uniform(0.35, 0.75)
+        at = (centre[0] + radius * 0.8 * np.cos(turn), centre[1] + radius * 0.8 * np.sin(turn))
+        joined = body.union(blob(rng, at, size, roughness=roughness, count=count))
+        if joined.geom_type == "Polygon":
+            body = Polygon(joined.exterior)
+    return body

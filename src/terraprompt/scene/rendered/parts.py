@@ -9,7 +9,18 @@ from shapely.geometry import Polygon
 from shapely.ops import unary_union
 
 from terraprompt.scene.rendered.noise import ring
-from terraprompt.scene.rendered.site import Colour, Layer, Material, Paint, Points, Rect, Site, Thing, pick, vary
+from terraprompt.scene.rendered.site import (
+    Colour,
+    Layer,
+    Material,
+    Paint,
+    Points,
+    Rect,
+    Site,
+    Thing,
+    pick,
+    vary,
+)
 
 __all__ = [
     "BIG_ROOFS",
@@ -59,11 +70,23 @@ CARS = (
     Paint("red", (150, 36, 34), 1.0),
     Paint("blue", (48, 74, 128), 1.0),
 )
-TRUCKS = (Paint("white", (226, 226, 222), 4.0), Paint("grey", (170, 170, 168), 1.5), Paint("red", (150, 48, 40), 0.6),
-          Paint("blue", (64, 92, 146), 0.8))  # fmt: skip
+TRUCKS = (
+    Paint("white", (226, 226, 222), 4.0),
+    Paint("grey", (170, 170, 168), 1.5),
+    Paint("red", (150, 48, 40), 0.6),
+    Paint("blue", (64, 92, 146), 0.8),
+)
 COURTS: dict[str, tuple[float, float, tuple[Paint, ...]]] = {
-    "tennis": (36.5, 18.3, (Paint("blue", (78, 108, 140)), Paint("green", (84, 122, 92)), Paint("red", (156, 92, 70)))),
-    "basketball": (28.0, 15.0, (Paint("grey", (128, 130, 132)), Paint("red", (150, 84, 70)), Paint("blue", (86, 110, 146)))),
+    "tennis": (
+        36.5,
+        18.3,
+        (Paint("blue", (78, 108, 140)), Paint("green", (84, 122, 92)), Paint("red", (156, 92, 70))),
+    ),
+    "basketball": (
+        28.0,
+        15.0,
+        (Paint("grey", (128, 130, 132)), Paint("red", (150, 84, 70)), Paint("blue", (86, 110, 146))),
+    ),
     "football": (105.0, 68.0, (Paint("green", (88, 124, 66)), Paint("green", (98, 130, 76)))),
 }
 
@@ -74,7 +97,9 @@ def draw_paint(rng: np.random.Generator, palette: tuple[Paint, ...]) -> tuple[st
     return paint.name, vary(rng, paint.rgb)
 
 
-def add_surface(site: Site, polygon: Polygon, rgb: Colour, material: Material, *, look: str = "plain", **more: object) -> Thing:
+def add_surface(
+    site: Site, polygon: Polygon, rgb: Colour, material: Material, *, look: str = "plain", **more: object
+) -> Thing:
     """Ground without a category: lawn, yard, driveway, pavement."""
     return site.add(Thing(None, polygon, Layer.SURFACE, look, rgb, material, **more))  # type: ignore[arg-type]
 
@@ -101,15 +126,28 @@ def add_building(
         side = 1 if rng.random() < 0.5 else -1
         along = (rect.length - across) / 2 * (1 if rng.random() < 0.5 else -1)
         # The wing runs from the ridge of the main part outwards, so that the two roofs meet in a valley.
-        rects = (rect.part(along, side * (rect.width / 2 + reach) / 2, rect.width / 2 + reach, across, side * math.pi / 2), rect)
+        arm = rect.part(along, side * (rect.width / 2 + reach) / 2, rect.width / 2 + reach, across, side * math.pi / 2)
+        wing = site.free(arm, 0.4)
+        rects = (arm, rect) if wing else rects
     colour, rgb = draw_paint(rng, palette)
     material = {"flat": Material.FLAT_ROOF, "tin": Material.TIN}.get(roof, Material.TILE)
     polygon = rect.polygon() if not wing else unary_union([r.polygon() for r in rects])
     return site.add(
-        Thing("building", polygon, Layer.STRUCTURE, f"roof-{roof}", rgb, material, colour=colour, kind=kind,
-              height=height, rects=rects, size=rng.random()),
+        Thing(
+            "building",
+            polygon,
+            Layer.STRUCTURE,
+            f"roof-{roof}",
+            rgb,
+            material,
+            colour=colour,
+            kind=kind,
+            height=height,
+            rects=rects,
+            size=rng.random(),
+        ),
         claim=claim,
-    )  # fmt: skip
+    )
 
 
 def add_roof_panels(site: Site, building: Thing) -> None:
@@ -137,22 +175,36 @@ def _panel(site: Site, rect: Rect, parent: Thing | None, *, height: float = 0.3)
     rgb = vary(site.rng, pick(site.rng, ((40, 50, 80), (32, 40, 64), (48, 58, 84))), 0.06, 2)
     layer = Layer.FIXTURE if parent else Layer.STRUCTURE
     rise = parent.height + height if parent else height
-    site.add(Thing("solar_panel", rect.polygon(), layer, "panel", rgb, Material.SMOOTH, colour="blue",
-                   kind="roof" if parent else "ground", height=rise, rects=(rect,), parent=parent))  # fmt: skip
+    site.add(
+        Thing(
+            "solar_panel",
+            rect.polygon(),
+            layer,
+            "panel",
+            rgb,
+            Material.SMOOTH,
+            colour="blue",
+            kind="roof" if parent else "ground",
+            height=rise,
+            rects=(rect,),
+            parent=parent,
+        )
+    )
 
 
 def add_solar_rows(site: Site, rect: Rect) -> None:
-    """A solar farm on ``rect``: parallel rows of panels along its length, in sections with a service lane."""
+    """A solar farm on the free ground of ``rect``: rows of panels along its length, in sections with lanes between."""
     rng = site.rng
     deep = rng.uniform(2.0, 4.2)
     pitch = deep * rng.uniform(1.7, 2.4)
-    sections = max(1, round(rect.length / rng.uniform(35, 70)))
+    sections = max(1, round(rect.length / rng.uniform(22, 60)))
     section = (rect.length - 4) / sections
     for row in range(max(1, int((rect.width - 3) / pitch))):
         across = -rect.width / 2 + 2 + deep / 2 + row * pitch
         for i in range(sections):
-            if rng.random() > 0.04:
-                _panel(site, rect.part(-rect.length / 2 + 2 + section * (i + 0.5), across, section - 2.5, deep), None, height=1.6)
+            table = rect.part(-rect.length / 2 + 2 + section * (i + 0.5), across, section - 2.5, deep)
+            if rng.random() > 0.03 and site.free(table, 1.0):
+                _panel(site, table, None, height=1.6)
     site.claim(rect.polygon(), 1.0)
 
 
@@ -162,17 +214,37 @@ def add_vehicle(site: Site, x: float, y: float, angle: float, *, truck: bool = F
     length, width = (rng.uniform(7.0, 15.5), 2.5) if truck else (rng.uniform(3.9, 4.9), rng.uniform(1.72, 1.95))
     rect = Rect(x, y, angle, length, width)
     a, b, c = length / 2, width / 2, 0.12 * width
-    if not site.near(x, y) or site.taken(rect.at([(i * a, j * b) for i in (-1, -0.5, 0, 0.5, 1) for j in (-1, 1)])):
+    if not site.near(x, y) or site.taken(rect.at([(i * a, j * b) for i in (-1, -0.5, 0, 0.5, 1) for j in (-1, 0, 1)])):
         return False
     nose = c * (1.0 if truck else 2.4)
-    outline = rect.at([(-a, -b + c), (-a + c, -b), (a - nose, -b), (a, -b + c * 1.5), (a, b - c * 1.5), (a - nose, b),
-                       (-a + c, b), (-a, b - c)])  # fmt: skip
+    outline = rect.at(
+        [
+            (-a, -b + c),
+            (-a + c, -b),
+            (a - nose, -b),
+            (a, -b + c * 1.5),
+            (a, b - c * 1.5),
+            (a - nose, b),
+            (-a + c, b),
+            (-a, b - c),
+        ]
+    )
     colour, rgb = draw_paint(rng, TRUCKS if truck else CARS)
     site.add(
-        Thing("truck" if truck else "car", Polygon(outline), Layer.VEHICLE, "truck" if truck else "car", rgb, Material.SMOOTH,
-              colour=colour, kind="truck" if truck else "car", height=3.2 if truck else 1.45, rects=(rect,)),
+        Thing(
+            "truck" if truck else "car",
+            Polygon(outline),
+            Layer.VEHICLE,
+            "truck" if truck else "car",
+            rgb,
+            Material.SMOOTH,
+            colour=colour,
+            kind="truck" if truck else "car",
+            height=3.2 if truck else 1.45,
+            rects=(rect,),
+        ),
         claim=0.15,
-    )  # fmt: skip
+    )
     return True
 
 
@@ -192,10 +264,24 @@ def add_tree(site: Site, x: float, y: float, radius: float, *, check: float = 0.
     if species == "palm":
         radii *= np.where(np.arange(count) % 2 == 0, 1.15, 0.6)
     outline = np.column_stack([x + radii * np.cos(angle), y + radii * np.sin(angle)])
-    base = {"conifer": (52, 70, 44), "palm": (88, 110, 56)}.get(species) or pick(rng, ((74, 96, 48), (86, 106, 54), (64, 86, 46), (98, 108, 58)))
+    base = {"conifer": (52, 70, 44), "palm": (88, 110, 56)}.get(species) or pick(
+        rng, ((74, 96, 48), (86, 106, 54), (64, 86, 46), (98, 108, 58))
+    )
     tall = {"conifer": 3.2, "palm": 2.6}.get(species, 1.7)
-    site.add(Thing("tree", Polygon(outline), Layer.CROWN, "crown", vary(rng, base, 0.14, 6), Material.FOLIAGE, colour="green",
-                   kind=species, height=radius * tall, rects=(Rect(x, y, 0.0, 2 * radius, 2 * radius),)))  # fmt: skip
+    site.add(
+        Thing(
+            "tree",
+            Polygon(outline),
+            Layer.CROWN,
+            "crown",
+            vary(rng, base, 0.14, 6),
+            Material.FOLIAGE,
+            colour="green",
+            kind=species,
+            height=radius * tall,
+            rects=(Rect(x, y, 0.0, 2 * radius, 2 * radius),),
+        )
+    )
     return True
 
 
@@ -207,13 +293,31 @@ def add_tank(site: Site, x: float, y: float, radius: float) -> bool:
         return False
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     outline = np.column_stack([x + radius * np.cos(angle), y + radius * np.sin(angle)])
-    colour, rgb = draw_paint(rng, (Paint("white", (226, 226, 222), 4), Paint("grey", (172, 172, 168), 1.3), Paint("brown", (150, 124, 104), 0.4)))
+    colour, rgb = draw_paint(
+        rng,
+        (
+            Paint("white", (226, 226, 222), 4),
+            Paint("grey", (172, 172, 168), 1.3),
+            Paint("brown", (150, 124, 104), 0.4),
+        ),
+    )
     kind = "floating roof" if radius > 9 and rng.random() < 0.4 else "fixed roof"
     site.add(
-        Thing("storage_tank", Polygon(outline), Layer.STRUCTURE, "tank", rgb, Material.SMOOTH, colour=colour, kind=kind,
-              height=float(np.clip(radius * 1.1, 5, 16)), rects=(rect,), size=radius),
+        Thing(
+            "storage_tank",
+            Polygon(outline),
+            Layer.STRUCTURE,
+            "tank",
+            rgb,
+            Material.SMOOTH,
+            colour=colour,
+            kind=kind,
+            height=float(np.clip(radius * 1.1, 5, 16)),
+            rects=(rect,),
+            size=radius,
+        ),
         claim=1.5,
-    )  # fmt: skip
+    )
     return True
 
 
@@ -228,8 +332,20 @@ def add_court(site: Site, rect: Rect, kind: str) -> bool:
         return False
     colour, rgb = draw_paint(site.rng, palette)
     material = Material.GRASS if kind == "football" else Material.SMOOTH
-    site.add(Thing("sports_court", court.polygon(), Layer.FLOOR, f"court-{kind}", rgb, material, colour=colour, kind=kind,
-                   rects=(court,)), claim=1.0)  # fmt: skip
+    site.add(
+        Thing(
+            "sports_court",
+            court.polygon(),
+            Layer.FLOOR,
+            f"court-{kind}",
+            rgb,
+            material,
+            colour=colour,
+            kind=kind,
+            rects=(court,),
+        ),
+        claim=1.0,
+    )
     return True
 
 
@@ -238,7 +354,14 @@ def add_pool(site: Site, rect: Rect) -> bool:
     rng = site.rng
     if not site.free(rect, 1.2):
         return False
-    colour, rgb = draw_paint(rng, (Paint("blue", (74, 164, 190), 3), Paint("blue", (96, 182, 198), 2), Paint("green", (82, 158, 146), 0.5)))
+    colour, rgb = draw_paint(
+        rng,
+        (
+            Paint("blue", (74, 164, 190), 3),
+            Paint("blue", (96, 182, 198), 2),
+            Paint("green", (82, 158, 146), 0.5),
+        ),
+    )
     outline: Points
     if rng.random() < 0.5:
         angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
@@ -248,7 +371,20 @@ def add_pool(site: Site, rect: Rect) -> bool:
         outline = rect.corners()
     water = Polygon(outline)
     add_surface(site, water.buffer(rng.uniform(0.7, 1.6), quad_segs=3), vary(rng, (196, 188, 174)), Material.CONCRETE)
-    site.add(Thing("swimming_pool", water, Layer.FLOOR, "pool", rgb, Material.WATER, colour=colour, kind="pool", rects=(rect,)), claim=1.2)
+    site.add(
+        Thing(
+            "swimming_pool",
+            water,
+            Layer.FLOOR,
+            "pool",
+            rgb,
+            Material.WATER,
+            colour=colour,
+            kind="pool",
+            rects=(rect,),
+        ),
+        claim=1.2,
+    )
     return True
 
 

@@ -14,28 +14,49 @@ from shapely.geometry import Polygon, box
 
 from terraprompt.errors import ConfigError
 from terraprompt.scene.rendered import light
+from terraprompt.scene.rendered.canvas import Canvas, Sun
 from terraprompt.scene.rendered.country import build_lakeland, build_rural
-from terraprompt.scene.rendered.paint import Canvas, Sun, paint_things
+from terraprompt.scene.rendered.paint import paint_things
 from terraprompt.scene.rendered.site import Colour, Layer, Material, Site, Thing, pick, vary
-from terraprompt.scene.rendered.town import build_town
+from terraprompt.scene.rendered.town import DEMO, TOWNS, build_town
 from terraprompt.scene.rendered.truth import STYLES, RenderedObject, RenderedScene
 
 __all__ = ["dataset", "demo_scene", "render"]
 
 # Ground tones by style: (colour, material, weight): temperate, dry, tropical earth, tundra.
 _GROUNDS: dict[str, tuple[tuple[Colour, Material, float], ...]] = {
-    "suburb": (((104, 118, 72), Material.GRASS, 3), ((142, 132, 98), Material.DRY, 1), ((92, 110, 64), Material.GRASS, 2)),
-    "informal": (((176, 144, 110), Material.SOIL, 3), ((158, 118, 88), Material.SOIL, 2), ((166, 156, 128), Material.SOIL, 1.5)),
+    "suburb": (
+        ((104, 118, 72), Material.GRASS, 3),
+        ((142, 132, 98), Material.DRY, 1),
+        ((92, 110, 64), Material.GRASS, 2),
+    ),
+    "informal": (
+        ((176, 144, 110), Material.SOIL, 3),
+        ((158, 118, 88), Material.SOIL, 2),
+        ((166, 156, 128), Material.SOIL, 1.5),
+    ),
     "industrial": (((120, 124, 88), Material.GRASS, 2), ((150, 140, 112), Material.DRY, 1.5)),
     "rural": (((100, 118, 66), Material.GRASS, 3), ((144, 136, 92), Material.DRY, 1)),
-    "lakes": (((104, 106, 70), Material.GRASS, 2), ((122, 108, 82), Material.DRY, 1.5), ((88, 104, 62), Material.GRASS, 1)),
+    "lakes": (
+        ((104, 106, 70), Material.GRASS, 2),
+        ((122, 108, 82), Material.DRY, 1.5),
+        ((88, 104, 62), Material.GRASS, 1),
+    ),
     "downtown": (((146, 144, 138), Material.CONCRETE, 3), ((104, 116, 76), Material.GRASS, 1)),
 }
+_GROUNDS["demo"] = _GROUNDS["suburb"][:1]
+_DEMO, _DEMO_SEED = "demo", 2
 _MAX_PIXELS = 16_384 * 16_384
 
 
 def render(
-    seed: int, *, width: int = 512, height: int = 512, gsd_m: float = 0.3, style: str | None = None, nodata_corner: bool = False
+    seed: int,
+    *,
+    width: int = 512,
+    height: int = 512,
+    gsd_m: float = 0.3,
+    style: str | None = None,
+    nodata_corner: bool = False,
 ) -> RenderedScene:
     """Render a scene.
 
@@ -49,7 +70,10 @@ def render(
     Raises:
         ConfigError: an argument is out of range.
     """
-    style = _checked(seed, width, height, gsd_m, style)
+    return _render(seed, width, height, gsd_m, _checked(seed, width, height, gsd_m, style), nodata_corner)
+
+
+def _render(seed: int, width: int, height: int, gsd_m: float, style: str, nodata_corner: bool = False) -> RenderedScene:
     site = _build(seed, width * gsd_m, height * gsd_m, style)
     rng = np.random.Generator(np.random.PCG64([seed, 2]))
     sun = Sun(rng.uniform(0.1, 0.9) * math.pi, math.radians(rng.uniform(30, 62)))
@@ -76,23 +100,42 @@ def render(
         picture = np.where(valid[..., None] == 1, np.maximum(picture, 1), 0).astype(np.uint8)
     crs, transform = _place(seed, gsd_m)
     return RenderedScene(
-        picture, truth.objects(gsd_m), gsd_m, seed, style, transform, crs, truth.top, nodata=0 if nodata_corner else None
-    )  # fmt: skip
+        picture,
+        truth.objects(gsd_m),
+        gsd_m,
+        seed,
+        style,
+        transform,
+        crs,
+        truth.top,
+        nodata=0 if nodata_corner else None,
+    )
 
 
-def dataset(count: int, seed: int, *, gsd_range: tuple[float, float] = (0.1, 2.0), size: int = 512) -> Iterator[RenderedScene]:
+def dataset(
+    count: int, seed: int, *, gsd_range: tuple[float, float] = (0.1, 2.0), size: int = 512
+) -> Iterator[RenderedScene]:
     """Scenes of all styles, in turn, with pixel sizes drawn evenly on a logarithmic scale from ``gsd_range`` metres.
 
     Raises:
         ConfigError: an argument is out of range.
     """
     low, high = gsd_range
-    if count < 0 or not 0.05 <= low <= high <= 5:
-        raise ConfigError("A data set needs a count of at least 0 and 0.05 <= low <= high <= 5 metres.", received=(count, gsd_range))
+    if not _whole(count) or count < 0 or not 0.05 <= low <= high <= 5:
+        raise ConfigError(
+            "A data set needs a count of at least 0 and 0.05 <= low <= high <= 5 metres.",
+            received=(count, gsd_range),
+        )
     rng = np.random.Generator(np.random.PCG64([seed, 3]))
     for i in range(count):
         gsd = math.exp(rng.uniform(math.log(low), math.log(high)))
-        yield render(int(rng.integers(2**31)), width=size, height=size, gsd_m=round(gsd, 3), style=STYLES[i % len(STYLES)])
+        yield render(
+            int(rng.integers(2**31)),
+            width=size,
+            height=size,
+            gsd_m=round(gsd, 3),
+            style=STYLES[i % len(STYLES)],
+        )
 
 
 def demo_scene(path: str | Path, *, overwrite: bool = True) -> RenderedScene:
@@ -100,19 +143,18 @@ def demo_scene(path: str | Path, *, overwrite: bool = True) -> RenderedScene:
 
     ``demo_scene(path).example("building")`` gives a point on and a box round one building in map coordinates.
     """
-    scene = render(DEMO_SEED, width=1536, height=1024, gsd_m=0.25, style="suburb")
+    scene = _render(_DEMO_SEED, 1536, 1024, 0.25, _DEMO)
     scene.write(path, overwrite=overwrite)
     return scene
 
 
-DEMO_SEED = 7
-
-
 def _checked(seed: int, width: int, height: int, gsd_m: float, style: str | None) -> str:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+    if not _whole(seed) or seed < 0:
         raise ConfigError("A seed is a whole number, 0 or more.", received=seed)
-    if width < 16 or height < 16 or width * height > _MAX_PIXELS:
-        raise ConfigError("A scene is 16 x 16 pixels at least and 16384 x 16384 at most.", received=f"{width} x {height}")
+    if not (_whole(width) and _whole(height)) or width < 16 or height < 16 or width * height > _MAX_PIXELS:
+        raise ConfigError(
+            "A scene is 16 x 16 pixels at least and 16384 x 16384 at most.", received=f"{width} x {height}"
+        )
     if not 0.05 <= gsd_m <= 5:
         raise ConfigError("The pixel size must be 0.05 to 5 metres.", received=gsd_m, hint="Give gsd_m in metres.")
     if style is None:
@@ -120,6 +162,10 @@ def _checked(seed: int, width: int, height: int, gsd_m: float, style: str | None
     if style not in STYLES:
         raise ConfigError("There is no such style.", received=style, hint=f"Known: {', '.join(STYLES)}.")
     return style
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _build(seed: int, width_m: float, height_m: float, style: str) -> Site:
@@ -133,13 +179,15 @@ def _build(seed: int, width_m: float, height_m: float, style: str) -> Site:
     elif style == "lakes":
         build_lakeland(site)
     else:
-        build_town(site, style)
+        build_town(site, DEMO if style == _DEMO else TOWNS[style])
     return site
 
 
 def _in_order(site: Site) -> list[Thing]:
     """Painter's order, without what lies wholly outside the scene."""
-    bounds = shapely.bounds(np.array([t.polygon for t in site.things], dtype=object)) if site.things else np.zeros((0, 4))
+    bounds = (
+        shapely.bounds(np.array([t.polygon for t in site.things], dtype=object)) if site.things else np.zeros((0, 4))
+    )
     inside = (bounds[:, 2] > 0) & (bounds[:, 3] > 0) & (bounds[:, 0] < site.width) & (bounds[:, 1] < site.height)
     return sorted((t for t, near in zip(site.things, inside, strict=True) if near), key=lambda t: t.layer)
 
@@ -179,13 +227,19 @@ class _Truth:
         parts: list[tuple[Polygon, Thing, bool]] = []
         for polygon, thing, inside in zip(polygons, kept, whole, strict=True):
             clipped = polygon if inside else polygon.intersection(region)
-            parts += [(p, thing, not inside) for p in getattr(clipped, "geoms", [clipped]) if p.geom_type == "Polygon" and p.area > 0.05]
+            parts += [
+                (p, thing, not inside)
+                for p in getattr(clipped, "geoms", [clipped])
+                if p.geom_type == "Polygon" and p.area > 0.05
+            ]
         top = np.zeros(shape, np.int32)
         if parts:
             rasterize([(p, i) for i, (p, _, _) in enumerate(parts, 1)], out=top)
         seen = np.bincount(top.ravel(), minlength=len(parts) + 1)[1:]
         # A roof wholly under its panels is still there.
-        carried = {id(thing.parent) for (_, thing, _), n in zip(parts, seen, strict=True) if n and thing.parent is not None}
+        carried = {
+            id(thing.parent) for (_, thing, _), n in zip(parts, seen, strict=True) if n and thing.parent is not None
+        }
         alive = [n > 0 or id(thing) in carried for (_, thing, _), n in zip(parts, seen, strict=True)]
         renumber = np.concatenate([[0], np.where(alive, np.cumsum(alive), 0)]).astype(np.int32)
         self.top: NDArray[np.int32] = renumber[top]

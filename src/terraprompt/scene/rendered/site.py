@@ -74,7 +74,9 @@ class Rect:
         """Local offsets ``(..., 2)`` (along the length, across it) to site points."""
         p = np.asarray(local, np.float64)
         cos, sin = math.cos(self.angle), math.sin(self.angle)
-        return np.stack([self.x + p[..., 0] * cos - p[..., 1] * sin, self.y + p[..., 0] * sin + p[..., 1] * cos], axis=-1)
+        return np.stack(
+            [self.x + p[..., 0] * cos - p[..., 1] * sin, self.y + p[..., 0] * sin + p[..., 1] * cos], axis=-1
+        )
 
     def corners(self, grow: float = 0.0) -> Points:
         """(4, 2) corners in order, each side moved out by ``grow`` metres."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from shapely.geometry import LineString, Polygon, box
@@ -13,7 +13,7 @@ from shapely.ops import unary_union
 from terraprompt.scene.rendered.parts import add_surface, add_tree, add_vehicle
 from terraprompt.scene.rendered.site import Colour, Layer, Material, Points, Rect, Site, Thing, vary
 
-__all__ = ["Block", "Net", "Streets", "add_road"]
+__all__ = ["Block", "Net", "Streets", "add_road", "along", "beside", "lay_streets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,23 @@ class Net:
 
         us, wide_u = lines(plan.block_u)
         vs, wide_v = lines(plan.block_v)
+        return replace(cls.bent(site, plan.bend), us=us, vs=vs, wide_u=wide_u, wide_v=wide_v)
+
+    @classmethod
+    def bent(cls, site: Site, bend: float) -> Net:
+        """A net of bent coordinates without streets."""
+        rng, none = site.rng, np.zeros(0)
         # Each wave: direction of travel, direction of push, wave number, phase, amplitude.
-        waves = np.column_stack([
-            rng.uniform(0, 2 * np.pi, 3), rng.uniform(0, 2 * np.pi, 3), 2 * np.pi / rng.uniform(220, 650, 3),
-            rng.uniform(0, 2 * np.pi, 3), plan.bend * rng.uniform(0.4, 1.0, 3),
-        ])  # fmt: skip
-        return cls(us, vs, wide_u, wide_v, rng.uniform(-math.pi, math.pi), (site.width / 2, site.height / 2), waves)
+        waves = np.column_stack(
+            [
+                rng.uniform(0, 2 * np.pi, 3),
+                rng.uniform(0, 2 * np.pi, 3),
+                2 * np.pi / rng.uniform(220, 650, 3),
+                rng.uniform(0, 2 * np.pi, 3),
+                bend * rng.uniform(0.4, 1.0, 3),
+            ]
+        )
+        return cls(none, none, none, none, rng.uniform(-math.pi, math.pi), (site.width / 2, site.height / 2), waves)
 
     def to_site(self, uv: Points) -> Points:
         """Grid points ``(..., 2)`` to site metres."""
@@ -121,7 +132,15 @@ class Block:
 
 
 def add_road(
-    site: Site, line: Points, width: float, *, paved: bool, rgb: Colour, name: str, pavement: float = 0.0, kind: str = "street"
+    site: Site,
+    line: Points,
+    width: float,
+    *,
+    paved: bool,
+    rgb: Colour,
+    name: str,
+    pavement: float = 0.0,
+    kind: str = "street",
 ) -> list[Points]:
     """A road along a centre line, broken at water. Returns the pieces of the centre line that were built."""
     region = box(-site.margin, -site.margin, site.width + site.margin, site.height + site.margin)
@@ -136,11 +155,26 @@ def add_road(
         at = np.asarray(part.coords, np.float64)
         surface = part.buffer(width / 2, quad_segs=4)
         if pavement:
-            add_surface(site, part.buffer(width / 2 + pavement, quad_segs=4), vary(site.rng, (164, 160, 152), 0.06), Material.CONCRETE)
+            add_surface(
+                site,
+                part.buffer(width / 2 + pavement, quad_segs=4),
+                vary(site.rng, (164, 160, 152), 0.06),
+                Material.CONCRETE,
+            )
         site.add(
-            Thing("road", surface, Layer.ROAD, "road" if paved else "track", rgb, Material.ASPHALT if paved else Material.SOIL,
-                  colour=name, kind=kind, line=at, size=width),
-        )  # fmt: skip
+            Thing(
+                "road",
+                surface,
+                Layer.ROAD,
+                "road" if paved else "track",
+                rgb,
+                Material.ASPHALT if paved else Material.SOIL,
+                colour=name,
+                kind=kind,
+                line=at,
+                size=width,
+            ),
+        )
         pieces.append(at)
     return pieces
 
@@ -154,6 +188,12 @@ def along(line: Points, distance: Points) -> tuple[Points, Points]:
     return line[i] + direction * (distance - run[i])[:, None], np.arctan2(direction[:, 1], direction[:, 0])
 
 
+def beside(line: Points, distance: Points, lane: float) -> Points:
+    """Points at distances along a polyline, ``lane`` metres to its right in the picture."""
+    at, heading = along(line, distance)
+    return at + lane * np.column_stack([-np.sin(heading), np.cos(heading)])
+
+
 def _furnish(site: Site, line: Points, width: float, plan: Streets) -> None:
     """Cars that drive and park, trees along the kerb."""
     rng = site.rng
@@ -165,22 +205,38 @@ def _furnish(site: Site, line: Points, width: float, plan: Streets) -> None:
             for side in (-1, 1):
                 if rng.random() < plan.busy * 0.28:
                     off = side * width * 0.24
-                    add_vehicle(site, x - math.sin(heading) * off, y + math.cos(heading) * off,
-                                heading if side > 0 else heading + math.pi, truck=rng.random() < plan.trucks)  # fmt: skip
+                    add_vehicle(
+                        site,
+                        x - math.sin(heading) * off,
+                        y + math.cos(heading) * off,
+                        heading if side > 0 else heading + math.pi,
+                        truck=rng.random() < plan.trucks,
+                    )
     if width >= 6.5 and plan.parked and length > 20:
         marks = np.arange(8, length - 8, 6.0)
         for (x, y), heading in zip(*along(line, marks), strict=True):
             for side in (-1, 1):
                 if rng.random() < plan.parked:
                     off = side * (width / 2 - 1.15)
-                    add_vehicle(site, x - math.sin(heading) * off, y + math.cos(heading) * off, heading if side > 0 else heading + math.pi)
+                    add_vehicle(
+                        site,
+                        x - math.sin(heading) * off,
+                        y + math.cos(heading) * off,
+                        heading if side > 0 else heading + math.pi,
+                    )
     if plan.trees and length > 20:
         marks = np.arange(6, length - 6, 9.0) + rng.uniform(-2, 2)
         for (x, y), heading in zip(*along(line, marks), strict=True):
             for side in (-1, 1):
                 if rng.random() < plan.trees:
                     off = side * (width / 2 + plan.pavement + 1.2)
-                    add_tree(site, x - math.sin(heading) * off, y + math.cos(heading) * off, rng.uniform(1.6, 3.6), check=0.3)
+                    add_tree(
+                        site,
+                        x - math.sin(heading) * off,
+                        y + math.cos(heading) * off,
+                        rng.uniform(1.6, 3.6),
+                        check=0.3,
+                    )
 
 
 def lay_streets(site: Site, plan: Streets) -> list[Block]:
@@ -206,7 +262,15 @@ def lay_streets(site: Site, plan: Streets) -> list[Block]:
                 uv = np.stack([np.full_like(run, at), run] if axis == 0 else [run, np.full_like(run, at)], axis=-1)
                 rgb, name = (vary(rng, asphalt, 0.05, 1), "grey") if paved else (vary(rng, dirt, 0.05, 2), "brown")
                 line = net.to_site(uv)
-                for piece in add_road(site, line, float(width), paved=paved, rgb=rgb, name=name, pavement=plan.pavement if paved else 0.0):
+                for piece in add_road(
+                    site,
+                    line,
+                    float(width),
+                    paved=paved,
+                    rgb=rgb,
+                    name=name,
+                    pavement=plan.pavement if paved else 0.0,
+                ):
                     built.append((piece, float(width)))
                 start = stop
     for line, width in built:
@@ -217,8 +281,13 @@ def lay_streets(site: Site, plan: Streets) -> list[Block]:
     rim = plan.pavement + 0.8
     for i in range(len(net.us) - 1):
         for j in range(len(net.vs) - 1):
-            block = Block(net, net.us[i] + net.wide_u[i] / 2 + rim, net.us[i + 1] - net.wide_u[i + 1] / 2 - rim,
-                          net.vs[j] + net.wide_v[j] / 2 + rim, net.vs[j + 1] - net.wide_v[j + 1] / 2 - rim)  # fmt: skip
+            block = Block(
+                net,
+                net.us[i] + net.wide_u[i] / 2 + rim,
+                net.us[i + 1] - net.wide_u[i + 1] / 2 - rim,
+                net.vs[j] + net.wide_v[j] / 2 + rim,
+                net.vs[j + 1] - net.wide_v[j + 1] / 2 - rim,
+            )
             middle = block.rect()
             if min(block.size) > 8 and site.near(middle.x, middle.y, max(block.size) * 0.75 + plan.bend):
                 blocks.append(block)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +21,20 @@ from terraprompt.errors import ConfigError, OutputError
 __all__ = ["CATEGORIES", "STYLES", "Example", "RenderedObject", "RenderedScene"]
 
 CATEGORIES = (
-    "building", "road", "field", "forest", "lake", "car", "truck", "storage_tank", "sports_court", "solar_panel",
-    "swimming_pool", "tree", "bare_ground",
-)  # fmt: skip
+    "building",
+    "road",
+    "field",
+    "forest",
+    "lake",
+    "car",
+    "truck",
+    "storage_tank",
+    "sports_court",
+    "solar_panel",
+    "swimming_pool",
+    "tree",
+    "bare_ground",
+)
 STYLES = ("suburb", "informal", "industrial", "rural", "lakes", "downtown")
 
 
@@ -152,20 +162,27 @@ class RenderedScene:
                 found.append((i, thing.polygon.area))
         if len(found) <= rank:
             raise ConfigError(
-                f"The scene has no wholly visible {category} of rank {rank}.", received=f"seed {self.seed}, style {self.style}",
+                f"The scene has no wholly visible {category} of rank {rank}.",
+                received=f"seed {self.seed}, style {self.style}",
                 hint="Render a larger scene, or another seed.",
-            )  # fmt: skip
+            )
         wanted = float(np.quantile([area for _, area in found], 0.75))
         index = sorted(found, key=lambda pair: (abs(np.log(pair[1] / wanted)), pair[0]))[rank][0]
         polygon = self.objects[index].polygon
         spot = polygon.centroid if polygon.contains(polygon.centroid) else polygon.representative_point()
         x0, y0, x1, y1 = polygon.bounds
-        corners = [self.transform * (x0, y0), self.transform * (x1, y1)]
-        (ax, ay), (bx, by) = corners
+        (ax, ay), (bx, by) = self._to_map(x0, y0), self._to_map(x1, y1)
         return Example(
-            name=f"{category} {index + 1}", index=index, point=tuple(self.transform * (spot.x, spot.y)),
-            box=(min(ax, bx), min(ay, by), max(ax, bx), max(ay, by)), crs=self.crs,
-        )  # fmt: skip
+            name=f"{category} {index + 1}",
+            index=index,
+            point=self._to_map(spot.x, spot.y),
+            box=(min(ax, bx), min(ay, by), max(ax, bx), max(ay, by)),
+            crs=self.crs,
+        )
+
+    def _to_map(self, x: float, y: float) -> tuple[float, float]:
+        t = self.transform
+        return t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f
 
     def map_polygons(self) -> NDArray[np.object_]:
         """The footprints in map coordinates, one shapely polygon an object, in the order of :attr:`objects`."""
@@ -190,10 +207,23 @@ class RenderedScene:
         tile = min(256, max(16, min(height, width) // 16 * 16))
         with _fresh(Path(path), overwrite) as part:
             with rasterio.open(
-                part, "w", driver="GTiff", height=height, width=width, count=3, dtype="uint8", crs=self.crs,
-                transform=self.transform, nodata=self.nodata, tiled=True, blockxsize=tile, blockysize=tile,
-                compress="deflate", predictor=2, photometric="rgb",
-            ) as out:  # fmt: skip
+                part,
+                "w",
+                driver="GTiff",
+                height=height,
+                width=width,
+                count=3,
+                dtype="uint8",
+                crs=self.crs,
+                transform=self.transform,
+                nodata=self.nodata,
+                tiled=True,
+                blockxsize=tile,
+                blockysize=tile,
+                compress="deflate",
+                predictor=2,
+                photometric="rgb",
+            ) as out:
                 out.write(np.moveaxis(self.rgb, -1, 0))
                 out.update_tags(RENDERED_SEED=self.seed, RENDERED_STYLE=self.style, RENDERED_GSD_M=self.gsd_m)
             factors = [f for f in (2, 4, 8, 16, 32) if min(height, width) // f >= 64] or [2]
@@ -215,15 +245,28 @@ class RenderedScene:
             "colour": [thing.attributes["colour"] for thing in self.objects],
             "kind": [thing.attributes["kind"] for thing in self.objects],
         }
-        numbers = {key: [float(thing.attributes[key]) for thing in self.objects] for key in ("area_m2", "height_m", "visible")}
+        numbers = {
+            key: [float(thing.attributes[key]) for thing in self.objects] for key in ("area_m2", "height_m", "visible")
+        }
         parents = np.array([0 if thing.parent is None else thing.parent + 1 for thing in self.objects], np.int32)
-        columns = [ids, *(np.array(v, dtype=object) for v in texts.values()), *(np.array(v, np.float64) for v in numbers.values()), parents]
+        columns = [
+            ids,
+            *(np.array(v, dtype=object) for v in texts.values()),
+            *(np.array(v, np.float64) for v in numbers.values()),
+            parents,
+        ]
         with _fresh(Path(path), overwrite) as part:
             pyogrio.raw.write(
-                part, shapely.to_wkb(self.map_polygons()), columns, ["id", *texts, *numbers, "parent_id"], driver="GPKG",
-                layer="truth", geometry_type="Polygon", crs=self.crs,
+                part,
+                shapely.to_wkb(self.map_polygons()),
+                columns,
+                ["id", *texts, *numbers, "parent_id"],
+                driver="GPKG",
+                layer="truth",
+                geometry_type="Polygon",
+                crs=self.crs,
                 layer_metadata={"made": json.dumps({"seed": self.seed, "style": self.style, "gsd_m": self.gsd_m})},
-            )  # fmt: skip
+            )
         return Path(path)
 
 
@@ -238,6 +281,8 @@ def _fresh(path: Path, overwrite: bool) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=".terraprompt-", dir=path.parent) as folder:
             part = Path(folder) / path.name
             yield part
-            os.replace(part, path)
+            part.replace(path)
     except (OSError, RuntimeError) as error:
-        raise OutputError(f"The output cannot be written: {error}", received=path, hint="Check the disk and the rights.") from error
+        raise OutputError(
+            f"The output cannot be written: {error}", received=path, hint="Check the disk and the rights."
+        ) from error
