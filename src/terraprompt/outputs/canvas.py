@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ import shapely
 from numpy.typing import NDArray
 from rasterio import Affine
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
 from scipy.special import expit
 
 from terraprompt.errors import ConfigError, EngineError
@@ -32,8 +34,7 @@ from terraprompt.outputs.raster import (
 from terraprompt.outputs.result import Result, SegmentedObject, Status, _Lease
 from terraprompt.outputs.runs import ObjectRuns, SizeRule, label_objects, sieve
 from terraprompt.outputs.tiff import verify_tiff
-from terraprompt.outputs.trace import simplify as simplified
-from terraprompt.outputs.trace import trace
+from terraprompt.outputs.trace import outline
 
 __all__ = ["DEFAULT_MIN_PIXELS", "DEFAULT_SIMPLIFY", "Canvas", "check_refinement"]
 
@@ -233,7 +234,7 @@ class Canvas:
         with gdal(), translated(self._folder.path):
             self._close_files()
             runs = self._sieve(keep, fill)
-            outlines = simplified(trace(runs), tolerance)
+            outlines = outline(runs, tolerance)
             scores = self._scores(runs)
         objects = _objects(runs, outlines, scores, ground, self.transform if self.crs else None)
         return Result(
@@ -283,8 +284,10 @@ class Canvas:
 
     def __exit__(self, *exc: object) -> None:
         if not self._finished or exc[0] is not None:
-            self._mask.close()
-            self._quanta.close()
+            # On a full disk closing fails once more; the first error is the one to tell.
+            for dataset in (self._mask, self._quanta):
+                with suppress(OSError, RasterioError):
+                    dataset.close()
             self._folder.remove()
 
 

@@ -60,8 +60,7 @@ def to_map(
 
 
 def ground_area(crs: Any, transform: Affine, width: int, height: int) -> GroundArea | None:
-    """The ground area of a scene's pixels: planar if the projection keeps areas within 0.5 %, else on the
-    ellipsoid.
+    """Ground area of a scene's pixels: planar if the projection keeps areas within 0.5 %, else ellipsoidal.
 
     On the ellipsoid the area of a pixel is ``|d(lon, lat) / d(x, y)| * M * N * cos(lat)`` with the radii of
     curvature M and N, whatever the CRS; Web Mercator at 60 degrees north gives a quarter of its planar area.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rasterio import Affine
 from rasterio.windows import Window
 
+from terraprompt.errors import OutputError
 from terraprompt.outputs.files import replacing, translated
 from terraprompt.outputs.provenance import raster_tags
 from terraprompt.outputs.tiff import verify_tiff
@@ -102,8 +103,6 @@ def write_raster(
     Raises:
         OutputError: see :func:`terraprompt.outputs.files.check_target`; a full disk; a PNG of a probability.
     """
-    from terraprompt.errors import OutputError
-
     is_png = Path(path).suffix.lower() == ".png"
     if is_png and probability:
         raise OutputError("A PNG cannot hold probabilities.", received=path, hint="Use .tif.")
@@ -121,7 +120,7 @@ def write_raster(
     options["driver"] = "PNG" if is_png else "COG"
     with gdal(), replacing(path, overwrite, kind="mask") as temporary:
         source = result.work_file("probability" if probability else "mask")
-        vrt = source.parent / f"{source.stem}-{os.getpid()}.vrt"
+        vrt = source.parent / f"{source.stem}-{secrets.token_hex(6)}.vrt"
         vrt.write_bytes(_vrt(result, source, probability=probability, palette=is_png))
         rasterio.shutil.copy(vrt, temporary, **options)
         if not is_png:

@@ -132,7 +132,7 @@ class Result:
         return np.asarray(self._read("mask"), np.uint8)
 
     def probability(self) -> NDArray[np.float32]:
-        """float32 (height, width) in steps of 1/65534, NaN = nodata; of the whole scene, also after select."""
+        """float32 (height, width) in steps of 1/65534, NaN = nodata; ``select`` does not change it."""
         quanta = self._read("probability")
         probability = quanta.astype(np.float32)
         probability /= QUANTA
