@@ -28,10 +28,15 @@ _QUESTION = re.compile(
     r"\?|^\s*(where|which|what|who|how|if|identify where|find where|in case)\b"
     r"|\b(could|would|should|can|might|may|must|used (for|to|by|as)|needed|suitable|likely|able to|serves?|"
     r"intended|meant|designed|because|in order to|so that|responsible|provides?|allows?|supports?|helps?)\b"
+    r"|\b(where|what)\b|\b(things?|objects?|places?|areas?|surfaces?|structures?|land|ground|spots?|parts?) "
+    r"(that|which|where)\b"
     r"|\b(where|that|which|who|people|one)\b.+\b(is|are|be|do|does|go|goes|live|lives|work|works|stand|stands|get|gets|"
     r"travel|travels|park|parks|drive|drives|swim|swims|grow|grows|sleep|sleeps)\b",
     re.IGNORECASE,
 )
+
+
+_POLITE = re.compile(r"^\s*(please\s+)?(can|could|would|will) you (please )?", re.IGNORECASE)
 
 
 def infer_text_task(text: str) -> Task:
@@ -39,7 +44,7 @@ def infer_text_task(text: str) -> Task:
 
     A rule, not a model: questions ("where …", "which …?"), modal verbs and words of purpose mean reasoning.
     """
-    return Task.REASONING if _QUESTION.search(text) else Task.REFERRING
+    return Task.REASONING if _QUESTION.search(_POLITE.sub("", text)) else Task.REFERRING
 
 
 def _numbers(values: Sequence[float], length: int, what: str) -> tuple[float, ...]:

@@ -129,9 +129,7 @@ BUILT = (
             "the network that is needed for anyone to get about by van",
             "where tyres are meant to roll",
         ),
-        roles=nouns(
-            "way for driving/ways for driving", "strip of asphalt for traffic/strips of asphalt for traffic"
-        ),
+        roles=nouns("way for driving/ways for driving", "strip of asphalt for traffic/strips of asphalt for traffic"),
         held_roles=nouns(
             "route for vehicles/routes for vehicles",
         ),
@@ -327,9 +325,7 @@ BUILT = (
             "what would a lifeguard watch at a holiday resort?",
             "where water aerobics might be taught",
         ),
-        roles=nouns(
-            "basin for bathing/basins for bathing", "place for a swim at home/places for a swim at home"
-        ),
+        roles=nouns("basin for bathing/basins for bathing", "place for a swim at home/places for a swim at home"),
         held_roles=nouns(
             "tub for swimmers/tubs for swimmers",
         ),

@@ -62,9 +62,7 @@ LAND = (
             "the depressions that are still flooded in a dry summer",
             "where a water level gauge might be read",
         ),
-        roles=nouns(
-            "home for fish/homes for fish", "natural hollow full of water/natural hollows full of water"
-        ),
+        roles=nouns("home for fish/homes for fish", "natural hollow full of water/natural hollows full of water"),
         held_roles=nouns(
             "resting place for waterfowl/resting places for waterfowl",
         ),
@@ -270,9 +268,7 @@ LAND = (
             "the acreage that an agronomist would check for pests",
             "where irrigation sprinklers may be set up",
         ),
-        roles=nouns(
-            "place for growing food/places for growing food", "parcel for ploughing/parcels for ploughing"
-        ),
+        roles=nouns("place for growing food/places for growing food", "parcel for ploughing/parcels for ploughing"),
         held_roles=nouns(
             "producer of grain/producers of grain",
         ),

@@ -83,9 +83,7 @@ VEHICLES = (
     ),
     Category(
         name="truck",
-        nouns=nouns(
-            "truck/trucks", "lorry/lorries", "freight truck/freight trucks", "cargo truck/cargo trucks"
-        ),
+        nouns=nouns("truck/trucks", "lorry/lorries", "freight truck/freight trucks", "cargo truck/cargo trucks"),
         held_nouns=nouns("heavy goods vehicle/heavy goods vehicles", "tractor-trailer/tractor-trailers"),
         phrases=(
             "delivery trucks",

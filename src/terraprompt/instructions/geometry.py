@@ -114,9 +114,7 @@ class Margins:
     many: int = 8
 
 
-def clear_selectors(
-    found: Components, *, max_count: int = 3, margins: Margins | None = None
-) -> list[Selector]:
+def clear_selectors(found: Components, *, max_count: int = 3, margins: Margins | None = None) -> list[Selector]:
     """Selectors that pick a proper, non-empty part of the objects beyond doubt, in a stable order.
 
     Compass and image words mean the same here: north is up.
@@ -212,9 +210,7 @@ def _clear_members(
     for i, item in enumerate(items):
         x, y = item.centroid
         shifts = [
-            (x + dx * margins.line * width, y + dy * margins.line * height)
-            for dx in (-1, 0, 1)
-            for dy in (-1, 0, 1)
+            (x + dx * margins.line * width, y + dy * margins.line * height) for dx in (-1, 0, 1) for dy in (-1, 0, 1)
         ]
         votes = {in_place(point, place, width, height) for point in shifts}
         share = _overlap(item.box, place, width, height)

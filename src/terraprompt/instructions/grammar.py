@@ -75,9 +75,7 @@ _EDGE = (
     r"(?:nearest|closest|next)(?: to)? (?:the )?(?P<edge>top|bottom|left|right|(?:north|south|east|west)(?:ern)?)"
     rf"(?: hand)?(?: edge| side| border| margin)?{_OF_IMAGE}"
 )
-_FAREST = (
-    r"(?:furthest|farthest)(?: to(?: the)?)? (?P<edge>up|down|top|bottom|left|right|north|south|east|west)"
-)
+_FAREST = r"(?:furthest|farthest)(?: to(?: the)?)? (?P<edge>up|down|top|bottom|left|right|north|south|east|west)"
 _NUMBER = "|".join(_NUMBERS)
 _RANK = "|".join(_RANKS)
 
@@ -157,9 +155,7 @@ def _normalised(text: str) -> str:
     text = re.sub(r"\bcenter", "centre", text).replace("central point", "centre point")
     text = re.sub(rf"\b({_RANK})-(?=\w)", r"\1 ", text)
     text = re.sub(r"\b(upper|top|lower|bottom|left|right)-(left|right|most|hand)\b", r"\1 \2", text)
-    text = re.sub(
-        r"\b(top|bottom|left|right|upper|lower|northern|southern|eastern|western) most\b", r"\1most", text
-    )
+    text = re.sub(r"\b(top|bottom|left|right|upper|lower|northern|southern|eastern|western) most\b", r"\1most", text)
     return re.sub(r"\b(north|south)[- ](east|west)", r"\1\2", text)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
+from importlib import resources
 from types import MappingProxyType
 
 from terraprompt.errors import ConfigError
@@ -13,7 +16,20 @@ from terraprompt.instructions.facts_vehicles import VEHICLES
 
 __all__ = ["CATEGORIES", "Category", "Noun", "category", "is_plural", "plural_of", "spelling"]
 
-CATEGORIES: Mapping[str, Category] = MappingProxyType({row.name: row for row in (*BUILT, *LAND, *VEHICLES)})
+#: More wordings for training, written without sight of the held-back ones.
+_MORE = tomllib.loads(resources.files(__package__).joinpath("wordings.toml").read_text(encoding="utf-8"))
+
+
+def _with_more(row: Category) -> Category:
+    more = _MORE.get(row.name, {})
+    return replace(
+        row,
+        phrases=(*row.phrases, *more.get("referring", ())),
+        uses=(*row.uses, *more.get("reasoning", ())),
+    )
+
+
+CATEGORIES: Mapping[str, Category] = MappingProxyType({row.name: _with_more(row) for row in (*BUILT, *LAND, *VEHICLES)})
 
 _NOUNS = tuple(
     noun for row in CATEGORIES.values() for noun in (*row.nouns, *row.held_nouns, *row.roles, *row.held_roles)

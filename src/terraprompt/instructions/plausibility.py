@@ -29,8 +29,7 @@ ABSENT_IN_SOURCE: Mapping[str, frozenset[str]] = MappingProxyType(
         # desert city: pools, courts, a golf pond and a few solar roofs occur
         "vegas_road": frozenset({"airplane", "boat", "forest", "landslide"}),
         # 10 m a pixel: nothing as small as a vehicle or a court can be seen
-        "amazon_forest": _VEHICLES
-        | {"solar_panel", "swimming_pool", "sports_court", "storage_tank", "landslide"},
+        "amazon_forest": _VEHICLES | {"solar_panel", "swimming_pool", "sports_court", "storage_tank", "landslide"},
         "estonia_ortho": frozenset({"landslide"}),
         # savanna and mountain woods without people, but for one empty road
         "deepforest_neon": _VEHICLES

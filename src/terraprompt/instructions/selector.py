@@ -59,9 +59,7 @@ class Selector:
     def __post_init__(self) -> None:
         allowed = {"extreme": tuple(SIDES), "region": tuple(PLACES)}.get(self.kind, (None,))
         if self.kind not in KINDS or self.where not in allowed:
-            raise ConfigError(
-                "A selector of this kind and place does not exist.", received=(self.kind, self.where)
-            )
+            raise ConfigError("A selector of this kind and place does not exist.", received=(self.kind, self.where))
         if self.within is not None and (self.within not in PLACES or self.kind == "region"):
             raise ConfigError("A selector cannot be limited to this place.", received=self.within)
         if self.rank < 1 or self.count < 1:
@@ -80,11 +78,7 @@ class Selector:
             more.
         """
         place = self.where if self.kind == "region" else self.within
-        inside = [
-            i
-            for i, item in enumerate(objects)
-            if place is None or in_place(item.centroid, place, width, height)
-        ]
+        inside = [i for i, item in enumerate(objects) if place is None or in_place(item.centroid, place, width, height)]
         if self.kind == "region":
             return tuple(inside)
         ordered = sorted(inside, key=lambda i: (self._key(objects[i], width, height), i))

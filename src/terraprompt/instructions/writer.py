@@ -5,6 +5,7 @@ Everything is a function of its arguments and of the ``rng`` it is given.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
@@ -28,6 +29,7 @@ __all__ = [
     "contextual_instruction",
     "interactive_instruction",
     "selector_instruction",
+    "without_coordinates",
 ]
 
 AbsenceKind = Literal["verified", "assumed"]
@@ -121,9 +123,7 @@ def interactive_instruction(
         ConfigError: neither or both of points and boxes, a coordinate outside [0, 1], or an unknown category.
     """
     if bool(len(points)) == bool(len(boxes)):
-        raise ConfigError(
-            "An interactive instruction holds either points or boxes.", received=(points, boxes)
-        )
+        raise ConfigError("An interactive instruction holds either points or boxes.", received=(points, boxes))
     if any(not 0 <= value <= 1 for item in (*points, *boxes) for value in item):
         raise ConfigError("Coordinates of an instruction lie in [0, 1].", received=(points, boxes))
     what = ("region", "target")[int(rng.integers(2))] if name is None else category(name).singular
@@ -135,10 +135,17 @@ def interactive_instruction(
         listed = ", ".join(f"({pair(float(x), float(y))})" for x, y in points)
         return f"Please segment the {what} corresponding to the points {{{listed}}}."
     listed = "; ".join(
-        f"x0,y0=[{pair(float(x0), float(y0))}], x1,y1=[{pair(float(x1), float(y1))}]"
-        for x0, y0, x1, y1 in boxes
+        f"x0,y0=[{pair(float(x0), float(y0))}], x1,y1=[{pair(float(x1), float(y1))}]" for x0, y0, x1, y1 in boxes
     )
     return f"Please segment the {what} corresponding to the box {listed}."
+
+
+def without_coordinates(text: str) -> str:
+    """A fixed interactive sentence without its numbers, for models that take coordinates as data alone.
+
+    "Please segment the target corresponding to the box x0,y0=[…], x1,y1=[…]." becomes "… corresponding to the box.".
+    """
+    return re.sub(r"(the (?:points|box)) .*$", r"\1.", text)
 
 
 @dataclass(frozen=True, slots=True)
