@@ -172,6 +172,8 @@ def shacks(site: Site, block: Block) -> None:
                 cell * rng.uniform(0.55, 0.98) * (1.3 if big else 1.0),
             )
             rect = Rect(at.x, at.y, at.angle, wide, tall)
+            if not site.free(rect, 0.15):
+                rect = Rect(rect.x, rect.y, rect.angle, 0.68 * wide, 0.68 * tall)
             if site.free(rect, 0.15):
                 roof = pick(rng, ("tin", "gable-tin", "flat"), (0.8, 0.9, 0.12))
                 add_building(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,9 +74,7 @@ class Rect:
         """Local offsets ``(..., 2)`` (along the length, across it) to site points."""
         p = np.asarray(local, np.float64)
         cos, sin = math.cos(self.angle), math.sin(self.angle)
-        return np.stack(
-            [self.x + p[..., 0] * cos - p[..., 1] * sin, self.y + p[..., 0] * sin + p[..., 1] * cos], axis=-1
-        )
+        return np.asarray(p @ np.array(((cos, sin), (-sin, cos))) + (self.x, self.y))
 
     def corners(self, grow: float = 0.0) -> Points:
         """(4, 2) corners in order, each side moved out by ``grow`` metres."""
@@ -134,6 +132,7 @@ class Site:
     things: list[Thing] = field(default_factory=list)
     _image: Image.Image = field(init=False, repr=False)
     _draw: ImageDraw.ImageDraw = field(init=False, repr=False)
+    _pixels: Any = field(init=False, repr=False)
     _per_m: float = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -141,6 +140,7 @@ class Site:
         size = [math.ceil((side + 2 * self.margin) * self._per_m) + 1 for side in (self.width, self.height)]
         self._image = Image.new("L", (size[0], size[1]))
         self._draw = ImageDraw.Draw(self._image)
+        self._pixels = self._image.load()
 
     @property
     def area(self) -> float:
@@ -169,9 +169,9 @@ class Site:
     def taken(self, points: Points) -> bool:
         """Whether any of the points (N, 2) lies on taken ground."""
         wide, tall = self._image.size
-        pixel = self._image.getpixel
+        pixel = self._pixels
         for x, y in ((points + self.margin) * self._per_m).astype(int).tolist():
-            if 0 <= x < wide and 0 <= y < tall and pixel((x, y)):
+            if 0 <= x < wide and 0 <= y < tall and pixel[x, y]:
                 return True
         return False
 

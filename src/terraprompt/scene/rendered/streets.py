@@ -88,18 +88,16 @@ class Net:
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         x = self.centre[0] + uv[..., 0] * cos - uv[..., 1] * sin
         y = self.centre[1] + uv[..., 0] * sin + uv[..., 1] * cos
-        dx, dy = np.zeros_like(x), np.zeros_like(y)
-        for travel, push, number, phase, amplitude in self.waves:
-            swing = amplitude * np.sin(number * (x * math.cos(travel) + y * math.sin(travel)) + phase)
-            dx += swing * math.cos(push)
-            dy += swing * math.sin(push)
-        return np.stack([x + dx, y + dy], axis=-1)
+        at = np.stack([x, y], axis=-1)
+        travel, push, number, phase, amplitude = self.waves.T
+        way = number * np.stack([np.cos(travel), np.sin(travel)])
+        pushes = np.stack([np.cos(push), np.sin(push)], axis=-1)
+        return np.asarray(at + (amplitude * np.sin(at @ way + phase)) @ pushes)
 
     def rect(self, u: float, v: float, length: float, width: float, turn: float = 0.0) -> Rect:
         """A rigid rectangle at a grid point, its length along the local u direction plus ``turn``."""
-        here, there = self.to_site(np.array([(u, v), (u + 1.0, v)]))
-        angle = math.atan2(there[1] - here[1], there[0] - here[0])
-        return Rect(float(here[0]), float(here[1]), angle + turn, length, width)
+        (x0, y0), (x1, y1) = self.to_site(np.array([(u, v), (u + 1.0, v)])).tolist()
+        return Rect(x0, y0, math.atan2(y1 - y0, x1 - x0) + turn, length, width)
 
 
 @dataclass(frozen=True, slots=True)
