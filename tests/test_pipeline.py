@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from rasterio.transform import from_origin
 from scipy import ndimage
 
 from flow_engines import BoxFilterEngine
-from terraprompt.errors import ConfigError, EngineError, PromptError, SceneError
+from terraprompt.errors import ConfigError, EngineError, OutputError, PromptError, SceneError
 from terraprompt.outputs import Canvas, Status
 from terraprompt.pipeline import Session, segment
 from terraprompt.prompt import Prompt, Task
@@ -231,6 +232,17 @@ def test_a_damaged_cache_entry_is_made_again(tmp_path):
         engine = BoxFilterEngine()
         Session(engine, scene, cache_dir=folder).segment("bright")
         assert len(engine.perceived) == 1
+
+
+def test_a_cache_folder_that_cannot_serve_is_refused(tmp_path):
+    with open_scene(write(tmp_path / "a.tif", cloudy(90, 90))) as scene:
+        with pytest.raises(OutputError, match="cannot be made"):
+            Session(BoxFilterEngine(), scene, cache_dir=tmp_path / "a.tif" / "cache")
+        inner = BoxFilterEngine()
+        members = ("name", "info", "tile", "tasks", "perceive", "answer")
+        opaque = SimpleNamespace(**{name: getattr(inner, name) for name in members})
+        with pytest.raises(ConfigError, match="cannot be kept on disk"):
+            Session(opaque, scene, cache_dir=tmp_path / "cache")
 
 
 def test_a_changed_file_is_seen_anew(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from rasterio.errors import NotGeoreferencedWarning
 from scene_rasters import NORTH_UP, UTM
 
 MakeRaster = Callable[..., Path]
@@ -30,15 +32,18 @@ def make_raster(tmp_path: Path) -> MakeRaster:
         values = values if values.ndim == 3 else values[None]
         path = tmp_path / name
         profile = {"driver": "GTiff", "crs": UTM, "transform": NORTH_UP} | profile
-        with rasterio.open(
-            path,
-            "w",
-            count=len(values),
-            height=values.shape[1],
-            width=values.shape[2],
-            dtype=values.dtype,
-            **{k: v for k, v in profile.items() if v is not None},
-        ) as out:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            out = rasterio.open(
+                path,
+                "w",
+                count=len(values),
+                height=values.shape[1],
+                width=values.shape[2],
+                dtype=values.dtype,
+                **{k: v for k, v in profile.items() if v is not None},
+            )
+        with out:
             out.write(values)
             if colors:
                 out.colorinterp = colors

@@ -14,7 +14,7 @@ from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
-from scene_rasters import NORTH_UP, ROTATED, UTM
+from scene_rasters import NORTH_UP, ROTATED, UTM, on_map
 
 from terraprompt.errors import PromptError, SceneError
 from terraprompt.prompt import Prompt
@@ -159,7 +159,7 @@ def test_bbox_clips_to_whole_pixels(make_raster):
     with open_scene(path, bbox=(500_002.6, 5_399_994.0, 500_005.0, 5_399_999.0)) as scene:
         assert (scene.left, scene.top, scene.width, scene.height) == (5, 2, 5, 10)
         np.testing.assert_array_equal(scene.read(0, 0, 5, 10)[0][0], values[2:12, 5:10])
-        assert scene.transform * (0, 0) == (500_002.5, 5_399_999.0)
+        assert on_map(scene.transform, 0, 0) == (500_002.5, 5_399_999.0)
         assert scene.whole().width == 30
     lonlat = pyproj.Transformer.from_crs(UTM, 4326, always_xy=True).transform_bounds(
         500_002.6, 5_399_994.2, 500_004.9, 5_399_998.9
@@ -194,7 +194,7 @@ def test_bbox_without_crs_is_in_pixels(make_raster):
 )
 def test_map_points_come_back_to_their_pixel(make_raster, transform, x, y, crs):
     with open_scene(make_raster(numbered(1), transform=transform)) as scene:
-        there = pyproj.Transformer.from_crs(UTM, crs, always_xy=True).transform(*(transform * (x, y)))
+        there = pyproj.Transformer.from_crs(UTM, crs, always_xy=True).transform(*on_map(transform, x, y))
         asked = scene.to_pixels(Prompt(points=(there,), crs=crs))
         assert asked.crs is None
         np.testing.assert_allclose(asked.points[0], (x, y), atol=1e-4)
@@ -202,17 +202,17 @@ def test_map_points_come_back_to_their_pixel(make_raster, transform, x, y, crs):
 
 def test_points_count_from_the_corner_of_the_bbox(make_raster):
     with open_scene(make_raster(numbered(1)), bbox=(10, 5, 30, 20), bbox_crs="pixel") as scene:
-        asked = scene.to_pixels(Prompt(points=(NORTH_UP * (12.25, 8.5),), crs=UTM))
+        asked = scene.to_pixels(Prompt(points=(on_map(NORTH_UP, 12.25, 8.5),), crs=UTM))
         np.testing.assert_allclose(asked.points[0], (2.25, 3.5))
 
 
 def test_a_map_box_holds_its_corners_on_a_rotated_raster(make_raster):
     transform = ROTATED
     with open_scene(make_raster(numbered(1, 400, 600), transform=transform)) as scene:
-        cx, cy = transform * (300, 200)
+        cx, cy = on_map(transform, 300, 200)
         box = (cx - 20, cy - 10, cx + 20, cy + 10)
         (x0, y0, x1, y1) = scene.to_pixels(Prompt(boxes=(box,), crs=UTM)).boxes[0]
-        corners = [~transform * (x, y) for x in box[::2] for y in box[1::2]]
+        corners = [on_map(~transform, x, y) for x in box[::2] for y in box[1::2]]
         np.testing.assert_allclose((x0, x1), (min(c[0] for c in corners), max(c[0] for c in corners)))
         np.testing.assert_allclose((y0, y1), (min(c[1] for c in corners), max(c[1] for c in corners)))
         assert x1 - x0 > 40 / 0.5  # wider than the box itself, for it stands askew

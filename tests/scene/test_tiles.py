@@ -58,8 +58,7 @@ def test_impossible_plans(arguments):
     width=SIZES,
     height=SIZES,
     grid=st.tuples(SIZES, SIZES),
-    x=st.floats(0, 600),
-    y=st.floats(0, 600),
+    at=st.tuples(st.floats(0, 600), st.floats(0, 600)),
 )
 def test_tile_frames_are_invertible(left, top, width, height, grid, at):
     frame = Tile(left, top, width, height, grid).frame
