@@ -64,7 +64,7 @@ def paint(tmp_path: Path) -> Iterator[Callable[..., Result]]:
 
 @pytest.fixture
 def squares() -> np.ndarray:
-    """uint8 (60, 80): a square of 20 x 20 with a hole of 4 x 4, one of 10 x 10, a speck, and nodata on the right."""
+    """uint8 (60, 80): a square of 20 x 20 with a hole of 4 x 4, one of 10 x 10, a speck, nodata on the right."""
     mask = np.zeros((60, 80), np.uint8)
     mask[5:25, 5:25] = 1
     mask[10:14, 10:14] = 0
