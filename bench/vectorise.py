@@ -112,9 +112,7 @@ def measured(way: str, path: Path, size: int, folder: Path) -> dict[str, object]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=10_000)
     parser.add_argument("--specks", type=float, default=0.01)
     parser.add_argument("--skip-naive", action="store_true")
@@ -138,9 +136,7 @@ def main() -> None:
         for way in ("ours",) if given.skip_naive else ("ours", "naive"):
             got = results[way] = measured(way, folder / "mask.bin", given.size, folder)
             steps = ", ".join(f"{step} {seconds:.2f} s" for step, seconds in got["times"].items())
-            print(
-                f"{way:>6}: {steps}; {got['count']:,} polygons; peak {got['peak']:,.0f} MiB above the imports"
-            )
+            print(f"{way:>6}: {steps}; {got['count']:,} polygons; peak {got['peak']:,.0f} MiB above the imports")
         if not given.skip_naive:
             a, b = results["naive"], results["ours"]
             print(f" ratio: vectorise {a['times']['vectorise'] / b['times']['vectorise']:.1f} x faster")

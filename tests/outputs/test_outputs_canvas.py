@@ -110,18 +110,14 @@ def test_nan_is_an_error_and_infinity_is_certainty(tmp_path: Path) -> None:
         ({"min_area_m2": 0}, [400, 100, 1]),
     ],
 )
-def test_smallest_object(
-    paint: Paint, squares: np.ndarray, options: dict[str, float], kept: list[int]
-) -> None:
+def test_smallest_object(paint: Paint, squares: np.ndarray, options: dict[str, float], kept: list[int]) -> None:
     result = paint(squares, fill_holes_m2=4.01, **options)
     assert [o.area_px for o in result.objects] == kept
     assert (result.mask() == 1).sum() == sum(kept)
 
 
 def test_holes_are_filled_by_their_ground(paint: Paint, squares: np.ndarray) -> None:
-    assert paint(squares, fill_holes_m2=4).objects[0].area_px == 384, (
-        "16 pixels of 0.25 m2 are not under 4 m2"
-    )
+    assert paint(squares, fill_holes_m2=4).objects[0].area_px == 384, "16 pixels of 0.25 m2 are not under 4 m2"
     assert paint(squares, fill_holes_m2=4.01).objects[0].area_px == 400
     squares[12, 20] = 0
     assert paint(squares).objects[0].area_px == 384, "a hole of one pixel is noise"

@@ -75,9 +75,7 @@ def test_a_failed_rename_leaves_the_old_file_alone(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_ctrl_c_leaves_no_half_file(
-    result: Result, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_leaves_no_half_file(result: Result, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 

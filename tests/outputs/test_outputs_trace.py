@@ -63,7 +63,7 @@ def test_default_smoothing_keeps_polygons_valid_and_apart(mask: np.ndarray) -> N
     assert (shapely.get_num_interior_rings(polygons) == shapely.get_num_interior_rings(exact)).all()
 
 
-@pytest.mark.parametrize("rows_at_once", [1, 50, 1 << 20])
+@pytest.mark.parametrize("rows_at_once", [1, 50, 1 << 18])
 def test_the_same_as_gdal_whatever_the_chunks(rows_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace_module, "_RUNS_AT_ONCE", rows_at_once)
     mask = blobs(200, 2)

@@ -135,9 +135,7 @@ def test_without_a_crs(
     np.testing.assert_allclose(shapely.bounds(polygons[rows])[1], [30, 30, 40, 40])
 
 
-def test_a_world_file_without_a_crs_places_the_polygons(
-    paint: Paint, squares: np.ndarray, tmp_path: Path
-) -> None:
+def test_a_world_file_without_a_crs_places_the_polygons(paint: Paint, squares: np.ndarray, tmp_path: Path) -> None:
     result = paint(squares, crs=None, transform=Affine(2, 0, 100, 0, -2, 900))
     assert result.objects[1].polygon.bounds == (30, 30, 40, 40)
     _, polygons, columns = read(result.save_vector(tmp_path / "v.gpkg"))

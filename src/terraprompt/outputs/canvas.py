@@ -67,9 +67,7 @@ def check_refinement(
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise ConfigError(f"{name} must be a number that is not negative.", received=value)
         if name.endswith("_m2") and value and not crs:
-            raise ConfigError(
-                f"{name} needs a scene with a CRS.", received=value, hint="Use min_pixels instead."
-            )
+            raise ConfigError(f"{name} needs a scene with a CRS.", received=value, hint="Use min_pixels instead.")
 
 
 class Canvas:
@@ -125,9 +123,7 @@ class Canvas:
         if not 0 < threshold < 1:
             raise ConfigError("The threshold lies between 0 and 1.", received=threshold)
         checked = CRS.from_user_input(crs) if crs else None
-        return cls(
-            WorkFolder(Path(workdir)), width, height, crs=checked, transform=transform, threshold=threshold
-        )
+        return cls(WorkFolder(Path(workdir)), width, height, crs=checked, transform=transform, threshold=threshold)
 
     def write_band(self, row_offset: int, logits: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
         """Add the next rows.
@@ -166,9 +162,7 @@ class Canvas:
 
     def _quantise(self, logits: NDArray[np.float32], valid: NDArray[np.bool_], slot: slice) -> None:
         if np.isnan(logits, where=valid, out=np.zeros(logits.shape, bool)).any():
-            raise EngineError(
-                "The engine answered with NaN.", hint="Report it with the scene; no mask was made of it."
-            )
+            raise EngineError("The engine answered with NaN.", hint="Report it with the scene; no mask was made of it.")
         self._mask_rows[slot] = np.where(valid, logits > self._limit, np.uint8(MASK_NODATA))
         probability = expit(np.where(valid, logits, np.float32(0)).astype(np.float32, copy=False))
         probability *= QUANTA
@@ -253,9 +247,7 @@ class Canvas:
         raw, path = self._folder.path / "raw.tif", self._folder.path / "mask.tif"
         parts = list(bands(self.width, self.height))
         with rasterio.open(raw) as old:
-            runs = sieve(
-                (read_rows(old, *part) for part in parts), self.width, self.height, keep=keep, fill=fill
-            )
+            runs = sieve((read_rows(old, *part) for part in parts), self.width, self.height, keep=keep, fill=fill)
         with create_work(path, self.width, self.height, "uint8") as new:
             for first, last in parts:
                 write_rows(new, runs.decode(first, last), first)
@@ -306,9 +298,7 @@ def _objects(
     if ground is not None:
         areas = (pixels * ground.pixel_area(*runs.centroids().T)).tolist()
     if transform is not None:
-        outlines = shapely.transform(
-            outlines, lambda xy: np.stack(to_map(transform, xy[:, 0], xy[:, 1]), axis=1)
-        )
+        outlines = shapely.transform(outlines, lambda xy: np.stack(to_map(transform, xy[:, 0], xy[:, 1]), axis=1))
     columns = zip(outlines, runs.boxes().tolist(), pixels.tolist(), areas, scores.tolist(), strict=True)
     return tuple(
         SegmentedObject(number, polygon, tuple(box), area_px, area_m2, score)

@@ -78,9 +78,7 @@ def check_target(path: str | Path, overwrite: bool = False, *, kind: Kind | None
     try:
         path = Path(os.path.realpath(path))
         if not path.parent.is_dir():
-            raise OutputError(
-                "The folder of the output does not exist.", received=path.parent, hint="Create it first."
-            )
+            raise OutputError("The folder of the output does not exist.", received=path.parent, hint="Create it first.")
         if path.is_dir():
             raise OutputError("The output is a folder.", received=path, hint="Give the name of a file.")
         if path.exists() and not overwrite:
@@ -115,9 +113,7 @@ def replacing(path: str | Path, overwrite: bool = False, *, kind: Kind | None = 
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             if path.exists() and not overwrite:
-                raise OutputError(
-                    "The output appeared meanwhile.", received=path, hint="Choose another name."
-                )
+                raise OutputError("The output appeared meanwhile.", received=path, hint="Choose another name.")
             temporary.replace(path)
             for suffix in _SIDECARS:
                 path.with_name(path.name + suffix).unlink(missing_ok=True)

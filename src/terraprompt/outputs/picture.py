@@ -91,11 +91,7 @@ def _coverage(result: Result, size: tuple[int, int]) -> tuple[NDArray[np.float32
         # Read by bands of picture rows: averaging a whole scene at once would hold it in memory.
         cover = np.empty(size, np.float32)
         nodata = np.empty(size, bool)
-        step = (
-            max(1, (1 << 22) * size[0] // (result.width * result.height))
-            if result.height > size[0]
-            else size[0]
-        )
+        step = max(1, (1 << 22) * size[0] // (result.width * result.height)) if result.height > size[0] else size[0]
         for top in range(0, size[0], step):
             bottom = min(top + step, size[0])
             first, last = top * result.height // size[0], max(-(-bottom * result.height // size[0]), 1)
@@ -130,9 +126,7 @@ def _scene(scene_rgb: SceneRGB | None, size: tuple[int, int]) -> NDArray[np.uint
     return np.asarray(Image.fromarray(array).resize((size[1], size[0]), how))
 
 
-def _blend(
-    scene: NDArray[np.uint8], cover: NDArray[np.float32], nodata: NDArray[np.bool_]
-) -> NDArray[np.uint8]:
+def _blend(scene: NDArray[np.uint8], cover: NDArray[np.float32], nodata: NDArray[np.bool_]) -> NDArray[np.uint8]:
     # A thin object still shows when it covers little of a picture pixel: the square root lifts small shares.
     weight = (_OPACITY * np.sqrt(cover))[..., None]
     picture = scene * (1 - weight) + np.asarray(_FILL, np.float32) * weight
@@ -190,15 +184,11 @@ def _caption(image: Image.Image, result: Result, scale: float) -> Image.Image:
     status = result.status.value.replace("_", " ")
     draw.text((pad, second), status, font=small, fill=_STATUS_INK[result.status])
     left = pad + draw.textlength(status + "  ", font=small)
-    draw.text(
-        (left, second), _fitted(draw, _facts(result), small, room + pad - left), font=small, fill=_FAINT
-    )
+    draw.text((left, second), _fitted(draw, _facts(result), small, room + pad - left), font=small, fill=_FAINT)
     if bar:
         length, label = bar
         right, y = width - pad, second + round(unit * 0.9)
-        draw.line(
-            [(right - length, y - 5), (right - length, y), (right, y), (right, y - 5)], fill=_INK, width=2
-        )
+        draw.line([(right - length, y - 5), (right - length, y), (right, y), (right, y - 5)], fill=_INK, width=2)
         draw.text((right - length / 2, y - 8), label, font=small, fill=_INK, anchor="ms")
     return sheet
 
@@ -221,9 +211,7 @@ def _fitted(draw: ImageDraw.ImageDraw, text: str, font: Any, room: float) -> str
     low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (
-            (middle, high) if draw.textlength(text[:middle] + "…", font=font) <= room else (low, middle - 1)
-        )
+        low, high = (middle, high) if draw.textlength(text[:middle] + "…", font=font) <= room else (low, middle - 1)
     return text[:low].rstrip() + "…"
 
 
@@ -234,11 +222,5 @@ def _bar(gsd: float | None, scale: float, room: float) -> tuple[float, str] | No
     most = room * gsd / scale
     power = 10.0 ** math.floor(math.log10(most))
     metres = power * max(step for step in (1, 2, 5) if step * power <= most)
-    label = (
-        f"{metres / 1000:g} km"
-        if metres >= 1000
-        else f"{metres:g} m"
-        if metres >= 1
-        else f"{metres * 100:g} cm"
-    )
+    label = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m" if metres >= 1 else f"{metres * 100:g} cm"
     return metres * scale / gsd, label

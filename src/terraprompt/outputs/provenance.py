@@ -28,11 +28,7 @@ def as_text(provenance: Mapping[str, Any], key: str) -> str:
     value = provenance.get(key)
     if value is None:
         return ""
-    text = (
-        value
-        if isinstance(value, str)
-        else json.dumps(value, default=str, sort_keys=True, ensure_ascii=False)
-    )
+    text = value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True, ensure_ascii=False)
     return _UNPRINTABLE.sub("", text)
 
 

@@ -132,9 +132,7 @@ def _vrt(result: Result, source: Path, *, probability: bool, palette: bool) -> b
     """A virtual raster that gives a work file its georeference, tags, nodata and scale without a copy."""
     root = ElementTree.Element("VRTDataset", rasterXSize=str(result.width), rasterYSize=str(result.height))
 
-    def add(
-        parent: ElementTree.Element, tag: str, text: object = None, **attributes: str
-    ) -> ElementTree.Element:
+    def add(parent: ElementTree.Element, tag: str, text: object = None, **attributes: str) -> ElementTree.Element:
         element = ElementTree.SubElement(parent, tag, attributes)
         element.text = None if text is None else str(text)
         return element

@@ -202,9 +202,7 @@ class Result:
         creation_options: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write a cloud-optimised GeoTIFF, or for ``.png`` a PNG: see :func:`.raster.write_raster`."""
-        return write_raster(
-            self, path, probability=probability, overwrite=overwrite, creation_options=creation_options
-        )
+        return write_raster(self, path, probability=probability, overwrite=overwrite, creation_options=creation_options)
 
     def save_vector(self, path: str | Path, *, overwrite: bool = False, driver: str | None = None) -> Path:
         """Write the polygons; the extension tells the format: see :func:`.vector.write_vector`."""

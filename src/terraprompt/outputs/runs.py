@@ -27,6 +27,11 @@ NODATA = 255
 # A component that may still grow beyond the strip at hand; like nodata it keeps what it touches undecided.
 _OPEN = 2
 
+# How many pixels are taken apart together: even noise, a run a pixel, then fits into some hundred megabytes.
+_PIXELS_AT_ONCE = 1 << 21
+# How many runs look for their neighbours together: bounds the memory of a whole scene's runs.
+_RUNS_AT_ONCE = 1 << 18
+
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
@@ -144,10 +149,14 @@ class Runs:
         """
         is_target = self.value == target
         index = np.flatnonzero(is_target)
-        i, j = self.reach(index, diagonal)
-        same = is_target[j]
         position = np.cumsum(is_target, dtype=np.int32) - np.int32(1)
-        i, j = position[i[same]], position[j[same]]
+        ends = [(np.empty(0, np.int32), np.empty(0, np.int32))]
+        for first in range(0, len(index), _RUNS_AT_ONCE):
+            i, j = self.reach(index[first : first + _RUNS_AT_ONCE], diagonal)
+            same = is_target[j]
+            ends.append((position[i[same]], position[j[same]]))
+        i, j = (np.concatenate(side) for side in zip(*ends, strict=True))
+        del ends
         graph = coo_matrix((np.ones(len(i), np.int8), (i, j)), shape=(len(index), len(index)))
         count, label = connected_components(graph, directed=False)
         return index, label, int(count)
@@ -174,9 +183,7 @@ class Runs:
         return np.asarray(left | np.append(left[1:], True))
 
 
-def sieve(
-    strips: Iterable[NDArray[np.uint8]], width: int, height: int, *, keep: SizeRule, fill: SizeRule
-) -> Runs:
+def sieve(strips: Iterable[NDArray[np.uint8]], width: int, height: int, *, keep: SizeRule, fill: SizeRule) -> Runs:
     """Remove small objects, then fill small holes, exactly and in one pass over the pixels.
 
     First every 4-connected component of 1 that ``keep`` calls too small becomes 0. Then every 8-connected
@@ -190,9 +197,12 @@ def sieve(
         fill: which holes are too small.
     """
     parts, row = [], 0
+    rows = max(16, _PIXELS_AT_ONCE // width)
     for strip in strips:
-        parts.append(_settle(Runs.encode(strip, row), height, keep, fill))
-        row += strip.shape[0]
+        for first in range(0, len(strip), rows):
+            part = strip[first : first + rows]
+            parts.append(_settle(Runs.encode(part, row), height, keep, fill))
+            row += len(part)
     runs = Runs.concatenate(parts)
     del parts
     if not keep.is_idle:
@@ -203,9 +213,7 @@ def sieve(
     return _fill(runs, height, fill)
 
 
-def _small(
-    runs: Runs, target: int, rule: SizeRule, *, diagonal: bool
-) -> tuple[Ints, Bools, NDArray[np.int32], int]:
+def _small(runs: Runs, target: int, rule: SizeRule, *, diagonal: bool) -> tuple[Ints, Bools, NDArray[np.int32], int]:
     """(index, too small, label, count) of the runs of one value; the second is per run."""
     index, label, count = runs.components(target, diagonal)
     small = rule.too_small(label, count, runs.start[index], runs.length[index], runs.width)

@@ -38,9 +38,7 @@ _MEDIA = {
 _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 
 
-def stac_item(
-    result: Result, assets: Mapping[str, str | Path], *, item_id: str | None = None
-) -> dict[str, Any]:
+def stac_item(result: Result, assets: Mapping[str, str | Path], *, item_id: str | None = None) -> dict[str, Any]:
     """Describe a result's files as a STAC 1.0.0 item with the projection extension.
 
     Args:
@@ -108,9 +106,7 @@ def _footprint(result: Result) -> list[list[float]] | None:
     return [*ring, ring[0]]
 
 
-def save_stac(
-    result: Result, path: str | Path, assets: Mapping[str, str | Path], *, overwrite: bool = False
-) -> Path:
+def save_stac(result: Result, path: str | Path, assets: Mapping[str, str | Path], *, overwrite: bool = False) -> Path:
     """Write :func:`stac_item` as JSON; assets in the same folder are referred to by their names alone.
 
     Raises:

@@ -20,7 +20,7 @@ __all__ = ["Rings", "outline", "trace"]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-_RUNS_AT_ONCE = 1 << 20
+_RUNS_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,9 +48,7 @@ class _Table:
     has_area: bool
 
 
-def write_vector(
-    result: Result, path: str | Path, *, overwrite: bool = False, driver: str | None = None
-) -> Path:
+def write_vector(result: Result, path: str | Path, *, overwrite: bool = False, driver: str | None = None) -> Path:
     """Write a result's objects, one polygon each; no objects give a valid file with the same attributes.
 
     Attributes: id (int64), area_m2 (float64, null without a CRS), score (float64, mean probability),
@@ -148,9 +146,7 @@ def _write_parquet(result: Result, table: _Table, path: Path) -> None:
     bounds = shapely.bounds(table.polygons).reshape(-1, 4)
     arrays = {
         "id": pa.array(table.columns["id"], pa.int64()),
-        "area_m2": pa.array(
-            table.columns["area_m2"], pa.float64(), mask=np.full(len(bounds), not table.has_area)
-        ),
+        "area_m2": pa.array(table.columns["area_m2"], pa.float64(), mask=np.full(len(bounds), not table.has_area)),
         "score": pa.array(table.columns["score"], pa.float64()),
         **{key: pa.array(table.columns[key], pa.string()) for key in FIELDS[3:]},
         "geometry": pa.array(shapely.to_wkb(table.polygons), pa.binary()),
@@ -170,10 +166,6 @@ def _write_parquet(result: Result, table: _Table, path: Path) -> None:
     if len(bounds):
         geometry["bbox"] = [*bounds[:, :2].min(axis=0).tolist(), *bounds[:, 2:].max(axis=0).tolist()]
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-    notes = {key: as_text(result.provenance, key) for key in PROVENANCE_KEYS} | {
-        "status": result.status.value
-    }
-    data = pa.table(arrays).replace_schema_metadata(
-        {"geo": json.dumps(geo), "terraprompt": json.dumps(notes)}
-    )
+    notes = {key: as_text(result.provenance, key) for key in PROVENANCE_KEYS} | {"status": result.status.value}
+    data = pa.table(arrays).replace_schema_metadata({"geo": json.dumps(geo), "terraprompt": json.dumps(notes)})
     pyarrow.parquet.write_table(data, path, compression="zstd", row_group_size=65536)
