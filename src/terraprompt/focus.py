@@ -50,10 +50,10 @@ class Look:
         return _in_tile(self.asked, self.tile)
 
 
-def first_looks(prompt: Prompt, scene: Scene, size: int) -> list[Look]:
+def first_looks(prompt: Prompt, scene: Scene, size: int, focus: int | None = None) -> list[Look]:
     """One window a target, from top to bottom.
 
-    A box: centred on it, twice its longer side, at least ``size / 4``. Points: ``size`` pixels around the middle of the
+    A box: centred on it, twice its longer side, at least ``focus / 4``. Points: ``size`` pixels round the middle of the
     positive ones, or twice their spread if that is more; placed on a coarse lattice of the file, so that one more
     click nearby sees the same window (and finds it in the cache), whatever the bbox.
 
@@ -61,11 +61,13 @@ def first_looks(prompt: Prompt, scene: Scene, size: int) -> list[Look]:
         prompt: points and boxes in pixels of ``scene``.
         scene: the windows stay inside it.
         size: the engine's tile side.
+        focus: grid side for a target whose size is known; None = ``size``.
     """
+    focus = focus or size
     looks = []
     for number, target in enumerate(prompt.objects()):
         if target.boxes:
-            tile = _around(target.boxes[0], scene, size, least=size / _ZOOM)
+            tile = _around(target.boxes[0], scene, focus, least=focus / _ZOOM)
         else:
             xs, ys = zip(*_positive(target), strict=True)
             middle = (min(xs), min(ys), max(xs), max(ys))
@@ -133,9 +135,7 @@ def _in_tile(target: Prompt, tile: Tile) -> Prompt:
     height, width = tile.shape
     kept = [
         ((float(x), float(y)), label)
-        for (x, y), label in zip(
-            tile.frame.points(target.points or np.empty((0, 2))), target.labels, strict=True
-        )
+        for (x, y), label in zip(tile.frame.points(target.points or np.empty((0, 2))), target.labels, strict=True)
         if label == 1 or (0 <= x <= width and 0 <= y <= height)
     ]
     boxes = []
@@ -173,9 +173,7 @@ class FocusField:
 
     def rows(self, top: int, bottom: int) -> NDArray[np.float32]:
         """Logits (bottom - top, tile width) of scene rows, bilinear between the centres of grid pixels."""
-        lower, upper, share = _taps(
-            top - self.tile.top, bottom - self.tile.top, self.tile.height, self.tile.shape[0]
-        )
+        lower, upper, share = _taps(top - self.tile.top, bottom - self.tile.top, self.tile.height, self.tile.shape[0])
         lines = self.logits[lower] * (1 - share)[:, None] + self.logits[upper] * share[:, None]
         left, right, part = self._columns
         mixed = lines[:, left] * (1 - part) + lines[:, right] * part

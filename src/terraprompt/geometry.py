@@ -47,7 +47,7 @@ class Frame:
 
     @classmethod
     def letterbox(cls, source: Size, size: int) -> Frame:
-        """Longer side becomes ``size``, the other ``int(side * size / longer)``, centred padding (UniGeoSeg, spec 1)."""
+        """Longer side becomes ``size``, the other ``int(side * size / longer)``, centred padding (UniGeoSeg)."""
         height, width = _checked(source, "An image")
         longer = max(height, width)
         content = (max(1, int(height * size / longer)), max(1, int(width * size / longer)))

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ from terraprompt.scene import (
     read_tile,
 )
 from terraprompt.scene.source import Bands
-from terraprompt.selectors import ParsedSelector, describe
+from terraprompt.selectors import ParsedSelector, describe, parse_selector
 from terraprompt.stitch import StitchedRows, Stitcher, tempered
 
 __all__ = ["Progress", "Session", "segment"]
@@ -124,7 +124,7 @@ class Session:
         *,
         threshold: float = 0.5,
         refine: bool = True,
-        selector: ParsedSelector | None = None,
+        selector: ParsedSelector | Literal["auto"] | None = "auto",
         progress: Progress | None = None,
         workdir: Path | None = None,
         **finish: Any,
@@ -137,8 +137,9 @@ class Session:
             prompt: a sentence, or a :class:`Prompt`; coordinates in any CRS, or in pixels of the scene.
             threshold: probability above which a pixel is target, between 0 and 1.
             refine: look a second time, closer, at a small target that points lie on.
-            selector: which of the found objects are meant (:func:`terraprompt.selectors.parse_selector`): its
-                ``phrase`` is asked in place of the text, its choice is made over the whole scene.
+            selector: which of the found objects are meant: its ``phrase`` is asked in place of the text, its choice is
+                made over the whole scene. "auto" takes it from a text without points and boxes
+                (:func:`terraprompt.selectors.parse_selector`); None sends every text to the engine as it is.
             progress: called with (done, total).
             workdir: an existing folder for work files, which go with the result; None = the system's temporary folder.
             finish: options of :meth:`terraprompt.outputs.Canvas.finish` (min_area_m2, min_pixels, fill_holes_m2,
@@ -160,8 +161,10 @@ class Session:
             )
         check_refinement(self.scene.crs, **finish)
         asked = self.scene.to_pixels(given)
+        if selector == "auto":
+            selector = None if given.is_spatial else parse_selector(given.text or "")
         if selector is not None:
-            asked = replace(asked, text=selector.phrase, task_override=given.task)
+            asked = replace(asked, text=selector.phrase)
         if asked.is_spatial:
             rows = self._focus(asked, threshold if refine else None, progress)
         else:
@@ -210,9 +213,7 @@ class Session:
                 self._cache.put(keys[i], embedding)
         return [embedding for embedding in found if embedding is not None]
 
-    def answer(
-        self, tiles: Sequence[Tile], embeddings: Sequence[Embedding], prompts: Sequence[Prompt]
-    ) -> list[Logits]:
+    def answer(self, tiles: Sequence[Tile], embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Logits]:
         """Logits (*tile.shape,) of each prompt on its tile, checked and tempered by presence.
 
         Args:
@@ -231,6 +232,11 @@ class Session:
             with self._blame([tile]):
                 logits.append(tempered(answer, tile.shape))
         return logits
+
+    def preview(self, height: int, width: int) -> NDArray[np.uint8]:
+        """The stretched scene at a reduced size, uint8 (height, width, 3), for pictures."""
+        whole = Tile(0, 0, self.scene.width, self.scene.height, (height, width))
+        return read_tile(self.scene, self.stretch, whole)[0]
 
     def _sweep(self, prompt: Prompt, progress: Progress | None) -> Iterator[StitchedRows]:
         """Ask every tile that holds a valid pixel, a row of tiles at a time."""
@@ -259,24 +265,19 @@ class Session:
         if not asked:
             raise SceneError("No pixel within the extent is valid.", hint="Choose another bbox.")
 
-    def _focus(
-        self, prompt: Prompt, refine: float | None, progress: Progress | None
-    ) -> Iterator[StitchedRows]:
+    def _focus(self, prompt: Prompt, refine: float | None, progress: Progress | None) -> Iterator[StitchedRows]:
         """Look at each target of a prompt with points or boxes through its own window."""
-        looks = first_looks(prompt, self.scene, self.engine.tile.size)
+        tile = self.engine.tile
+        looks = first_looks(prompt, self.scene, tile.size, tile.focus or tile.size)
         return paint(self._fields(looks, refine, progress), self.scene)
 
-    def _fields(
-        self, looks: Sequence[Look], refine: float | None, progress: Progress | None
-    ) -> Iterator[FocusField]:
-        size, done = self.engine.tile.size, 0
+    def _fields(self, looks: Sequence[Look], refine: float | None, progress: Progress | None) -> Iterator[FocusField]:
+        size, done = self.engine.tile.focus or self.engine.tile.size, 0
         for group in _batches(looks, self._batch):
             seen = {look.target: (look, logits) for look, logits in self._look(group)}
             if refine is not None:
                 limit = math.log(refine / (1 - refine))
-                closer = [
-                    second_look(look, logits, self.scene, size, limit) for look, logits in seen.values()
-                ]
+                closer = [second_look(look, logits, self.scene, size, limit) for look, logits in seen.values()]
                 again = self._look([look for look in closer if look is not None])
                 seen |= {look.target: (look, logits) for look, logits in again}
             yield from (FocusField(look, logits) for look, logits in seen.values())
@@ -347,13 +348,9 @@ class Session:
                 hint=getattr(error, "hint", None),
             ) from error
 
-    def _provenance(
-        self, prompt: Prompt, selector: ParsedSelector | None, settings: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _provenance(self, prompt: Prompt, selector: ParsedSelector | None, settings: dict[str, Any]) -> dict[str, Any]:
         info, tile = self.engine.info, self.engine.tile
-        asked = (
-            {} if selector is None else {"phrase": selector.phrase, "selector": describe(selector.selector)}
-        )
+        asked = {} if selector is None else {"phrase": selector.phrase, "selector": describe(selector.selector)}
         return {
             "instruction": prompt.describe(),
             "task": prompt.task.value,

@@ -36,6 +36,10 @@ _QUESTION = re.compile(
 )
 
 
+def _contains(box: Box, point: Point) -> bool:
+    return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]
+
+
 _POLITE = re.compile(r"^\s*(please\s+)?(can|could|would|will) you (please )?", re.IGNORECASE)
 
 
@@ -70,7 +74,9 @@ class Prompt:
         boxes: ``(x0, y0, x1, y1)``; corners may come in any order and are sorted.
         crs: the CRS of points and boxes (anything pyproj accepts, e.g. "EPSG:4326", x = longitude), or None for
             pixel coordinates of the scene: x to the right, y down, (0, 0) the outer corner of the first pixel.
-        task: overrides the inferred :attr:`task`.
+        groups: which target each point belongs to, one number a point; empty = all describe one target. Points inside
+            a box belong to that box whatever their group.
+        task_override: overrides the inferred :attr:`task`.
 
     Raises:
         PromptError: nothing to go by, empty text, NaN, an empty box, labels that do not fit the points, or an
@@ -82,6 +88,7 @@ class Prompt:
     labels: tuple[int, ...] = ()
     boxes: tuple[Box, ...] = ()
     crs: str | None = None
+    groups: tuple[int, ...] = ()
     task_override: Task | None = None
 
     def __post_init__(self) -> None:
@@ -107,6 +114,11 @@ class Prompt:
                 "Every point needs one label.",
                 received=f"{len(points)} points, {len(labels)} labels",
                 hint="Give 1 (on the target) or 0 (not on it) for each point.",
+            )
+        if self.groups and len(self.groups) != len(points):
+            raise PromptError(
+                "Every point needs one group, or none has one.",
+                received=f"{len(points)} points, {len(self.groups)} groups",
             )
         if any(label not in (0, 1) for label in labels):
             raise PromptError("A point label is 1 (on the target) or 0 (not on it).", received=labels)
@@ -149,27 +161,32 @@ class Prompt:
     def objects(self) -> tuple[Prompt, ...]:
         """The prompt split into one prompt a target, in a stable order.
 
-        Each box is one target; a point inside a box refines that box (a negative point inside none refines every
-        box). Positive points outside all boxes together describe one more target. Without boxes all points describe
-        one target. A prompt without points and boxes is returned as it is.
+        Each box is one target; points inside it refine it. Positive points outside all boxes describe one more target
+        for each of their groups. A negative point outside all boxes refines the targets of its group, or every target
+        without groups. A prompt without points and boxes is returned as it is.
         """
-        if not self.boxes:
+        if not self.is_spatial:
             return (self,)
-        loose: list[tuple[Point, int]] = []
-        per_box: list[list[tuple[Point, int]]] = [[] for _ in self.boxes]
-        for (x, y), label in zip(self.points, self.labels, strict=True):
-            homes = [i for i, (x0, y0, x1, y1) in enumerate(self.boxes) if x0 <= x <= x1 and y0 <= y <= y1]
-            if not homes and label == 1:
-                loose.append(((x, y), label))
-            for i in homes or (range(len(self.boxes)) if label == 0 else ()):
-                per_box[i].append(((x, y), label))
-        parts = [
-            replace(self, boxes=(box,), points=tuple(p for p, _ in mine), labels=tuple(v for _, v in mine))
-            for box, mine in zip(self.boxes, per_box, strict=True)
-        ]
-        if loose:
-            parts.append(replace(self, boxes=(), points=tuple(p for p, _ in loose), labels=tuple(v for _, v in loose)))
+        groups = self.groups or (0,) * len(self.points)
+        spots = list(zip(self.points, self.labels, groups, strict=True))
+        homes = [[i for i, box in enumerate(self.boxes) if _contains(box, point)] for point, _, _ in spots]
+        parts = []
+        for i, box in enumerate(self.boxes):
+            mine = [
+                (p, v) for (p, v, _), home in zip(spots, homes, strict=True)
+                if i in home or (not home and v == 0 and not self.groups)
+            ]  # fmt: skip
+            parts.append(self._part(mine, (box,)))
+        outside = [spot for spot, home in zip(spots, homes, strict=True) if not home]
+        for group in dict.fromkeys(g for _, v, g in outside if v == 1):
+            mine = [(p, v) for p, v, g in outside if g == group or (v == 0 and not self.groups)]
+            parts.append(self._part(mine, ()))
         return tuple(parts)
+
+    def _part(self, spots: list[tuple[Point, int]], boxes: tuple[Box, ...]) -> Prompt:
+        return replace(
+            self, points=tuple(p for p, _ in spots), labels=tuple(v for _, v in spots), boxes=boxes, groups=()
+        )
 
     def describe(self) -> str:
         """One line for provenance tags and attribute tables."""

@@ -39,9 +39,7 @@ class StitchedRows:
     valid: NDArray[np.bool_]
 
 
-def axis_weights(
-    starts: tuple[int, ...], size: int, length: int, margin: int
-) -> tuple[NDArray[np.float32], ...]:
+def axis_weights(starts: tuple[int, ...], size: int, length: int, margin: int) -> tuple[NDArray[np.float32], ...]:
     """Weights along one axis: one array ``(size,)`` a tile, adding up to 1 at every one of ``length`` pixels.
 
     Args:
@@ -66,8 +64,7 @@ def axis_weights(
         total[start : start + size] += weight
         raw.append(weight)
     return tuple(
-        (weight / total[start : start + size]).astype(np.float32)
-        for start, weight in zip(starts, raw, strict=True)
+        (weight / total[start : start + size]).astype(np.float32) for start, weight in zip(starts, raw, strict=True)
     )
 
 
@@ -102,9 +99,7 @@ class Stitcher:
         """Blend in the logits (tile height, tile width) of a tile of the current row."""
         weight = self._rows[self._row][:, None] * self._columns[tile.left][None, :]
         # Where a tile has no say it must not matter what it says, infinity included.
-        self._sum[:, tile.left : tile.right] += np.multiply(
-            weight, logits, out=np.zeros_like(weight), where=weight > 0
-        )
+        self._sum[:, tile.left : tile.right] += np.multiply(weight, logits, out=np.zeros_like(weight), where=weight > 0)
 
     def end_row(self, valid: NDArray[np.bool_]) -> StitchedRows:
         """Close the current row of tiles and take the rows that no later tile touches.

@@ -124,9 +124,7 @@ class Record:
                 received=category,
                 hint="Use Record.load_mask(category).",
             )
-        found = [
-            region.box for region in self.regions if region.category == category and region.box is not None
-        ]
+        found = [region.box for region in self.regions if region.category == category and region.box is not None]
         return np.asarray(found, np.float32).reshape(-1, 4)
 
     def _check_labelled(self, category: str) -> None:
@@ -184,9 +182,7 @@ def read_pack(
     if split is not None and split not in SPLITS:
         raise DatasetError("A split is train or val.", received=split)
     if not index.is_file():
-        raise DatasetError(
-            "The pack has no index.", received=index, hint=f"Give the folder that holds {INDEX_NAME}."
-        )
+        raise DatasetError("The pack has no index.", received=index, hint=f"Give the folder that holds {INDEX_NAME}.")
     records: list[Record] = []
     seen: set[str] = set()
     with index.open(encoding="utf-8") as lines:
@@ -201,9 +197,7 @@ def read_pack(
     if sources is not None:
         known = {record.source for record in records}
         if unknown := sorted(set(sources) - known):
-            raise DatasetError(
-                f"Unknown source in {index}.", received=unknown, hint=f"Known: {sorted(known)}."
-            )
+            raise DatasetError(f"Unknown source in {index}.", received=unknown, hint=f"Known: {sorted(known)}.")
     kept = [
         record
         for record in records
@@ -241,13 +235,9 @@ def _parse(line: str, index: Path, number: int) -> Record:
             scale_variant=bool(raw["scale_variant"]),
         )
     except KeyError as error:
-        raise DatasetError(
-            f"A record lacks the field {error} in {where}.", received=str(raw.get("id"))
-        ) from None
+        raise DatasetError(f"A record lacks the field {error} in {where}.", received=str(raw.get("id"))) from None
     except (TypeError, ValueError, AttributeError) as error:
-        raise DatasetError(
-            f"A record has a field of the wrong kind in {where}: {error}.", received=line[:80]
-        ) from None
+        raise DatasetError(f"A record has a field of the wrong kind in {where}: {error}.", received=line[:80]) from None
     fault = _fault(record)
     if fault:
         raise DatasetError(f"Record {record.id} is broken in {where}: {fault}.")

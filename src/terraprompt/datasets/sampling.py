@@ -33,9 +33,7 @@ def tight_box(mask: NDArray[np.generic]) -> Box:
     return float(cols[0]), float(rows[0]), float(cols[-1] + 1), float(rows[-1] + 1)
 
 
-def sample_points(
-    mask: NDArray[np.generic], rng: np.random.Generator, *, k: int | None = None
-) -> NDArray[np.float64]:
+def sample_points(mask: NDArray[np.generic], rng: np.random.Generator, *, k: int | None = None) -> NDArray[np.float64]:
     """Points inside a mask, preferring its interior as a person's clicks do.
 
     Args:
@@ -57,11 +55,7 @@ def sample_points(
     inside = mask[y0:y1, x0:x1] != 0
     rows, cols = np.nonzero(inside)
     if k is None:
-        k = (
-            1
-            if rows.size < SMALL_AREA
-            else 1 + int(rng.choice(len(POINT_COUNT_SHARES), p=POINT_COUNT_SHARES))
-        )
+        k = 1 if rows.size < SMALL_AREA else 1 + int(rng.choice(len(POINT_COUNT_SHARES), p=POINT_COUNT_SHARES))
     # Padding makes the image border count as a border of the target; squaring pulls points towards the middle.
     depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1][rows, cols]
     weight = depth**2
@@ -96,9 +90,7 @@ def jitter_box(
     return ends_x[0], ends_y[0], ends_x[1], ends_y[1]
 
 
-def _side(
-    a: float, b: float, move_a: float, move_b: float, limit: float, min_side: float
-) -> tuple[float, float]:
+def _side(a: float, b: float, move_a: float, move_b: float, limit: float, min_side: float) -> tuple[float, float]:
     length = b - a
     low, high = max(0.0, a + move_a * length), min(limit, b + move_b * length)
     return (low, high) if high - low >= min(min_side, length, limit) else (a, b)

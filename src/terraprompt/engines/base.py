@@ -42,12 +42,14 @@ class TileSpec:
             makes tiled and whole answers equal.
         multiple: tile sides are padded up to a multiple of this before the model sees them.
         batch: tiles perceived together.
+        focus: grid side of the window round a single target (a box fills about half of it); 0 = ``size``.
     """
 
     size: int = 512
     overlap: int = 128
     multiple: int = 32
     batch: int = 4
+    focus: int = 0
 
 
 @dataclass(frozen=True, slots=True)

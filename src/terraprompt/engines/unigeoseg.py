@@ -16,7 +16,7 @@ from torch import Tensor
 from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec
 from terraprompt.engines.weights import load_weights, packaged
 from terraprompt.errors import CheckpointError, ConfigError, EngineError
-from terraprompt.instructions import interactive_text
+from terraprompt.instructions.writer import interactive_instruction, without_coordinates
 from terraprompt.models.sentence import SentenceEncoder, packaged_sentence_encoder
 from terraprompt.models.unigeoseg import Instructions, PixelFeatures, UniGeoSeg, UniGeoSegConfig
 from terraprompt.models.unigeoseg.config import TASK_INDEX
@@ -64,7 +64,7 @@ class UniGeoSegEngine:
         self.encoder = encoder
         self.info = info
         self.device = torch.device(device)
-        self.tile = tile or TileSpec(size=512, overlap=192, multiple=32, batch=2)
+        self.tile = tile or TileSpec(size=512, overlap=192, multiple=32, batch=2, focus=256)
         self._read = lru_cache(maxsize=256)(self._read_text)
 
     @torch.inference_mode()
@@ -109,7 +109,7 @@ class UniGeoSegEngine:
                 view.pixels = self.model.look(view.features)
             pixels = view.pixels
         image = torch.zeros(1, dtype=torch.int64, device=self.device)
-        states, mask = self._read(prompt.text or interactive_text(prompt.points, prompt.boxes, width, height))
+        states, mask = self._read(prompt.text or _sentence(prompt, width, height))
         task = torch.tensor([TASK_INDEX[prompt.task]], device=self.device)
         rows = self._rows(prompt, width, height)
         query = self.model.ask(Instructions(states, mask, task, rows, image), view.features[-1])
@@ -147,6 +147,15 @@ class UniGeoSegEngine:
             for i, (x, y) in enumerate(positive[:3]):
                 rows[0, i, :2] = torch.tensor([x / width, y / height])
         return rows.to(self.device)
+
+
+def _sentence(prompt: Prompt, width: int, height: int) -> str:
+    """The fixed sentence for points or boxes without a text, as in training."""
+    size = np.array([width, height], np.float64)
+    positive = [p for p, v in zip(prompt.points, prompt.labels, strict=True) if v == 1]
+    points = [] if prompt.boxes else (np.array(positive[:3]).reshape(-1, 2) / size).clip(0, 1).tolist()
+    boxes = (np.array(prompt.boxes).reshape(-1, 4) / np.tile(size, 2)).clip(0, 1).tolist()
+    return without_coordinates(interactive_instruction(np.random.default_rng(0), points=points, boxes=boxes))
 
 
 def build(path: Path, *, name: str, device: str = "cpu", encoder: SentenceEncoder | None = None) -> UniGeoSegEngine:

@@ -44,7 +44,7 @@ class UNet(nn.Module):
         self.register_buffer("mean", torch.tensor(vision.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(vision.std).view(1, 3, 1, 1), persistent=False)
         self.vision = build_vision(vision.name)
-        skips = [16, *vision.channels[:3]][::-1] + [0]
+        skips = [*reversed((16, *vision.channels[:3])), 0]
         inputs = [vision.channels[3], *widths[:-1]]
         self.ups = nn.ModuleList(_Up(i, s, o) for i, s, o in zip(inputs, skips, widths, strict=True))
         self.head = nn.Conv2d(widths[-1], 1, 3, padding=1)

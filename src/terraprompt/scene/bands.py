@@ -74,9 +74,7 @@ def read_bands(
             del band  # the caller alone decides how long it lives
 
 
-def read_band(
-    scene: Scene, tiles: TilePlan, stretch: Stretch, row: int, *, before: RowBand | None = None
-) -> RowBand:
+def read_band(scene: Scene, tiles: TilePlan, stretch: Stretch, row: int, *, before: RowBand | None = None) -> RowBand:
     """One row of tiles; what the band ``before`` already holds is copied from it."""
     top, height = tiles.ys[row], tiles.tile_height
     rgb = np.empty((height, scene.width, 3), np.uint8)

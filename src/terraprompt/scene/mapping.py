@@ -53,9 +53,7 @@ def _reproject(xy: NDArray[np.float64], source: pyproj.CRS, target: pyproj.CRS) 
 
 def _apply(transform: Any, xy: NDArray[np.float64]) -> NDArray[np.float64]:
     x, y = xy[..., 0], xy[..., 1]
-    with np.errstate(
-        invalid="ignore"
-    ):  # infinite coordinates stay unusable, which is what the callers look for
+    with np.errstate(invalid="ignore"):  # infinite coordinates stay unusable, which is what the callers look for
         return np.stack(
             [
                 transform.a * x + transform.b * y + transform.c,
@@ -65,9 +63,7 @@ def _apply(transform: Any, xy: NDArray[np.float64]) -> NDArray[np.float64]:
         )
 
 
-def to_pixels(
-    points: ArrayLike, crs: pyproj.CRS, scene_crs: pyproj.CRS, transform: Any
-) -> NDArray[np.float64]:
+def to_pixels(points: ArrayLike, crs: pyproj.CRS, scene_crs: pyproj.CRS, transform: Any) -> NDArray[np.float64]:
     """Map points ``(n, 2)`` in ``crs`` to continuous pixel coordinates; infinite where there is no way.
 
     Args:
@@ -117,13 +113,8 @@ def ground_size(width: int, height: int, transform: Any, scene_crs: pyproj.CRS) 
     lonlat = _reproject(on_map, scene_crs, pyproj.CRS.from_epsg(4326))
     if np.isfinite(lonlat).all() and (np.abs(lonlat[:, 1]) <= 90).all():
         _, _, sides = _GEOD.inv(lonlat[[0, 2], 0], lonlat[[0, 2], 1], lonlat[[1, 3], 0], lonlat[[1, 3], 1])
-    elif (
-        scene_crs.axis_info and scene_crs.axis_info[0].unit_conversion_factor and not scene_crs.is_geographic
-    ):
-        sides = (
-            np.linalg.norm(on_map[[1, 3]] - on_map[[0, 2]], axis=1)
-            * scene_crs.axis_info[0].unit_conversion_factor
-        )
+    elif scene_crs.axis_info and scene_crs.axis_info[0].unit_conversion_factor and not scene_crs.is_geographic:
+        sides = np.linalg.norm(on_map[[1, 3]] - on_map[[0, 2]], axis=1) * scene_crs.axis_info[0].unit_conversion_factor
     else:
         return None
     size = math.sqrt(float(sides[0]) * float(sides[1]))

@@ -86,9 +86,7 @@ class Scene:
         self.left, self.top, self.width, self.height = window or (0, 0, dataset.width, dataset.height)
         self._palette = read_palette(dataset, bands)
         types = {np.dtype(dataset.dtypes[band - 1]) for band in bands}
-        self.dtype: np.dtype[Any] = (
-            np.dtype(np.uint8) if self._palette is not None else np.result_type(*types)
-        )
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8) if self._palette is not None else np.result_type(*types)
         self.nodata: float | None = dataset.nodatavals[bands[0] - 1]
         self.crs = dataset.crs
         t = dataset.transform
@@ -96,9 +94,7 @@ class Scene:
         self.transform: Affine = Affine(t.a, t.b, x, t.d, t.e, y)
         self._crs = mapping.parse_crs(self.crs) if self.crs is not None else None
         self.gsd_m: float | None = (
-            mapping.ground_size(self.width, self.height, self.transform, self._crs)
-            if self._crs is not None
-            else None
+            mapping.ground_size(self.width, self.height, self.transform, self._crs) if self._crs is not None else None
         )
         self._validity = self._how_valid()
 
@@ -186,9 +182,7 @@ class Scene:
         x0, y0 = max(0.0, pixels[0] + slack), max(0.0, pixels[1] + slack)
         x1, y1 = min(float(whole.width), pixels[2] - slack), min(float(whole.height), pixels[3] - slack)
         if not (x1 > x0 and y1 > y0):
-            raise SceneError(
-                "The bbox does not overlap the scene.", received=bbox, hint=whole._extent_hint(bbox_crs)
-            )
+            raise SceneError("The bbox does not overlap the scene.", received=bbox, hint=whole._extent_hint(bbox_crs))
         left, top = math.floor(x0), math.floor(y0)
         return self._part(left, top, math.ceil(x1) - left, math.ceil(y1) - top)
 
@@ -228,9 +222,7 @@ class Scene:
             try:
                 crs = mapping.parse_crs(prompt.crs)
             except ValueError as error:
-                raise PromptError(
-                    f"The CRS of the prompt is unknown ({error}).", received=prompt.crs
-                ) from error
+                raise PromptError(f"The CRS of the prompt is unknown ({error}).", received=prompt.crs) from error
             points = mapping.to_pixels(points, crs, self._crs, self.transform)
             boxes = [mapping.box_to_pixels(box, crs, self._crs, self.transform) for box in boxes]
         # Coordinates that were pixel edges before reprojection may come back a hair outside.
@@ -238,16 +230,12 @@ class Scene:
         size = np.array([self.width, self.height], np.float64)
         for xy, at in zip(points, prompt.points, strict=True):
             if not ((xy >= -slack).all() and (xy <= size + slack).all()):
-                raise PromptError(
-                    "A point lies outside the scene.", received=at, hint=self._prompt_hint(prompt.crs)
-                )
+                raise PromptError("A point lies outside the scene.", received=at, hint=self._prompt_hint(prompt.crs))
         clipped: list[Box] = []
         for (x0, y0, x1, y1), given in zip(boxes, prompt.boxes, strict=True):
             box = (max(x0, 0.0), max(y0, 0.0), min(x1, float(self.width)), min(y1, float(self.height)))
             if not (box[2] > box[0] and box[3] > box[1]):
-                raise PromptError(
-                    "A box lies outside the scene.", received=given, hint=self._prompt_hint(prompt.crs)
-                )
+                raise PromptError("A box lies outside the scene.", received=given, hint=self._prompt_hint(prompt.crs))
             clipped.append(box)
         inside = np.clip(points, 0.0, size)
         return replace(
@@ -344,9 +332,7 @@ class Scene:
         mask: NDArray[np.bool_] = (self._dataset.read_masks(bands, **sized) > 0).any(axis=0)
         return mask
 
-    def _finish(
-        self, values: NDArray[Any], mask: NDArray[np.bool_] | None
-    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def _finish(self, values: NDArray[Any], mask: NDArray[np.bool_] | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         if mask is not None:
             valid = mask & np.isfinite(values).any(axis=0) if values.dtype.kind == "f" else mask
         elif self._validity == "all":

@@ -80,9 +80,7 @@ def _refuse_unusable(dataset: Any, name: str) -> None:
         raise SceneError(
             "The scene has no bands.",
             received=name,
-            hint=f"Open one of its subdatasets: {inside}."
-            if inside
-            else "Choose a file with at least one band.",
+            hint=f"Open one of its subdatasets: {inside}." if inside else "Choose a file with at least one band.",
         )
     if any(np.dtype(t).kind == "c" or t.startswith("complex") for t in dataset.dtypes):
         raise SceneError(
@@ -136,9 +134,7 @@ def _band_index(dataset: Any, band: int | str) -> int:
         raise SceneError("The scene has no band of this name.", received=band, hint=hint)
     index = int(band)
     if not 1 <= index <= dataset.count:
-        raise SceneError(
-            "The band index is out of range.", received=index, hint=f"Give indexes 1 to {dataset.count}."
-        )
+        raise SceneError("The band index is out of range.", received=index, hint=f"Give indexes 1 to {dataset.count}.")
     return index
 
 

@@ -79,15 +79,15 @@ def change_light(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[
     x = image.astype(np.float32) / 255
     if rng.random() < 0.8:
         low, high = np.percentile(x, (1, 99)) if rng.random() < 0.25 else (0.0, 1.0)
-        x = np.clip((x - low) / max(high - low, 0.05), 0, 1) ** np.exp(rng.normal(0, 0.25))
-        x = (x - x.mean()) * np.exp(rng.normal(0, 0.2)) + x.mean() + rng.normal(0, 0.07)
+        x = np.clip((x - low) / max(high - low, 0.05), 0, 1) ** np.exp(rng.normal(0, 0.2))
+        x = (x - x.mean()) * np.exp(rng.normal(0, 0.15)) + x.mean() + rng.normal(0, 0.05)
         x = x * np.exp(rng.normal(0, 0.06, 3)).astype(np.float32)
     grey = x.mean(2, keepdims=True)
     saturation = 0.0 if rng.random() < 0.06 else np.exp(rng.normal(0, 0.25))
     x = grey + (x - grey) * saturation
     if rng.random() < 0.2:
-        x = x + rng.normal(0, rng.uniform(0.005, 0.04), x.shape[:2] + (1,))
-    out = (x.clip(0, 1) * 255).astype(np.uint8)
+        x = x + rng.normal(0, rng.uniform(0.005, 0.04), (*x.shape[:2], 1))
+    out: NDArray[np.uint8] = (x.clip(0, 1) * 255).astype(np.uint8)
     if rng.random() < 0.2:
         out = np.asarray(Image.fromarray(out).filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.3))))
     return out

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from terraprompt.instructions import (
+from terraprompt.datasets.sampling import jitter_box, sample_points, tight_box
+from terraprompt.instructions.geometry import clear_selectors, components, empty_selectors
+from terraprompt.instructions.writer import (
+    AbsentCategory,
     category_instruction,
-    draw_selector,
+    contextual_instruction,
     interactive_instruction,
-    jitter_box,
-    object_table,
-    sample_points,
     selector_instruction,
-    tight_box,
+    without_coordinates,
 )
 from terraprompt.prompt import Task
 from terraprompt.training.augment import CropMap, change_light
 from terraprompt.training.ground import Ground
+
+Box = tuple[float, float, float, float]
 
 __all__ = ["Crop", "CropRecipe", "Item", "make_crop"]
 
@@ -73,16 +75,17 @@ class CropRecipe:
         scales: of text crops, crop pixels per source pixel; log-uniform.
         object_share: side of the prompted object over the crop's side in interactive crops; log-uniform.
         zoom: limits of the interactive crop's scale.
+        selectors: share of the later texts of a crop that use words of size or place, where these are clear.
         light: change brightness, contrast, colour.
     """
 
-    size: int = 384
+    size: int = 224
     items: int = 3
-    scales: tuple[float, float] = (0.55, 1.8)
+    scales: tuple[float, float] = (0.5, 1.6)
     object_share: tuple[float, float] = (0.12, 0.8)
     zoom: tuple[float, float] = (0.35, 4.0)
+    selectors: float = 0.55
     light: bool = True
-    exclude: tuple[str, ...] = field(default=())
 
 
 def _log_uniform(low: float, high: float, rng: np.random.Generator) -> float:
@@ -133,16 +136,14 @@ def _text_crop(ground: Ground, first: Task, reasoning: float, recipe: CropRecipe
     crop_map = CropMap.make(recipe.size, centre, scale, _turn(ground, rng), bool(rng.random() < 0.5))
     items: list[Item] = []
     tasks = [first] + [Task.REASONING if rng.random() < reasoning else Task.REFERRING for _ in range(recipe.items - 1)]
-    absent = list(ground.absent)
     for i, task in enumerate(tasks):
-        negative = absent and (category is None or 0 < i == recipe.items - 1)
-        if negative:
-            name = absent[int(rng.integers(len(absent)))]
+        if ground.absent and (category is None or 0 < i == recipe.items - 1):
+            name = _pick_absent(ground.absent, rng)
             target = np.zeros((recipe.size, recipe.size), np.uint8)
             items.append(Item(category_instruction(name, rng, task=task), task, target, None, None, _no_rows(), 0))
         elif category is not None:
             chosen = category if i == 0 else (_pick_category(ground, rng) or category)
-            items.append(_category_item(ground, chosen, task, crop_map, i, rng))
+            items.append(_category_item(ground, chosen, task, crop_map, i, recipe, rng))
     image = crop_map.image(ground.image)
     if recipe.light:
         image = change_light(image, rng)
@@ -150,7 +151,13 @@ def _text_crop(ground: Ground, first: Task, reasoning: float, recipe: CropRecipe
 
 
 def _category_item(
-    ground: Ground, category: str, task: Task, crop_map: CropMap, order: int, rng: np.random.Generator
+    ground: Ground,
+    category: str,
+    task: Task,
+    crop_map: CropMap,
+    order: int,
+    recipe: CropRecipe,
+    rng: np.random.Generator,
 ) -> Item:
     size = crop_map.size
     if ground.weak:
@@ -167,16 +174,31 @@ def _category_item(
     if ground.centreline:
         near = ndimage.binary_dilation(target, iterations=max(2, round(14 * crop_map.scale)))
         known = (target | ~near).astype(np.uint8)
-    elif order > 0 and task is Task.REFERRING and rng.random() < 0.6:
-        table = object_table(ids if ground.source == "rendered" else ndimage.label(ids > 0, np.ones((3, 3)))[0])
-        selector = draw_selector(table, size, size, rng)
-        if selector is not None:
-            kept = selector.select(table.objects, size, size)
-            chosen = np.isin(table.labels, [table.objects[k].id for k in kept]).astype(np.uint8)
-            text = selector_instruction(category, selector, rng)
-            return Item(text, task, chosen, None, None, _no_rows(), _presence(chosen))
+    elif order > 0 and rng.random() < recipe.selectors:
+        single = _selected_item(category, task, ids, rng)
+        if single is not None:
+            return single
     text = category_instruction(category, rng, task=task)
     return Item(text, task, target, known, None, _no_rows(), _presence(target))
+
+
+def _selected_item(category: str, task: Task, ids: NDArray[np.int32], rng: np.random.Generator) -> Item | None:
+    """An instruction with words of size or place, if the crop allows one beyond doubt."""
+    found = components(ids, min_area=_MIN_PIXELS)
+    chances = clear_selectors(found)
+    if rng.random() < 0.1:
+        chances = empty_selectors(found) or chances
+    if not chances:
+        return None
+    kinds = sorted({s.kind for s in chances})
+    kind = kinds[int(rng.integers(len(kinds)))]
+    same = [s for s in chances if s.kind == kind]
+    selector = same[int(rng.integers(len(same)))]
+    kept = selector.select(found.items, ids.shape[1], ids.shape[0])
+    write = contextual_instruction if task is Task.REASONING else selector_instruction
+    target = found.mask(kept)
+    text = write(selector, category, rng, selected=len(kept))
+    return Item(text, task, target, None, None, _no_rows(), 1 if kept else 0)
 
 
 def _interactive_crop(ground: Ground, recipe: CropRecipe, rng: np.random.Generator) -> Crop | None:
@@ -198,7 +220,10 @@ def _interactive_crop(ground: Ground, recipe: CropRecipe, rng: np.random.Generat
         rows, cols = slices[index]
         source_box = np.array([cols.start, rows.start, cols.stop, rows.stop], np.float64)
     side = max(source_box[2] - source_box[0], source_box[3] - source_box[1])
-    scale = float(np.clip(_log_uniform(*recipe.object_share, rng) * size / side, *recipe.zoom))
+    height, width = ground.image.shape[:2]
+    low, high = recipe.zoom
+    low = max(low, 0.8 * size / max(height, width))  # not much smaller than the image itself
+    scale = float(np.clip(_log_uniform(*recipe.object_share, rng) * size / side, low, max(low, high)))
     reach = size / 2 / scale
     slack = max(reach - side / 2, 0.15 * reach) * 0.8
     centre = (
@@ -209,6 +234,7 @@ def _interactive_crop(ground: Ground, recipe: CropRecipe, rng: np.random.Generat
         ys, xs = np.nonzero(ids == index + 1)
         pick = int(rng.integers(len(xs)))
         centre = (float(xs[pick]), float(ys[pick]))
+    centre = (_inside(centre[0], width, reach), _inside(centre[1], height, reach))
     crop_map = CropMap.make(size, centre, scale, _turn(ground, rng), bool(rng.random() < 0.5))
     weak_boxes = None
     if ids is None:
@@ -224,11 +250,14 @@ def _interactive_crop(ground: Ground, recipe: CropRecipe, rng: np.random.Generat
     # the middle of a box is nearly always on the object; elsewhere in it is not known
     inner = _middle(target) if ids is None else target
     points, box, rows_ = _prompt(target, inner, tight, size, rng)
-    text = interactive_instruction(
-        rng, points=[(x / size, y / size) for x, y, v in points if v == 1] if box is None else None,
-        box=None if box is None else tuple(v / size for v in box),
-        category=category if rng.random() < 0.25 else None,
-    )  # fmt: skip
+    text = without_coordinates(
+        interactive_instruction(
+            rng,
+            points=[(x / size, y / size) for x, y, v in points if v == 1][:_ROWS] if box is None else (),
+            boxes=() if box is None else [[v / size for v in box]],
+            name=category if rng.random() < 0.25 else None,
+        )
+    )
     item = Item(text, Task.INTERACTIVE, target, None, weak_boxes, rows_, 1)
     image = crop_map.image(ground.image)
     if recipe.light:
@@ -241,10 +270,10 @@ def _interactive_crop(ground: Ground, recipe: CropRecipe, rng: np.random.Generat
 
 
 def _prompt(
-    target: NDArray[np.uint8], inner: NDArray[np.uint8], tight: Sequence[float], size: int, rng: np.random.Generator
-) -> tuple[list[tuple[float, float, int]], Sequence[float] | None, NDArray[np.float32]]:
+    target: NDArray[np.uint8], inner: NDArray[np.uint8], tight: Box, size: int, rng: np.random.Generator
+) -> tuple[list[tuple[float, float, int]], Box | None, NDArray[np.float32]]:
     kind = rng.random()
-    box = jitter_box(tight, rng, size, size) if kind < 0.55 else None
+    box = jitter_box(tight, rng, width=size, height=size) if kind < 0.55 else None
     points: list[tuple[float, float, int]] = []
     if kind > 0.45:
         points = [(float(x), float(y), 1) for x, y in sample_points(inner, rng)]
@@ -265,7 +294,16 @@ def _prompt(
 
 def _middle(target: NDArray[np.uint8]) -> NDArray[np.uint8]:
     distance = ndimage.distance_transform_edt(np.pad(target, 1))[1:-1, 1:-1]
-    return (distance > 0.7 * distance.max()).astype(np.uint8)
+    inner: NDArray[np.uint8] = (distance > 0.7 * distance.max()).astype(np.uint8)
+    return inner
+
+
+def _pick_absent(absent: Sequence[AbsentCategory], rng: np.random.Generator) -> str:
+    """Verified and assumed absences equally often, where both exist."""
+    kinds = sorted({a.kind for a in absent})
+    kind = kinds[int(rng.integers(len(kinds)))]
+    same = [a.category for a in absent if a.kind == kind]
+    return same[int(rng.integers(len(same)))]
 
 
 def _pick_category(ground: Ground, rng: np.random.Generator) -> str | None:
@@ -281,6 +319,11 @@ def _pick_category(ground: Ground, rng: np.random.Generator) -> str | None:
 
 def _centre(length: int, reach: float, rng: np.random.Generator) -> float:
     return length / 2 if 2 * reach >= length else float(rng.uniform(reach, length - reach))
+
+
+def _inside(centre: float, length: int, reach: float) -> float:
+    """Shift a crop of half side ``reach`` into an image of ``length``."""
+    return length / 2 if 2 * reach >= length else float(np.clip(centre, reach, length - reach))
 
 
 def _towards(
@@ -303,7 +346,7 @@ def _towards(
     moved = []
     for s, length in zip(spot, (width, height), strict=True):
         near = float(s + rng.uniform(-0.8, 0.8) * reach)
-        moved.append(length / 2 if 2 * reach >= length else float(np.clip(near, reach, length - reach)))
+        moved.append(_inside(near, length, reach))
     return moved[0], moved[1]
 
 

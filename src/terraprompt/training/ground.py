@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from terraprompt.datasets.pack import Record
-from terraprompt.instructions import absent_categories
+from terraprompt.instructions.writer import AbsentCategory, absent_categories
 from terraprompt.scene.rendered import RenderedScene
 
 __all__ = ["Ground", "from_record", "from_rendered"]
@@ -29,7 +29,7 @@ class Ground:
         labels: object ids int32 (H, W) per category, 0 = not the category; for mask-labelled images.
         boxes: float (K, 4) x0, y0, x1, y1 per category; for box-labelled images.
         centreline: whether the labels are buffered centre lines: inside is the category, near them nothing is known.
-        absent: categories that are certainly or presumably not in the image.
+        absent: categories that are not in the image, with the reason to believe it.
     """
 
     id: str
@@ -38,7 +38,7 @@ class Ground:
     labels: Mapping[str, NDArray[np.int32]]
     boxes: Mapping[str, NDArray[np.float64]]
     centreline: bool
-    absent: tuple[str, ...]
+    absent: tuple[AbsentCategory, ...]
 
     @property
     def weak(self) -> bool:
@@ -72,5 +72,5 @@ def from_rendered(scene: RenderedScene, categories: tuple[str, ...]) -> Ground:
     """A rendered scene: every category is known exactly, object by object."""
     labels = {c: scene.labels(c) for c in categories}
     present = {c: ids for c, ids in labels.items() if ids.any()}
-    absent = tuple(c for c in categories if c not in present)
+    absent = tuple(AbsentCategory(c, "verified") for c in categories if c not in present)
     return Ground(f"rendered/{scene.seed}", "rendered", scene.rgb, present, {}, centreline=False, absent=absent)

@@ -93,7 +93,7 @@ def train_nano(
     recipe: CropRecipe | None = None,
     shares: Mapping[str, float] = SHARES,
     schedule: TaskSchedule = SCHEDULE,
-    rendered: int = 200,
+    rendered: int = 240,
     workers: int = 2,
     device: str = "cpu",
     resume: bool = False,

@@ -31,7 +31,7 @@ class MultiHeadAttention(nn.Module):
         """
         weights, biases = self.in_proj.weight.chunk(3), self.in_proj.bias.chunk(3)
         q, k, v = (
-            F.linear(x, w, b).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            F.linear(x, w, b).view(*x.shape[:2], self.heads, -1).transpose(1, 2)
             for x, w, b in zip((query, key, value), weights, biases, strict=True)
         )
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=attend)

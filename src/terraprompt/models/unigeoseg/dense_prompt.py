@@ -70,7 +70,7 @@ class DensePrompt(nn.Module):
         self.project = nn.ModuleList(nn.Conv2d(inner, width, 1) for _ in range(4))
 
     def forward(self, points: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[Tensor]:
-        """``points`` (B, P, 3), ``boxes`` (B, 4), see :func:`draw_prompt` -> four maps (B, width, h, w), fine to coarse."""
+        """``points`` (B, P, 3), ``boxes`` (B, 4), see :func:`draw_prompt` -> maps (B, width, h, w), fine first."""
         maps = draw_prompt(points, boxes, size)
         active = (maps[:, -2:].flatten(1).amax(1) > 0)[:, None, None, None]
         x = self.stem(maps.to(self.project[0].weight.dtype))  # type: ignore[arg-type]

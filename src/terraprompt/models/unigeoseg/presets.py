@@ -23,9 +23,9 @@ _NANO = UniGeoSegConfig(
     tate=TateConfig(form="paper", residual=True),
     memory=MemoryConfig(slots=4, mix=(0.0, 0.2, 0.2)),
     query_head=QueryHeadConfig(width=256, heads=8, head_width=32),
-    pixel_decoder=PixelDecoderConfig(width=128, layers=3, feedforward=512, groups=16, lateral_relu=False),
-    mask_decoder=MaskDecoderConfig(layers=3, feedforward=512, presence=True),
-    dense_prompt=DensePromptConfig(width=64),
+    pixel_decoder=PixelDecoderConfig(width=96, layers=2, feedforward=256, groups=16, lateral_relu=False),
+    mask_decoder=MaskDecoderConfig(layers=3, feedforward=384, presence=True),
+    dense_prompt=DensePromptConfig(width=32),
 )
 
 _PRESETS = MappingProxyType(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +75,7 @@ class TextEnhancement(nn.Module):
         Returns:
             (M, L, D); padding positions are whatever falls out and must stay masked.
         """
-        branches = {
+        branches: dict[Task, Callable[[Tensor], Tensor]] = {
             Task.INTERACTIVE: lambda i: self._interactive(tokens[i], coordinates[i]),
             Task.REFERRING: lambda i: self._referring(tokens[i], mask[i], pool),
             Task.REASONING: lambda i: self._reasoning(tokens[i], mask[i]),
@@ -101,7 +102,8 @@ class TextEnhancement(nn.Module):
     def _referring(self, tokens: Tensor, mask: Tensor, pool: AttentionPool) -> Tensor:
         if self.config.form == "official":
             return tokens * pool.weights(tokens, mask).transpose(1, 2)
-        return pool(tokens, mask).expand_as(tokens)
+        pooled: Tensor = pool(tokens, mask)
+        return pooled.expand_as(tokens)
 
     def _reasoning(self, tokens: Tensor, mask: Tensor) -> Tensor:
         pooled = self.queries(tokens, mask).mean(1)

@@ -58,7 +58,7 @@ class InvertedResidual(nn.Module):
         self.project = nn.Sequential(_conv(hidden, outputs, 1), _norm(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else self.expand(x)
+        y: Tensor = x if self.expand is None else self.expand(x)
         y = self.project(self.depthwise(y))
         return x + y if self.skip else y
 

@@ -1,0 +1,44 @@
+"""``terraprompt info``: what a raster is, before it is asked about."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from terraprompt.scene import estimate_stretch, open_scene
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(info)
+
+
+def info(
+    scene: Annotated[str, typer.Argument(help="Raster that GDAL reads.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Print size, bands, CRS, pixel size and the stretch that segmenting SCENE would use."""
+    with open_scene(scene) as opened:
+        stretch = estimate_stretch(opened, "auto")
+        facts: dict[str, Any] = {
+            "source": opened.source,
+            "width": opened.width,
+            "height": opened.height,
+            "dtype": str(opened.dtype),
+            "bands used": list(opened.bands),
+            "crs": opened.crs.to_string() if opened.crs else None,
+            "gsd_m": None if opened.gsd_m is None else round(opened.gsd_m, 4),
+            "extent": list(opened.extent(opened.crs.to_string() if opened.crs else None)),
+            "nodata": opened.nodata,
+            "overviews": opened.has_overviews,
+            "stretch": {"mode": stretch.mode, "low": list(stretch.low), "high": list(stretch.high)},
+        }
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1, default=str))
+        return
+    for name, value in facts.items():
+        typer.echo(f"{name:<11} {value}")

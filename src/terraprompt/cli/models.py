@@ -1,0 +1,43 @@
+"""``terraprompt models``: which engines are installed."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from terraprompt.engines.registry import engine_names, load_engine
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(models)
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(help="Load this engine and print what it is.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """List the installed engines, or describe one (its weights are loaded and their checksum verified)."""
+    if name is None:
+        typer.echo(json.dumps(list(engine_names())) if as_json else "\n".join(engine_names()))
+        return
+    engine = load_engine(name)
+    facts = {
+        "engine": name,
+        "model": engine.info.name,
+        "revision": engine.info.revision,
+        "sha256": engine.info.checksum,
+        "settings": engine.info.settings,
+        "tasks": sorted(task.value for task in engine.tasks),
+        "tile": engine.tile.size,
+        "overlap": engine.tile.overlap,
+    }
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+        return
+    for key, value in facts.items():
+        typer.echo(f"{key:<9} {value}")

@@ -1,0 +1,211 @@
+"""``terraprompt segment``: scene and prompt to mask, polygons and picture."""
+
+from __future__ import annotations
+
+import json
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from terraprompt.cli.common import numbers, progress
+from terraprompt.engines.registry import load_engine
+from terraprompt.errors import PromptError, TerrapromptError
+from terraprompt.outputs import Result, Status, check_target, save_stac
+from terraprompt.pipeline import Session
+from terraprompt.prompt import Prompt, Task
+from terraprompt.prompt_file import read_prompt_file
+from terraprompt.scene import Scene, open_scene
+
+__all__ = ["register"]
+
+
+class Stretch(StrEnum):
+    """Choices of ``--stretch``."""
+
+    AUTO = "auto"
+    PERCENTILE = "percentile"
+    NONE = "none"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(segment)
+
+
+def segment(
+    scene: Annotated[str, typer.Argument(help="Raster to look at: GeoTIFF, VRT, PNG, … anything GDAL reads.")],
+    instruction: Annotated[
+        str | None,
+        typer.Argument(help='What to find, e.g. "the buildings", "the largest lake", "where a truck could drive".'),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Mask as Cloud Optimised GeoTIFF (or .png): 0/1, nodata 255.")
+    ] = None,
+    vector: Annotated[Path | None, typer.Option(help="Polygons: .gpkg, .geojson, .fgb or .parquet.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="PNG of the scene with the mask over it.")] = None,
+    probability: Annotated[Path | None, typer.Option(help="Probabilities as float32 GeoTIFF.")] = None,
+    stac: Annotated[Path | None, typer.Option(help="STAC item (.json) that lists the outputs.")] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option(help="x,y[,label]; label 1 (on the target, default) or 0 (not on it). Repeatable."),
+    ] = None,
+    box: Annotated[list[str] | None, typer.Option(help="x0,y0,x1,y1 round one target. Repeatable.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="Vector file with points and boxes, in any CRS.")] = None,
+    prompt_crs: Annotated[
+        str, typer.Option(help='CRS of --point and --box: "pixel", "scene" (the raster\'s own), or e.g. EPSG:4326.')
+    ] = "pixel",
+    task: Annotated[Task | None, typer.Option(help="Kind of instruction; inferred if not given.")] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", "-e", help="Which system answers; see: terraprompt models.")
+    ] = "nano",
+    weights: Annotated[Path | None, typer.Option(help="Other weights for the engine, e.g. your own training.")] = None,
+    device: Annotated[str, typer.Option(help="torch device.")] = "cpu",
+    bands: Annotated[
+        str | None, typer.Option("--bands", "-b", help="Bands for red, green, blue (or one): 4,3,2 or names.")
+    ] = None,
+    bbox: Annotated[str | None, typer.Option(help="x0,y0,x1,y1: look only there.")] = None,
+    bbox_crs: Annotated[
+        str | None, typer.Option(help='CRS of --bbox: "pixel" or e.g. EPSG:4326; default the scene\'s.')
+    ] = None,
+    stretch: Annotated[Stretch, typer.Option(help="Brightness: one stretch for the whole scene.")] = Stretch.AUTO,
+    threshold: Annotated[
+        float, typer.Option(min=0.001, max=0.999, help="Probability above which a pixel is target.")
+    ] = 0.5,
+    min_area: Annotated[float | None, typer.Option(help="Drop objects smaller than this, m2.")] = None,
+    fill_holes: Annotated[float | None, typer.Option(help="Fill holes smaller than this, m2.")] = None,
+    simplify: Annotated[
+        float | None, typer.Option(help="Tolerance of polygon outlines, m; 0 keeps the pixel staircase.")
+    ] = None,
+    refine: Annotated[bool, typer.Option(help="Look twice at small targets under a point.")] = True,
+    selector: Annotated[bool, typer.Option(help='Decide words like "the largest" over the whole scene.')] = True,
+    batch: Annotated[int | None, typer.Option(help="Tiles perceived together.")] = None,
+    creation_option: Annotated[
+        list[str] | None, typer.Option("--co", help="GDAL creation option of the mask, KEY=VALUE.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+) -> None:
+    """Find in SCENE what INSTRUCTION, points or boxes ask for.
+
+    Without any output option, <scene>_mask.tif and <scene>_objects.gpkg are written to the current folder.
+    """
+    started = time.monotonic()
+    options = _creation_options(creation_option)
+    if output is None and vector is None and picture is None and probability is None:
+        stem = Path(scene).stem
+        output, vector = Path(f"{stem}_mask.tif"), Path(f"{stem}_objects.gpkg")
+    targets = {"mask": output, "vector": vector, "picture": picture, "probability": probability, "stac": stac}
+    kinds: dict[str, Any] = {"probability": "mask", "stac": "json"}
+    for name, path in targets.items():
+        if path is not None:
+            check_target(path, overwrite, kind=kinds.get(name, name))
+    with open_scene(
+        scene, _bands(bands), bbox=None if bbox is None else _box(bbox, "--bbox"), bbox_crs=bbox_crs
+    ) as opened:
+        prompt = _prompt(instruction, point or [], box or [], prompt_file, prompt_crs, task, opened)
+        loaded = load_engine(engine, device=device, **({"weights": weights} if weights else {}))
+        session = Session(loaded, opened, stretch=stretch.value, batch=batch, cache_bytes=0)
+        with progress("segmenting", quiet=quiet or as_json) as report:
+            result = session.segment(
+                prompt, threshold=threshold, refine=refine, selector="auto" if selector else None, progress=report,
+                min_area_m2=min_area, fill_holes_m2=fill_holes, simplify=simplify,
+            )  # fmt: skip
+        with result:
+            _save(result, session, targets, overwrite, options)
+            summary = _summary(result, {k: str(v) for k, v in targets.items() if v}, time.monotonic() - started)
+    if as_json:
+        typer.echo(json.dumps(summary, indent=1))
+    elif not quiet:
+        area = "" if summary["area_m2"] is None else f", {summary['area_m2']:,.1f} m2"
+        what = f"{summary['objects']} objects{area}" if summary["objects"] else "no target found"
+        typer.echo(f"{what} in {summary['seconds']:.1f} s: {', '.join(summary['files'].values())}", err=True)
+    raise typer.Exit(0 if result.status is Status.FOUND else 3)
+
+
+def _prompt(
+    text: str | None, points: list[str], boxes: list[str], file: Path | None, crs: str, task: Task | None, scene: Scene
+) -> Prompt:
+    if text is None and not points and not boxes and file is None:
+        raise typer.BadParameter("Say what to find: an INSTRUCTION, --point, --box or --prompt-file.")
+    if file is not None:
+        if points or boxes:
+            raise typer.BadParameter("Give --prompt-file, or --point and --box, not both.")
+        prompt = read_prompt_file(file, text=text, crs=None if crs == "pixel" else _crs(crs, scene))
+    else:
+        spots = [numbers(p, (2, 3), "--point") for p in points]
+        prompt = Prompt(
+            text,
+            tuple((s[0], s[1]) for s in spots),
+            tuple(int(s[2]) if len(s) == 3 and s[2] in (0, 1) else 1 if len(s) == 2 else -1 for s in spots),
+            tuple(_box(b, "--box") for b in boxes),
+            _crs(crs, scene) if points or boxes else None,
+        )
+    if task is None:
+        return prompt
+    return Prompt(prompt.text, prompt.points, prompt.labels, prompt.boxes, prompt.crs, prompt.groups, task)
+
+
+def _crs(name: str, scene: Scene) -> str | None:
+    if name == "pixel":
+        return None
+    if name != "scene":
+        return name
+    if scene.crs is None:
+        raise PromptError("The scene has no CRS.", received=scene.source, hint="Use pixel coordinates.")
+    return str(scene.crs.to_wkt())
+
+
+def _box(text: str, option: str) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = numbers(text, (4,), option)
+    return x0, y0, x1, y1
+
+
+def _bands(text: str | None) -> list[int | str] | None:
+    if text is None:
+        return None
+    return [int(part) if part.strip().isdigit() else part.strip() for part in text.split(",")]
+
+
+def _creation_options(pairs: list[str] | None) -> dict[str, str]:
+    options = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"--co takes KEY=VALUE. Received: {pair}")
+        options[key.upper()] = value
+    return options
+
+
+def _save(
+    result: Result, session: Session, targets: dict[str, Path | None], overwrite: bool, options: dict[str, str]
+) -> None:
+    if (path := targets["mask"]) is not None:
+        result.save_mask(path, overwrite=overwrite, creation_options=options or None)
+    if (path := targets["probability"]) is not None:
+        result.save_mask(path, probability=True, overwrite=overwrite, creation_options=options or None)
+    if (path := targets["vector"]) is not None:
+        result.save_vector(path, overwrite=overwrite)
+    if (path := targets["picture"]) is not None:
+        result.save_picture(path, scene_rgb=session.preview, overwrite=overwrite)
+    if (path := targets["stac"]) is not None:
+        save_stac(result, path, {k: v for k, v in targets.items() if v and k != "stac"}, overwrite=overwrite)
+
+
+def _summary(result: Result, files: dict[str, str], seconds: float) -> dict[str, Any]:
+    areas = [o.area_m2 for o in result.objects]
+    known = [a for a in areas if a is not None]
+    if result.status is Status.FAILED:
+        raise TerrapromptError(result.reason or "The segmentation failed.")
+    return {
+        "status": result.status.value,
+        "reason": result.reason,
+        "objects": len(result.objects),
+        "area_m2": sum(known) if len(known) == len(areas) and known else None,
+        "files": files,
+        "seconds": round(seconds, 3),
+        "provenance": dict(result.provenance),
+    }

@@ -1,0 +1,134 @@
+"""Tables of a pack evaluation, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from terraprompt.evaluation.metrics import bootstrap, summarise
+from terraprompt.evaluation.pack import Row
+
+__all__ = ["absence_table", "headline", "markdown", "mask_table", "selector_table", "weak_table"]
+
+Table = list[list[str]]
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first row is the header."""
+    head, *body = rows
+    lines = [" | ".join(head), " | ".join("---" for _ in head), *(" | ".join(row) for row in body)]
+    return "\n".join(f"| {line} |" for line in lines) + "\n"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _select(rows: Iterable[Row], **wanted: str) -> list[Row]:
+    return [r for r in rows if all(getattr(r, k) == v for k, v in wanted.items())]
+
+
+def _target(rows: Iterable[Row]) -> list[Row]:
+    return [r for r in rows if r.overlap.truth > 0]
+
+
+def _both(rows: Sequence[Row]) -> str:
+    if not rows:
+        return "-"
+    s = summarise(r.overlap for r in rows)
+    return f"{_percent(s.giou)} ({_percent(s.ciou)})"
+
+
+#: Column of the mask table -> which rows it is made of.
+COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "referring": {"kind": "text", "task": "referring", "wording": "trained"},
+    "referring, held back": {"kind": "text", "task": "referring", "wording": "held back"},
+    "reasoning": {"kind": "text", "task": "reasoning", "wording": "trained"},
+    "reasoning, held back": {"kind": "text", "task": "reasoning", "wording": "held back"},
+    "U-Net": {"kind": "unet"},
+    "box": {"kind": "box"},
+    "filling the box": {"kind": "filled box"},
+    "point": {"kind": "point"},
+}
+
+
+def categories(rows: Iterable[Row]) -> list[str]:
+    """Mask-labelled categories with targets, sorted."""
+    return sorted({r.category for r in _target(rows) if r.kind == "text"})
+
+
+def mask_table(rows: Sequence[Row]) -> Table:
+    """gIoU (cIoU) of images with a target, per category and kind of prompt; the last row averages categories."""
+    columns = {name: wanted for name, wanted in COLUMNS.items() if _select(rows, **wanted)}
+    table: Table = [["category", "images", *columns]]
+    target = _target(rows)
+    for category in categories(rows):
+        mine = _select(target, category=category)
+        images = len({r.record for r in _select(mine, kind="text")})
+        table.append([category, str(images), *(_both(_select(mine, **w)) for w in columns.values())])
+    means = [_mean_giou(target, w) for w in columns.values()]
+    table.append(["**mean of categories**", "", *(f"**{_percent(m)}**" for m in means)])
+    return table
+
+
+def _mean_giou(target: Sequence[Row], wanted: Mapping[str, str]) -> float | None:
+    per = [
+        summarise(r.overlap for r in s).giou for c in categories(target) if (s := _select(target, category=c, **wanted))
+    ]
+    return float(np.mean(per)) if per else None
+
+
+def headline(rows: Sequence[Row]) -> dict[str, float | None]:
+    """The numbers that the targets of the model card are about; gIoU as means of categories."""
+    target = _target(rows)
+    out = {name: _mean_giou(target, wanted) for name, wanted in COLUMNS.items()}
+    texts = [r for r in rows if r.kind in ("text", "weak text")]
+    negatives = [r for r in rows if r.overlap.truth == 0 and r.kind in ("text", "absent")]
+    out["N-acc"] = summarise(r.overlap for r in negatives).n_acc if negatives else None
+    out["T-acc"] = summarise(r.overlap for r in texts).t_acc if texts else None
+    return out
+
+
+def absence_table(rows: Sequence[Row]) -> Table:
+    """N-acc by how sure the absence is, and T-acc."""
+    table: Table = [["question", "sentences", "answered rightly", "95 % interval"]]
+    groups = {
+        "labelled category, none in the image": [r for r in rows if r.kind == "text" and r.overlap.truth == 0],
+        "looked for, none marked": _select(rows, kind="absent", wording="verified"),
+        "implausible for the source": _select(rows, kind="absent", wording="assumed"),
+    }
+    groups["**all without target (N-acc)**"] = [r for g in groups.values() for r in g]
+    present = [r for r in rows if r.kind in ("text", "weak text") and r.overlap.truth > 0]
+    groups["**all with target (T-acc)**"] = present
+    for name, group in groups.items():
+        if group:
+            right = [float((r.overlap.predicted == 0) == (r.overlap.truth == 0)) for r in group]
+            low, high = bootstrap(right)
+            table.append([name, str(len(group)), _percent(float(np.mean(right))), f"{_percent(low)}-{_percent(high)}"])
+    return table
+
+
+def selector_table(rows: Sequence[Row]) -> Table:
+    """gIoU of words of size and place: decided by the flow over the whole scene, or left to the model."""
+    table: Table = [["wording", "sentences", "decided by the flow", "left to the model"]]
+    for wording in ("trained", "held back"):
+        flow = _select(rows, kind="selector", wording=wording)
+        model = _select(rows, kind="selector in the model", wording=wording)
+        if flow:
+            table.append([wording, str(len(flow)), _both(flow), _both(model)])
+    return table
+
+
+def weak_table(rows: Sequence[Row]) -> Table:
+    """Box-labelled categories by text: share of boxes touched, share of the mask inside boxes."""
+    table: Table = [["category", "images", "boxes touched", "mask inside boxes"]]
+    weak = _select(rows, kind="weak text")
+    for category in sorted({r.category for r in weak}):
+        mine = _select(weak, category=category)
+        inside = [r.inside for r in mine if r.inside is not None]
+        table.append([
+            category, str(len({r.record for r in mine})), _percent(float(np.mean([r.touched or 0.0 for r in mine]))),
+            _percent(float(np.mean(inside))) if inside else "-",
+        ])  # fmt: skip
+    return table

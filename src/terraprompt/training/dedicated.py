@@ -1,0 +1,92 @@
+"""Trains the dedicated single-class U-Net that ``nano`` is measured against: same backbone, crops and optimiser."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from terraprompt.errors import ConfigError
+from terraprompt.models.unet import UNet
+from terraprompt.models.unigeoseg import preset
+from terraprompt.training.crops import CropRecipe
+from terraprompt.training.ground import Ground
+from terraprompt.training.loader import CropStream, stream
+from terraprompt.training.schedule import TaskSchedule
+from terraprompt.training.supervised import TrainConfig, cosine, freeze
+
+__all__ = ["category_share", "train_unet"]
+
+log = logging.getLogger(__name__)
+
+
+def category_share(category: str, grounds: Sequence[Ground], shares: Mapping[str, float]) -> dict[str, float]:
+    """Shares of the real, mask-labelled sources of a category."""
+    sources = {g.source for g in grounds if category in g.labels and not g.centreline and g.source != "rendered"}
+    if not sources:
+        raise ConfigError("No mask-labelled source holds this category.", received=category)
+    return {s: shares[s] for s in sorted(sources)}
+
+
+def train_unet(
+    category: str,
+    grounds: Sequence[Ground],
+    shares: Mapping[str, float],
+    config: TrainConfig,
+    backbone: Mapping[str, torch.Tensor],
+    *,
+    workers: int = 1,
+) -> UNet:
+    """Train for ``config.steps`` on crops of the images where ``category`` was looked for.
+
+    Args:
+        category: what the model finds.
+        grounds: labelled images.
+        shares: of the sources to draw from, see :func:`category_share`.
+        config: budget and optimiser; loss weights of BCE and Dice apply.
+        backbone: ImageNet weights.
+    """
+    torch.manual_seed(config.seed)
+    model = UNet(preset("nano").vision).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.vision.load_state_dict(backbone)
+    freeze(model, config.frozen_blocks)
+    groups = []
+    for in_backbone in (True, False):
+        picked = [p for n, p in model.named_parameters() if p.requires_grad and n.startswith("vision.") == in_backbone]
+        rate = config.backbone_rate if in_backbone else config.rate
+        groups.append({"params": picked, "lr": rate, "peak": rate})
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=config.decay)
+    keep = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
+    average = AveragedModel(model, multi_avg_fn=keep, use_buffers=True)
+    only = [g for g in grounds if category in g.labels and g.source in shares]
+    crops = CropStream(
+        only,
+        shares,
+        TaskSchedule((0.0, 1.0, 0.0)),
+        CropRecipe(items=1, selectors=0.0),
+        config.seed,
+        config.steps * config.batch,
+    )
+    for step, batch in enumerate(stream(crops, config.batch, workers=workers)):
+        model.train()
+        model.vision.eval()
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak"] * cosine(step, config.steps, config.warmup)
+        logits, target = model(batch.images), batch.target.float()
+        p = logits.sigmoid()
+        overlap, total = (p * target).sum((1, 2)), (p + target).sum((1, 2))
+        dice = (1 - (2 * overlap + 1) / (total + 1)).mean()
+        loss = config.bce * F.binary_cross_entropy_with_logits(logits, target) + config.dice * dice
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimiser.step()
+        average.update_parameters(model)
+        if step % 50 == 0:
+            log.info("%s step %d of %d: loss %.3f", category, step, config.steps, float(loss.detach()))
+    trained = average.module.eval()
+    assert isinstance(trained, UNet)
+    return trained
