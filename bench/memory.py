@@ -95,9 +95,7 @@ def measure(path: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=20_000)
     parser.add_argument("--rows", type=int, nargs="+", default=[5_000, 20_000])
     parser.add_argument("--folder", type=Path, help="for the raster and the work files; default: temporary")
@@ -106,9 +104,7 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(options.measure)))
         return
-    print(
-        f"{'raster':>16} {'above baseline':>15} {'baseline':>10} {'flow':>9} {'reading':>11} {'objects':>8}"
-    )
+    print(f"{'raster':>16} {'above baseline':>15} {'baseline':>10} {'flow':>9} {'reading':>11} {'objects':>8}")
     for rows in options.rows:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             path = Path(folder) / "scene.tif"

@@ -82,6 +82,4 @@ class PointedEngine(BoxFilterEngine):
         }
         for x0, y0, x1, y1 in prompt.boxes:
             wanted |= set(np.unique(labels[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))]))
-        return np.where(np.isin(labels, sorted(wanted - {0})), logits, np.minimum(logits, -4)).astype(
-            np.float32
-        )
+        return np.where(np.isin(labels, sorted(wanted - {0})), logits, np.minimum(logits, -4)).astype(np.float32)

@@ -75,14 +75,10 @@ def test_tiled_is_whole_with_nodata_and_without_a_ring(tmp_path, painted):
 def test_one_object_one_id_over_thousands_of_tiles_seams(tmp_path):
     rng = np.random.default_rng(3)
     grey = np.full((900, 1000), 20, np.uint8)
-    for y, x, r in zip(
-        rng.integers(0, 900, 3000), rng.integers(0, 1000, 3000), rng.integers(1, 5, 3000), strict=True
-    ):
+    for y, x, r in zip(rng.integers(0, 900, 3000), rng.integers(0, 1000, 3000), rng.integers(1, 5, 3000), strict=True):
         grey[max(y - r, 0) : y + r, max(x - r, 0) : x + r] = 220
     engine = BoxFilterEngine(64, 16, radius=0)
-    result = segment(
-        write(tmp_path / "blobs.tif", grey), "the blobs", engine=engine, min_pixels=1, simplify=0
-    )
+    result = segment(write(tmp_path / "blobs.tif", grey), "the blobs", engine=engine, min_pixels=1, simplify=0)
     labels, count = ndimage.label(grey > 128)
     assert count > 1000
     assert len(result.objects) == len({item.id for item in result.objects}) == count
@@ -135,9 +131,7 @@ def test_nothing_found_is_a_status(tmp_path):
 
 def test_provenance_and_progress(tmp_path):
     path, steps = write(tmp_path / "a.tif", cloudy(200, 250)), []
-    result = segment(
-        path, "Where could one sit?", engine=BoxFilterEngine(), progress=lambda *step: steps.append(step)
-    )
+    result = segment(path, "Where could one sit?", engine=BoxFilterEngine(), progress=lambda *step: steps.append(step))
     made = result.provenance
     assert (made["instruction"], made["task"], made["engine"]) == (
         "Where could one sit?",
@@ -285,9 +279,7 @@ def test_infinite_logits_are_certain_answers(tmp_path):
 
 def test_damage_far_down_the_file(tmp_path):
     grey = np.random.default_rng(0).integers(0, 255, (600, 600), np.uint8)
-    path = write(
-        tmp_path / "a.tif", grey, tiled=True, blockxsize=64, blockysize=64, compress="deflate", crs=None
-    )
+    path = write(tmp_path / "a.tif", grey, tiled=True, blockxsize=64, blockysize=64, compress="deflate", crs=None)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.7)])
     with pytest.raises(SceneError, match=r"pixels x .* cannot be read"):
         segment(path, "bright", engine=BoxFilterEngine())

@@ -161,9 +161,7 @@ def test_only_the_window_is_read(tmp_path, monkeypatch):
 def test_nodata_inside_the_window_is_carried(tmp_path):
     grey = roofs()
     grey[:, 75:] = 0
-    result = segment(
-        write(tmp_path / "a.tif", grey, nodata=0), Prompt(boxes=(MIDDLE,)), engine=PointedEngine()
-    )
+    result = segment(write(tmp_path / "a.tif", grey, nodata=0), Prompt(boxes=(MIDDLE,)), engine=PointedEngine())
     mask = result.mask()
     assert (mask[200:230, 75:100] == 255).all()
     assert (mask[200:230, 42:74] == 1).all()
@@ -233,9 +231,7 @@ def test_a_filter_gives_the_same_through_a_window_of_scene_pixels(tmp_path):
     """A point window is in scene pixels: inside, a local model answers as it does over the whole scene."""
     grey = np.random.default_rng(0).integers(0, 255, (200, 200), np.uint8)
     path = write(tmp_path / "a.tif", grey)
-    pointed = segment(
-        path, Prompt(points=((100, 100),)), engine=BoxFilterEngine(), refine=False
-    ).probability()
+    pointed = segment(path, Prompt(points=((100, 100),)), engine=BoxFilterEngine(), refine=False).probability()
     whole = segment(path, "bright", engine=BoxFilterEngine()).probability()
     np.testing.assert_allclose(pointed[70:130, 70:130], whole[70:130, 70:130], atol=2e-5)
     assert (pointed[:40] == 0).all()

@@ -87,9 +87,7 @@ def brute(selector: Selector, items: list[Thing]) -> set[int]:
 
 
 @given(things, st.sampled_from(EVERY), st.sampled_from([None, *(p for p in PLACES if p != "centre")]))
-def test_select_agrees_with_the_definition(
-    items: list[Thing], selector: Selector, within: str | None
-) -> None:
+def test_select_agrees_with_the_definition(items: list[Thing], selector: Selector, within: str | None) -> None:
     if selector.kind != "region":
         selector = Selector(selector.kind, selector.where, selector.rank, selector.count, within)
     found = selector.select(items, WIDTH, HEIGHT)
@@ -122,9 +120,7 @@ def test_a_selector_that_means_nothing_is_refused(arguments: tuple[object, ...])
 
 def said(selector: Selector) -> list[tuple[str, object]]:
     found = patterns(selector.kind, where=selector.where, rank=selector.rank, count=selector.count)
-    assert {p.held_out for p in found} == {True, False}, (
-        f"{describe(selector)} lacks trained or held-back words"
-    )
+    assert {p.held_out for p in found} == {True, False}, f"{describe(selector)} lacks trained or held-back words"
     return [
         (p.text.replace("{n}", COUNTS.get(selector.count, "")).replace("{o}", ORDINALS[selector.rank]), p)
         for p in found
@@ -236,7 +232,4 @@ def test_descriptions_tell_selectors_apart() -> None:
     names = [describe(selector) for selector in (*EVERY, Selector("largest", within="left half"))]
     assert len(set(names)) == len(names)
     assert describe(Selector("largest", rank=2)) == "second largest"
-    assert (
-        describe(Selector("extreme", "top", count=2, within="left half"))
-        == "2 nearest the top, in the left half"
-    )
+    assert describe(Selector("extreme", "top", count=2, within="left half")) == "2 nearest the top, in the left half"

@@ -87,9 +87,7 @@ def test_asking_for_the_wrong_kind_of_label_says_which_is_there(tmp_path: Path) 
 
 
 def test_split_sources_and_scale_variants_filter(tmp_path: Path) -> None:
-    write(
-        tmp_path, line("a"), line("b", split="val"), line("c", scale_variant=True), line("d", source="other")
-    )
+    write(tmp_path, line("a"), line("b", split="val"), line("c", scale_variant=True), line("d", source="other"))
     assert [r.id for r in read_pack(tmp_path)] == ["src/a", "src/b", "src/c", "src/d"]
     assert [r.id for r in read_pack(tmp_path, "val")] == ["src/b"]
     assert [r.id for r in read_pack(tmp_path, scale_variants=False)] == ["src/a", "src/b", "src/d"]

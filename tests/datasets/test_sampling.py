@@ -11,9 +11,9 @@ from hypothesis.extra import numpy as hnp
 from terraprompt.datasets import jitter_box, sample_points, tight_box
 from terraprompt.errors import ConfigError, DatasetError
 
-masks = hnp.arrays(
-    np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=20), elements=st.integers(0, 1)
-).filter(lambda mask: mask.any())
+masks = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=20), elements=st.integers(0, 1)).filter(
+    lambda mask: mask.any()
+)
 
 
 @given(masks, st.integers(0, 2**32 - 1), st.one_of(st.none(), st.integers(1, 5)))
@@ -74,9 +74,7 @@ def test_an_empty_mask_has_neither_box_nor_points() -> None:
     st.floats(0, 0.49),
     st.integers(0, 2**32 - 1),
 )
-def test_a_jittered_box_stays_near_and_inside(
-    spot: tuple[int, int, int, int], amount: float, seed: int
-) -> None:
+def test_a_jittered_box_stays_near_and_inside(spot: tuple[int, int, int, int], amount: float, seed: int) -> None:
     x0, y0, w, h = spot
     box = (float(x0), float(y0), float(min(100, x0 + w)), float(min(70, y0 + h)))
     moved = jitter_box(box, np.random.default_rng(seed), width=100, height=70, amount=amount)

@@ -84,9 +84,7 @@ def test_a_written_selector_is_read_back(selector: Selector, held: bool) -> None
             parsed = parse_selector(text)
             assert parsed is not None, text
             assert parsed.selector == selector, text
-            plurals = [
-                f"the {noun.plural}" for noun in (*CATEGORIES[name].nouns, *CATEGORIES[name].held_nouns)
-            ]
+            plurals = [f"the {noun.plural}" for noun in (*CATEGORIES[name].nouns, *CATEGORIES[name].held_nouns)]
             assert parsed.phrase in plurals
 
 
@@ -127,9 +125,7 @@ def test_the_fixed_sentences() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "arguments", [{}, {"points": [(1.2, 0)]}, {"points": [(0, 0)], "boxes": [(0, 0, 1, 1)]}]
-)
+@pytest.mark.parametrize("arguments", [{}, {"points": [(1.2, 0)]}, {"points": [(0, 0)], "boxes": [(0, 0, 1, 1)]}])
 def test_senseless_interaction_is_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         interactive_instruction(np.random.default_rng(0), **arguments)  # type: ignore[arg-type]
@@ -144,9 +140,7 @@ def test_absence_is_verified_or_assumed() -> None:
     rng = np.random.default_rng(0)
     drawn = [absent_category(Fake(), rng) for _ in range(50)]
     assert {a.kind for a in drawn if a} == {"verified", "assumed"}
-    assert {a.category for _ in range(9) if (a := absent_category(Fake(), rng, kinds=("verified",)))} == {
-        "road"
-    }
+    assert {a.category for _ in range(9) if (a := absent_category(Fake(), rng, kinds=("verified",)))} == {"road"}
     assert absent_category(Fake(source="unknown", present=("building", "road")), rng) is None
     assert absent_category(Fake(), rng, among=("boat",)) is not None
     street = Fake(source="aerial_cars", labelled=("car", "bus", "truck"), present=("car",))

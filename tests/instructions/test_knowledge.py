@@ -89,11 +89,7 @@ def test_no_wording_is_repeated() -> None:
 
 @ROWS
 def test_reasoning_does_not_name_the_category(row: Category) -> None:
-    names = {
-        word
-        for noun in (*row.nouns, *row.held_nouns)
-        for word in (noun.singular.lower(), noun.plural.lower())
-    }
+    names = {word for noun in (*row.nouns, *row.held_nouns) for word in (noun.singular.lower(), noun.plural.lower())}
     for text in (*row.uses, *row.held_uses, *(r.plural for r in (*row.roles, *row.held_roles))):
         assert not any(re.search(rf"\b{re.escape(name)}\b", text.lower()) for name in names), text
 

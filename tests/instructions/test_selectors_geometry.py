@@ -66,9 +66,7 @@ def test_the_smallest_is_not_said_with_specks_or_at_the_border() -> None:
 
 def test_the_northernmost_needs_a_lead_and_the_higher_outline() -> None:
     assert Selector("extreme", "top") in clear_selectors(components(scene((5, 5, 15, 15), (60, 30, 70, 40))))
-    assert Selector("extreme", "top") not in clear_selectors(
-        components(scene((5, 5, 15, 15), (60, 7, 70, 17)))
-    )
+    assert Selector("extreme", "top") not in clear_selectors(components(scene((5, 5, 15, 15), (60, 7, 70, 17))))
     taller = components(scene((5, 20, 15, 30), (60, 10, 70, 90)))  # the lower centroid begins higher
     assert Selector("extreme", "top") not in clear_selectors(taller)
 
@@ -91,11 +89,7 @@ def test_empty_places_are_really_empty() -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 90), st.integers(0, 90), st.integers(4, 30), st.integers(4, 30)), max_size=7
-    )
-)
+@given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90), st.integers(4, 30), st.integers(4, 30)), max_size=7))
 def test_clear_selectors_survive_small_changes(spots: list[tuple[int, int, int, int]]) -> None:
     found = components(scene(*((x, y, x + w, y + h) for x, y, w, h in spots)))
     rng = np.random.default_rng(0)

@@ -14,9 +14,7 @@ from terraprompt.scene import Tile, estimate_stretch, open_scene, plan, read_ban
 NOISE = np.random.default_rng(0).integers(1, 255, (3, 230, 310), np.uint8)
 
 
-@pytest.mark.parametrize(
-    "layout", [{}, {"tiled": True, "blockxsize": 64, "blockysize": 64}], ids=["strips", "tiles"]
-)
+@pytest.mark.parametrize("layout", [{}, {"tiled": True, "blockxsize": 64, "blockysize": 64}], ids=["strips", "tiles"])
 @pytest.mark.parametrize("bbox", [None, (37, 21, 290, 222)], ids=["whole", "bbox"])
 def test_bands_hold_the_pixels_of_the_file(make_raster, monkeypatch, layout, bbox):
     monkeypatch.setattr("terraprompt.scene.bands._CHUNK", 5000)

@@ -189,9 +189,7 @@ def test_bbox_without_crs_is_in_pixels(make_raster):
 
 @pytest.mark.parametrize("transform", [NORTH_UP, ROTATED], ids=["north-up", "rotated"])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    x=st.floats(0.01, 29.99), y=st.floats(0.01, 19.99), crs=st.sampled_from([UTM, "EPSG:4326", "EPSG:3857"])
-)
+@given(x=st.floats(0.01, 29.99), y=st.floats(0.01, 19.99), crs=st.sampled_from([UTM, "EPSG:4326", "EPSG:3857"]))
 def test_map_points_come_back_to_their_pixel(make_raster, transform, x, y, crs):
     with open_scene(make_raster(numbered(1), transform=transform)) as scene:
         there = pyproj.Transformer.from_crs(UTM, crs, always_xy=True).transform(*on_map(transform, x, y))
@@ -307,9 +305,7 @@ def test_complex_values(make_raster):
 
 
 def test_ground_control_points_only(tmp_path):
-    points = [
-        GroundControlPoint(r, c, 15 + c * 1e-3, 48 - r * 1e-3) for r, c in ((0, 0), (0, 9), (9, 0), (9, 9))
-    ]
+    points = [GroundControlPoint(r, c, 15 + c * 1e-3, 48 - r * 1e-3) for r, c in ((0, 0), (0, 9), (9, 0), (9, 9))]
     path = tmp_path / "gcps.tif"
     with rasterio.open(path, "w", driver="GTiff", width=9, height=9, count=1, dtype="uint8") as out:
         out.write(numbered(1, 9, 9))
