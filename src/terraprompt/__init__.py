@@ -1,3 +1,76 @@
-"""Prompt the Earth: a raster and an instruction in, a georeferenced mask and polygons out."""
+"""Prompt the Earth: a raster and an instruction in, a georeferenced mask and polygons out.
+
+>>> from terraprompt import segment
+>>> result = segment("scene.tif", "the buildings")
+>>> result.save_vector("buildings.gpkg")
+
+Names are loaded when they are first used, so that ``import terraprompt`` alone costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from terraprompt.engines.registry import load_engine
+    from terraprompt.errors import (
+        CheckpointError,
+        ConfigError,
+        DatasetError,
+        EngineError,
+        OutputError,
+        PromptError,
+        SceneError,
+        TerrapromptError,
+    )
+    from terraprompt.outputs import Result, Status
+    from terraprompt.pipeline import Session, segment
+    from terraprompt.prompt import Prompt, Task
+    from terraprompt.scene import Scene, open_scene
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DatasetError",
+    "EngineError",
+    "OutputError",
+    "Prompt",
+    "PromptError",
+    "Result",
+    "Scene",
+    "SceneError",
+    "Session",
+    "Status",
+    "Task",
+    "TerrapromptError",
+    "__version__",
+    "load_engine",
+    "open_scene",
+    "segment",
+]
+
+_HOMES = {
+    "Prompt": "prompt",
+    "Result": "outputs",
+    "Scene": "scene",
+    "Session": "pipeline",
+    "Status": "outputs",
+    "Task": "prompt",
+    "load_engine": "engines.registry",
+    "open_scene": "scene",
+    "segment": "pipeline",
+}
+
+if not TYPE_CHECKING:  # a type checker sees the imports above, and so still notices a name that is not there
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -132,11 +132,13 @@ class EmbeddingCache:
         if self._packer is None or self._folder is None:
             return
         arrays = self._packer.pack(embedding)
-        handle, name = tempfile.mkstemp(dir=self._folder, suffix=".part")
+        part: Path | None = None
         try:
+            handle, name = tempfile.mkstemp(dir=self._folder, suffix=".part")
+            part = Path(name)
             with os.fdopen(handle, "wb") as file:
                 np.savez(file, _size=np.array(embedding.size), **arrays)  # type: ignore[arg-type]
-            Path(name).replace(self._file(key))
+            part.replace(self._file(key))
         except OSError as error:
             raise OutputError(
                 f"An embedding cannot be written ({error}).",
@@ -144,4 +146,5 @@ class EmbeddingCache:
                 hint="Free some space there or leave out the cache folder.",
             ) from error
         finally:
-            Path(name).unlink(missing_ok=True)
+            if part is not None:
+                part.unlink(missing_ok=True)

@@ -49,6 +49,7 @@ class Frame:
     def letterbox(cls, source: Size, size: int) -> Frame:
         """Longer side becomes ``size``, the other ``int(side * size / longer)``, centred padding (UniGeoSeg)."""
         height, width = _checked(source, "An image")
+        size, _ = _checked((size, size), "A grid")
         longer = max(height, width)
         content = (max(1, int(height * size / longer)), max(1, int(width * size / longer)))
         pad = ((size - content[1]) // 2, (size - content[0]) // 2)
@@ -69,8 +70,8 @@ class Frame:
     @classmethod
     def crop(cls, source: Size, window: tuple[float, float, float, float], grid: Size) -> Frame:
         """The region ``(left, top, width, height)`` onto the whole grid."""
-        if window[2] <= 0 or window[3] <= 0:
-            raise ConfigError("A crop needs a positive width and height.", received=window)
+        if not (np.isfinite(window).all() and window[2] > 0 and window[3] > 0):
+            raise ConfigError("A crop needs a finite place and a positive width and height.", received=window)
         grid = _checked(grid, "A grid")
         return cls(_checked(source, "An image"), window, grid, (0, 0), grid)
 

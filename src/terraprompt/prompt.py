@@ -40,6 +40,13 @@ def _contains(box: Box, point: Point) -> bool:
     return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]
 
 
+def _task(value: Task | str) -> Task:
+    try:
+        return Task(value)
+    except ValueError:
+        raise PromptError("Unknown task.", received=value, hint=f"Tasks: {', '.join(Task)}.") from None
+
+
 _POLITE = re.compile(r"^\s*(please\s+)?(can|could|would|will) you (please )?", re.IGNORECASE)
 
 
@@ -54,7 +61,7 @@ def infer_text_task(text: str) -> Task:
 def _numbers(values: Sequence[float], length: int, what: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(v) for v in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise PromptError(f"A {what} must hold {length} numbers.", received=values) from None
     if len(numbers) != length:
         raise PromptError(f"A {what} must hold {length} numbers.", received=values)
@@ -108,17 +115,18 @@ class Prompt:
             if x0 == x1 or y0 == y1:
                 raise PromptError("A box has no area.", received=raw, hint="Give two opposite corners: x0,y0,x1,y1.")
             boxes.append((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)))
-        labels = tuple(self.labels) if self.labels else (1,) * len(points)
+        labels = tuple(self.labels) or (1,) * len(points)
         if len(labels) != len(points):
             raise PromptError(
                 "Every point needs one label.",
                 received=f"{len(points)} points, {len(labels)} labels",
                 hint="Give 1 (on the target) or 0 (not on it) for each point.",
             )
-        if self.groups and len(self.groups) != len(points):
+        groups = tuple(self.groups)
+        if groups and len(groups) != len(points):
             raise PromptError(
                 "Every point needs one group, or none has one.",
-                received=f"{len(points)} points, {len(self.groups)} groups",
+                received=f"{len(points)} points, {len(groups)} groups",
             )
         if any(label not in (0, 1) for label in labels):
             raise PromptError("A point label is 1 (on the target) or 0 (not on it).", received=labels)
@@ -133,8 +141,9 @@ class Prompt:
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "labels", tuple(int(label) for label in labels))
         object.__setattr__(self, "boxes", tuple(boxes))
+        object.__setattr__(self, "groups", groups)
         if self.task_override is not None:
-            object.__setattr__(self, "task_override", Task(self.task_override))
+            object.__setattr__(self, "task_override", _task(self.task_override))
             if self.task_override is Task.INTERACTIVE and not self.is_spatial:
                 raise PromptError(
                     "An interactive task needs a point or a box.", hint="Add one, or choose another task."
@@ -162,24 +171,26 @@ class Prompt:
         """The prompt split into one prompt a target, in a stable order.
 
         Each box is one target; points inside it refine it. Positive points outside all boxes describe one more target
-        for each of their groups. A negative point outside all boxes refines the targets of its group, or every target
-        without groups. A prompt without points and boxes is returned as it is.
+        for each of their groups. A negative point outside all boxes refines the targets of its group; every target if
+        there are no groups, or none of its group is positive. A prompt without points and boxes is returned as it is.
         """
         if not self.is_spatial:
             return (self,)
         groups = self.groups or (0,) * len(self.points)
         spots = list(zip(self.points, self.labels, groups, strict=True))
+        led = {group for _, label, group in spots if label == 1} if self.groups else set()
         homes = [[i for i, box in enumerate(self.boxes) if _contains(box, point)] for point, _, _ in spots]
         parts = []
         for i, box in enumerate(self.boxes):
+            inside = {g for (_, v, g), home in zip(spots, homes, strict=True) if v == 1 and i in home}
             mine = [
-                (p, v) for (p, v, _), home in zip(spots, homes, strict=True)
-                if i in home or (not home and v == 0 and not self.groups)
+                (p, v) for (p, v, g), home in zip(spots, homes, strict=True)
+                if i in home or (not home and v == 0 and (g in inside or g not in led))
             ]  # fmt: skip
             parts.append(self._part(mine, (box,)))
         outside = [spot for spot, home in zip(spots, homes, strict=True) if not home]
         for group in dict.fromkeys(g for _, v, g in outside if v == 1):
-            mine = [(p, v) for p, v, g in outside if g == group or (v == 0 and not self.groups)]
+            mine = [(p, v) for p, v, g in outside if g == group or (v == 0 and g not in led)]
             parts.append(self._part(mine, ()))
         return tuple(parts)
 
@@ -192,10 +203,9 @@ class Prompt:
         """One line for provenance tags and attribute tables."""
         parts = [self.text] if self.text else []
         if self.points:
-            parts.append(
-                "points "
-                + " ".join(f"{x:.10g},{y:.10g},{v}" for (x, y), v in zip(self.points, self.labels, strict=True))
-            )
+            ends = [f",{group}" for group in self.groups] or [""] * len(self.points)
+            spots = zip(self.points, self.labels, ends, strict=True)
+            parts.append("points " + " ".join(f"{x:.10g},{y:.10g},{v}{end}" for (x, y), v, end in spots))
         if self.boxes:
             parts.append("boxes " + " ".join(",".join(f"{v:.10g}" for v in box) for box in self.boxes))
         if self.is_spatial:

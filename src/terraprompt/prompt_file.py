@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pyogrio
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
+from shapely.errors import GEOSException
 
 from terraprompt.errors import PromptError
 from terraprompt.prompt import Box, Point, Prompt
@@ -18,9 +20,9 @@ __all__ = ["read_prompt_file"]
 def read_prompt_file(path: str | Path, *, text: str | None = None, crs: str | None = None) -> Prompt:
     """Read a prompt from any vector file that GDAL reads.
 
-    Points become points, anything with an area its bounding box. An integer attribute ``label`` (1 on the target, 0
-    not on it) and an attribute ``object`` (points of one value describe one target) are understood; without
-    ``object`` every positive point is a target of its own and negative points refine all.
+    Points become points; each area, also each part of a multipart area, its bounding box. An integer attribute
+    ``label`` (1 on the target, 0 not on it) and an attribute ``object`` (points of one value describe one target) are
+    understood; without an ``object`` a positive point is a target of its own and a negative point refines all.
 
     Args:
         path: GeoJSON, GeoPackage, Shapefile, …
@@ -28,18 +30,19 @@ def read_prompt_file(path: str | Path, *, text: str | None = None, crs: str | No
         crs: overrides the file's CRS.
 
     Raises:
-        PromptError: missing or unreadable file, no geometry, no CRS, or geometry that is neither point nor area.
+        PromptError: missing or unreadable file, no geometry, no CRS, geometry that is neither point nor area, a label
+            that is neither 0 nor 1, or an area that is not on the target.
     """
     path = Path(path)
     if not path.is_file():
         raise PromptError("The prompt file is missing.", received=path)
     try:
         meta, _, geometry, columns = pyogrio.raw.read(path)
-    except (DataSourceError, DataLayerError) as error:
+        shapes = None if geometry is None else shapely.from_wkb(geometry)
+    except (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError, GEOSException) as error:
         raise PromptError("The prompt file cannot be read.", received=f"{path}: {error}") from error
-    if geometry is None:
+    if shapes is None:
         raise PromptError("The prompt file has no geometry.", received=path, hint="Give points or boxes, not a table.")
-    shapes = shapely.from_wkb(geometry)
     attributes = dict(zip(meta["fields"], columns, strict=True))
     shapes_ok = [s is not None and not s.is_empty for s in shapes]
     if not any(shapes_ok):
@@ -58,29 +61,43 @@ def read_prompt_file(path: str | Path, *, text: str | None = None, crs: str | No
             if part.geom_type == "Point":
                 points.append((part.x, part.y))
                 labels.append(_label(attributes.get("label"), i, path))
-                names.append(attributes["object"][i] if "object" in attributes else None)
+                names.append(_name(attributes.get("object"), i, labels[-1]))
             elif part.geom_type == "Polygon":
+                if "label" in attributes and not _is_null(attributes["label"][i]):
+                    _check_on_target(_label(attributes["label"], i, path), path)
                 boxes.append(part.bounds)
             else:
                 raise PromptError("A prompt is made of points and areas.", received=f"{part.geom_type} in {path}")
-    groups: tuple[int, ...] = ()
-    if "object" in attributes:
-        order = {name: k for k, name in enumerate(dict.fromkeys(names))}
-        groups = tuple(order[name] for name in names)
-    elif sum(labels) > 1 and all(labels):
-        groups = tuple(range(len(points)))
+    order = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    groups = tuple(order[name] for name in names) if len(order) > 1 or boxes else ()
     return Prompt(text, tuple(points), tuple(labels), tuple(boxes), crs, groups)
+
+
+def _is_null(value: object) -> bool:
+    return value is None or value != value
+
+
+def _name(values: np.ndarray[tuple[int], np.dtype[np.generic]] | None, i: int, label: int) -> object:
+    """Which target a point belongs to: one of its own, or for a negative point all, if the file does not say."""
+    if values is not None and not _is_null(values[i]):
+        return values[i]
+    return object() if label == 1 else None
+
+
+def _check_on_target(label: int, path: Path) -> None:
+    if label == 0:
+        raise PromptError("An area cannot be marked as not on the target.", received=path, hint="Use points for that.")
 
 
 def _label(values: np.ndarray[tuple[int], np.dtype[np.generic]] | None, i: int, path: Path) -> int:
     if values is None:
         return 1
     try:
-        label = int(values[i])
+        label = float(values[i])
     except (TypeError, ValueError):
-        label = -1
+        label = math.nan
     if label not in (0, 1):
         raise PromptError(
             'The attribute "label" is 1 (on the target) or 0 (not on it).', received=f"{values[i]} in {path}"
         )
-    return label
+    return int(label)

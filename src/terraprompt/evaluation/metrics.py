@@ -81,7 +81,9 @@ def summarise(overlaps: Iterable[Overlap]) -> Summary:
 
 
 def bootstrap(values: Sequence[float], *, seed: int = 0, rounds: int = 2000) -> tuple[float, float]:
-    """95 % percentile interval of the mean of ``values``, seeded."""
+    """95 % percentile interval of the mean of at least one of ``values``, seeded."""
+    if not len(values):
+        raise ConfigError("An interval needs at least one value.", received="0 values")
     array = np.asarray(values, np.float64)
     picks = np.random.default_rng(seed).integers(len(array), size=(rounds, len(array)))
     low, high = np.percentile(array[picks].mean(1), (2.5, 97.5))
