@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from terraprompt.errors import ConfigError
+from terraprompt.errors import ConfigError, TerrapromptError
 from terraprompt.models.unet import UNet
 from terraprompt.models.unigeoseg import preset
 from terraprompt.training.crops import CropRecipe
@@ -61,7 +62,12 @@ def train_unet(
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=config.decay)
     keep = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
     average = AveragedModel(model, multi_avg_fn=keep, use_buffers=True)
-    only = [g for g in grounds if category in g.labels and g.source in shares]
+    # other categories of an image would be drawn too, and be learned as this one
+    only = [
+        replace(g, labels={category: g.labels[category]}, absent=())
+        for g in grounds
+        if category in g.labels and g.source in shares
+    ]
     crops = CropStream(
         only,
         shares,
@@ -82,7 +88,11 @@ def train_unet(
         loss = config.bce * F.binary_cross_entropy_with_logits(logits, target) + config.dice * dice
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        if not torch.isfinite(norm):
+            raise TerrapromptError(
+                "The gradient is not finite.", received=float(loss.detach()), hint=f"Use a lower rate; step {step}."
+            )
         optimiser.step()
         average.update_parameters(model)
         if step % 50 == 0:

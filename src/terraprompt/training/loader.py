@@ -117,7 +117,8 @@ class CropStream(Dataset[Crop]):
         ground = self.by_source[source][int(rng.integers(len(self.by_source[source])))]
         _, referring, reasoning = self.schedule.shares(progress)
         task = self.schedule.draw(progress, rng)
-        return make_crop(ground, task, reasoning / (referring + reasoning), self.recipe, rng)
+        texts = referring + reasoning
+        return make_crop(ground, task, reasoning / texts if texts else 0.0, self.recipe, rng)
 
 
 def stream(crops: CropStream, batch: int, *, start: int = 0, workers: int = 0) -> Iterator[Batch]:

@@ -41,6 +41,9 @@ class TaskSchedule:
                 "The task schedule needs 0 <= floor <= 1 and 0 < horizon <= 1.", received=(self.floor, self.horizon)
             )
 
+        if self.curve not in ("linear", "cosine"):
+            raise ConfigError("Unknown curve of the task schedule.", received=self.curve, hint="Known: linear, cosine.")
+
     def multipliers(self, progress: float) -> tuple[float, float, float]:
         """Of interactive, referring, reasoning at ``progress`` in [0, 1]."""
         t = min(max(progress, 0.0) / self.horizon, 1.0)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -108,7 +109,9 @@ def losses(
     if model_out.presence is not None:
         sure = batch.presence >= 0
         logit, truth = model_out.presence.float()[sure], batch.presence[sure].float()
-        out["presence"] = config.presence * F.binary_cross_entropy_with_logits(logit, truth)
+        # a sum and not a mean: with no sure item at all it is zero and not NaN
+        total = F.binary_cross_entropy_with_logits(logit, truth, reduction="sum")
+        out["presence"] = config.presence * total / max(len(logit), 1)
     return out
 
 
@@ -190,7 +193,10 @@ class Trainer:
         batch = to_device(batch, self.device)
         self.model.train()
         self.model.vision.eval()  # small batches would spoil the batch statistics
-        self.generator.manual_seed(self.config.seed * 1_000_003 + self.step)
+        # by step, so that a resumed training samples the same points and drops the same values as an unbroken one
+        seed = self.config.seed * 1_000_003 + self.step
+        self.generator.manual_seed(seed)
+        torch.manual_seed(seed)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * cosine(self.step, self.config.steps, self.config.warmup)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
@@ -242,19 +248,30 @@ class Trainer:
         part.replace(self.run / "last.pt")
 
     def resume(self) -> None:
-        """Go on from ``last.pt``; the configuration must be the same."""
+        """Go on from ``last.pt``; the configuration must be the same.
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or it is of another configuration or model.
+        """
         path = self.run / "last.pt"
         if not path.is_file():
             raise CheckpointError("There is nothing to resume.", received=path, hint="Start without --resume.")
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if (old := TrainConfig(**state["config"])) != replace(self.config):
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            old, step = TrainConfig(**state["config"]), int(state["step"])
+        except (RuntimeError, EOFError, UnpicklingError, KeyError, TypeError) as error:
+            raise CheckpointError("The checkpoint is damaged.", received=f"{path}: {error}") from error
+        if old != self.config:
             raise CheckpointError(
                 "The checkpoint was written with another configuration.", received=old, hint="Use the same options."
             )
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step = int(state["step"])
+        try:
+            self.model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError("The checkpoint is of another model.", received=f"{path}: {error}") from error
+        self.step = step
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

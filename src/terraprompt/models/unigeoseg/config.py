@@ -60,6 +60,9 @@ class TateConfig:
     residual: bool = False
     dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        _one_of("form of text enhancement", self.form, ("paper", "official"))
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryConfig:
@@ -74,6 +77,9 @@ class MemoryConfig:
     slots: int = 4
     scope: Literal["pooled", "tokens"] = "pooled"
     mix: tuple[float, float, float] = (0.0, 0.2, 0.2)
+
+    def __post_init__(self) -> None:
+        _one_of("scope of the memory", self.scope, ("pooled", "tokens"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +146,9 @@ class UniGeoSegConfig:
     mask_decoder: MaskDecoderConfig = field(default_factory=MaskDecoderConfig)
     dense_prompt: DensePromptConfig | None = None
 
+    def __post_init__(self) -> None:
+        _one_of("language side", self.language, ("sentence", "causal"))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
@@ -158,6 +167,11 @@ class UniGeoSegConfig:
         }
         built = {k: _build(parts[k], v) if k in parts and v is not None else v for k, v in values.items()}
         return _build(cls, built)
+
+
+def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"Unknown {what}.", received=value, hint=f"Known: {', '.join(known)}.")
 
 
 def _build(kind: type[T], values: Any) -> T:
