@@ -75,6 +75,7 @@ def _seams(canvas: Canvas, rect: Rect, rgb: Colour, sun: Sun, slope: float, pitc
 
 
 def flat_roof(canvas: Canvas, thing: Thing, sun: Sun) -> None:
+    """A flat roof: parapet, and what stands on it."""
     canvas.fill(outline(thing), thing.rgb, thing.material)
     rng = np.random.Generator(np.random.PCG64(int(thing.size * 2**31)))
     ring = outline(thing)
@@ -114,6 +115,7 @@ def flat_roof(canvas: Canvas, thing: Thing, sun: Sun) -> None:
 
 
 def pitched_roof(canvas: Canvas, thing: Thing, sun: Sun) -> None:
+    """A gabled or hipped roof of tiles: lit slopes, courses, perhaps a chimney."""
     canvas.fill(outline(thing), thing.rgb, thing.material)
     slope = math.radians(18 + 20 * thing.size)
     for rect in thing.rects:
@@ -132,6 +134,7 @@ def pitched_roof(canvas: Canvas, thing: Thing, sun: Sun) -> None:
 
 
 def tin_roof(canvas: Canvas, thing: Thing, sun: Sun) -> None:
+    """A roof of metal sheets of different age."""
     canvas.fill(outline(thing), thing.rgb, thing.material)
     slope = math.radians(6 + 14 * thing.size)
     rng = np.random.Generator(np.random.PCG64(int(thing.size * 2**31)))
