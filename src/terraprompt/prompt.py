@@ -47,6 +47,14 @@ def _task(value: Task | str) -> Task:
         raise PromptError("Unknown task.", received=value, hint=f"Tasks: {', '.join(Task)}.") from None
 
 
+def _short_crs(crs: str | None) -> str:
+    """A CRS in a few words: of WKT or PROJJSON its name."""
+    if crs is None:
+        return "pixel"
+    name = re.search(r'"name"\s*:\s*"([^"]*)"|\["([^"]*)"', crs)
+    return crs if name is None else name[1] or name[2]
+
+
 _POLITE = re.compile(r"^\s*(please\s+)?(can|could|would|will) you (please )?", re.IGNORECASE)
 
 
@@ -209,5 +217,5 @@ class Prompt:
         if self.boxes:
             parts.append("boxes " + " ".join(",".join(f"{v:.10g}" for v in box) for box in self.boxes))
         if self.is_spatial:
-            parts.append(f"({self.crs or 'pixel'})")
+            parts.append(f"({_short_crs(self.crs)})")
         return " ".join(parts)

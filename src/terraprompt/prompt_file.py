@@ -27,7 +27,7 @@ def read_prompt_file(path: str | Path, *, text: str | None = None, crs: str | No
     Args:
         path: GeoJSON, GeoPackage, Shapefile, …
         text: the instruction that goes with it.
-        crs: overrides the file's CRS.
+        crs: overrides the file's CRS; "pixel": its numbers are pixels of the scene.
 
     Raises:
         PromptError: missing or unreadable file, no geometry, no CRS, geometry that is neither point nor area, a label
@@ -35,21 +35,31 @@ def read_prompt_file(path: str | Path, *, text: str | None = None, crs: str | No
     """
     path = Path(path)
     if not path.is_file():
-        raise PromptError("The prompt file is missing.", received=path)
+        raise PromptError("The prompt file is missing.", received=path, hint="Check the path.")
     try:
         meta, _, geometry, columns = pyogrio.raw.read(path)
         shapes = None if geometry is None else shapely.from_wkb(geometry)
     except (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError, GEOSException) as error:
-        raise PromptError("The prompt file cannot be read.", received=f"{path}: {error}") from error
+        raise PromptError(
+            "The prompt file cannot be read.",
+            received=f"{path}: {str(error).rstrip('.')}",
+            hint="Give a vector file of points or areas: GeoJSON, GeoPackage, Shapefile, …",
+        ) from error
     if shapes is None:
         raise PromptError("The prompt file has no geometry.", received=path, hint="Give points or boxes, not a table.")
     attributes = dict(zip(meta["fields"], columns, strict=True))
     shapes_ok = [s is not None and not s.is_empty for s in shapes]
     if not any(shapes_ok):
-        raise PromptError("The prompt file holds no geometry.", received=f"{path} with {len(shapes)} features")
+        raise PromptError(
+            "The prompt file holds no geometry.",
+            received=f"{path} with {len(shapes)} features",
+            hint="Draw at least one point or area in it.",
+        )
     crs = crs or meta["crs"]
     if crs is None:
-        raise PromptError("The prompt file has no CRS.", received=path, hint="Say it with --prompt-crs.")
+        raise PromptError(
+            "The prompt file has no CRS.", received=path, hint="Say it with --prompt-crs, e.g. EPSG:4326, or pixel."
+        )
     points: list[Point] = []
     labels: list[int] = []
     names: list[object] = []
@@ -67,10 +77,14 @@ def read_prompt_file(path: str | Path, *, text: str | None = None, crs: str | No
                     _check_on_target(_label(attributes["label"], i, path), path)
                 boxes.append(part.bounds)
             else:
-                raise PromptError("A prompt is made of points and areas.", received=f"{part.geom_type} in {path}")
+                raise PromptError(
+                    "A prompt is made of points and areas.",
+                    received=f"{part.geom_type} in {path}",
+                    hint="Remove it, or draw a box round the target.",
+                )
     order = {name: k for k, name in enumerate(dict.fromkeys(names))}
     groups = tuple(order[name] for name in names) if len(order) > 1 or boxes else ()
-    return Prompt(text, tuple(points), tuple(labels), tuple(boxes), crs, groups)
+    return Prompt(text, tuple(points), tuple(labels), tuple(boxes), None if crs == "pixel" else crs, groups)
 
 
 def _is_null(value: object) -> bool:
@@ -98,6 +112,8 @@ def _label(values: np.ndarray[tuple[int], np.dtype[np.generic]] | None, i: int, 
         label = math.nan
     if label not in (0, 1):
         raise PromptError(
-            'The attribute "label" is 1 (on the target) or 0 (not on it).', received=f"{values[i]} in {path}"
+            'The attribute "label" is 1 (on the target) or 0 (not on it).',
+            received=f"{values[i]} in {path}",
+            hint="Correct the attribute, or remove it: without it every point is on the target.",
         )
     return int(label)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 
 import typer
 
@@ -13,13 +14,15 @@ from terraprompt.errors import TerrapromptError
 
 __all__ = ["app", "main"]
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="terraprompt",
     help="Prompt the Earth: a raster and an instruction in, a georeferenced mask and polygons out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done, 1 error, 2 wrong usage, 3 ran and found nothing.",
+    epilog="Exit codes: 0 done, 1 error, 2 wrong usage, 3 ran and found nothing, 130 interrupted.",
 )
 for verb in (segment, info, models, train, evaluate, demo):
     verb.register(app)
@@ -41,13 +44,21 @@ def _options(
     )
 
 
-def main() -> None:
-    """Entry point: errors of the package become one line on stderr and exit code 1."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: errors of the package become one line on stderr and exit code 1.
+
+    Args:
+        arguments: after the program's name; None takes those of the process.
+
+    Raises:
+        SystemExit: always; its code is the exit code.
+    """
     try:
-        app()
+        app(args=None if arguments is None else list(arguments))
     except TerrapromptError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted; no file was left half written.", err=True)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == _INTERRUPTED:  # typer turns Ctrl-C into this code without a word
+            typer.echo("Interrupted; no file was left half written.", err=True)
+        raise

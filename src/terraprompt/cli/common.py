@@ -1,18 +1,22 @@
-"""What several verbs share: reading numbers from options, progress on stderr."""
+"""What several verbs share: reading options, JSON, progress on stderr."""
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from terraprompt.errors import ConfigError
 from terraprompt.pipeline import Progress as Report
 
-__all__ = ["numbers", "progress"]
+__all__ = ["as_json", "numbers", "progress", "usable_device"]
 
 
 def numbers(text: str, counts: tuple[int, ...], option: str) -> list[float]:
@@ -25,6 +29,39 @@ def numbers(text: str, counts: tuple[int, ...], option: str) -> list[float]:
         wanted = " or ".join(str(c) for c in counts)
         raise typer.BadParameter(f"{option} takes {wanted} numbers with commas between. Received: {text}")
     return values
+
+
+def as_json(value: Any) -> str:
+    """Indented JSON that every reader accepts: numbers without a JSON form ("nan", "inf") become text."""
+    return json.dumps(_finite(value), indent=1, default=str, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def usable_device(name: str) -> str:
+    """The name of a torch device, once a number came back from it.
+
+    Raises:
+        ConfigError: no such device, or none that works here.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=name).tolist()
+    except (RuntimeError, AssertionError) as error:
+        said = str(error).partition("\n")[0].rstrip(".")
+        raise ConfigError(
+            f"The device cannot be used ({said}).",
+            received=name,
+            hint="Leave out --device for cpu; give cuda where torch sees a GPU.",
+        ) from error
+    return name
 
 
 @contextmanager

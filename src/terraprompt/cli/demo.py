@@ -8,14 +8,17 @@ from typing import Annotated
 import typer
 
 from terraprompt.engines.registry import load_engine
+from terraprompt.errors import OutputError
 from terraprompt.evaluation.metrics import Overlap
-from terraprompt.outputs import check_target
+from terraprompt.outputs import Status, check_target
 from terraprompt.pipeline import Session
 from terraprompt.prompt import Prompt
 from terraprompt.scene import open_scene
 from terraprompt.scene.rendered import demo_scene
 
 __all__ = ["register"]
+
+_ENDINGS = (".tif", ".gpkg", ".png")
 
 
 def register(app: typer.Typer) -> None:
@@ -31,33 +34,50 @@ def demo(
 
     The scene is drawn by a program, so its truth is known and the IoU is printed beside each answer.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = check_target(folder / "scene.tif", overwrite, kind="mask")
-    rendered = demo_scene(path, overwrite=overwrite)
-    house = rendered.example("building")
-    crs = str(house.crs)
-    asks = {
-        "text": (Prompt("the buildings"), rendered.mask("building")),
-        "reasoning": (Prompt("where photovoltaic power is made"), rendered.mask("solar_panel")),
-        "largest": (Prompt("the largest lake"), rendered.mask("lake")),
-        "point": (Prompt(points=(house.point,), crs=crs), rendered.labels("building") == house.index + 1),
-        "box": (Prompt(boxes=(house.box,), crs=crs), rendered.labels("building") == house.index + 1),
-    }
-    targets = {(name, end): folder / f"{name}{end}" for name in asks for end in (".tif", ".gpkg", ".png")}
-    for target in targets.values():
-        check_target(target, overwrite)
-    typer.echo(f"{path}: {rendered.shape[1]} x {rendered.shape[0]} px at {rendered.gsd_m} m", err=True)
+    names = ("text", "reasoning", "solar", "point", "box")
+    path = _prepare(folder, [f"{name}{end}" for name in names for end in _ENDINGS], overwrite)
+    typer.echo("Drawing a small town ...", err=True)
+    town = demo_scene(path, overwrite=overwrite)
+    height, width = town.shape
+    typer.echo(
+        f"\n{path}: {width * town.gsd_m:.0f} x {height * town.gsd_m:.0f} m at {town.gsd_m} m a pixel, {town.crs}\n"
+    )
+    house = town.example("building")
+    roof = town.labels("building") == house.index + 1
+    asks = (
+        ('"the buildings"', Prompt("the buildings"), town.mask("building")),
+        ('"where a truck could drive"', Prompt("where a truck could drive"), town.mask("road")),
+        ('"where solar power is made"', Prompt("where photovoltaic power is made"), town.mask("solar_panel")),
+        ("a point on a roof", Prompt(points=(house.point,), crs=str(house.crs)), roof),
+        ("a box round the same house", Prompt(boxes=(house.box,), crs=str(house.crs)), roof),
+    )
+    typer.echo(f"{'asked for':<29}{'found':>15}{'IoU':>7}   files")
     with open_scene(path) as scene:
         session = Session(load_engine("nano"), scene)
-        for name, (prompt, truth) in asks.items():
+        for name, (said, prompt, truth) in zip(names, asks, strict=True):
             with session.segment(prompt) as result:
-                result.save_mask(targets[name, ".tif"], overwrite=overwrite)
-                result.save_vector(targets[name, ".gpkg"], overwrite=overwrite)
-                result.save_picture(targets[name, ".png"], scene_rgb=session.preview, overwrite=overwrite)
+                result.save_mask(folder / f"{name}.tif", overwrite=overwrite)
+                result.save_vector(folder / f"{name}.gpkg", overwrite=overwrite)
+                result.save_picture(folder / f"{name}.png", scene_rgb=session.preview, overwrite=overwrite)
+                count = len(result.objects)
+                found = f"{count} object{'' if count == 1 else 's'}" if result.status is Status.FOUND else "nothing"
                 iou = Overlap.of(result.mask() == 1, truth).iou
-                said = prompt.text or f"a {name} on a building"
-                typer.echo(
-                    f"{name:<10} {said:<34} {result.status.value:<10} {len(result.objects):>4} objects   IoU {iou:.2f}",
-                    err=True,
-                )
-    typer.echo(f"Open {folder}/text.png, or load {folder}/scene.tif and {folder}/text.gpkg into a GIS.", err=True)
+            typer.echo(f"{said:<29}{found:>15}{iou:>7.2f}   {name}.tif .gpkg .png")
+    typer.echo(
+        f"\nLook at {folder / 'text.png'}, or load {path} and {folder / 'text.gpkg'} into a GIS.\n"
+        "IoU is the overlap with the truth, 1.00 at best. Ask for something yourself:\n\n"
+        f'  terraprompt segment {path} "the roads" -o roads.tif --vector roads.gpkg --picture roads.png'
+    )
+
+
+def _prepare(folder: Path, names: list[str], overwrite: bool) -> Path:
+    """The folder, and the path of the scene in it; refused before any work if a file may not be replaced."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The folder cannot be created ({error.strerror}).", received=folder, hint="Choose another name."
+        ) from error
+    for name in ("scene.tif", *names):
+        check_target(folder / name, overwrite)
+    return folder / "scene.tif"

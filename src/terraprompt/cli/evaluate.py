@@ -15,6 +15,8 @@ from terraprompt.engines.registry import load_engine
 from terraprompt.errors import DatasetError
 from terraprompt.evaluation import tables
 from terraprompt.evaluation.pack import Plan, Row, ask_record
+from terraprompt.outputs import check_target
+from terraprompt.outputs.files import replacing
 
 __all__ = ["register"]
 
@@ -32,15 +34,20 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first images.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sentences and the objects that are prompted.")] = 0,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Every question and its counts, JSON lines.")
+        Path | None, typer.Option("--output", "-o", help="Every question and its counts, JSON lines (.jsonl).")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Ask ENGINE about every labelled image of DATA and print tables: text, box, point, size and place, absence."""
+    if output is not None:
+        check_target(output, overwrite, kind="lines")
     loaded = load_engine(engine, **({"weights": weights} if weights else {}))
     records = read_pack(data, split=split)[:limit]
     if not records:
-        raise DatasetError("There is nothing to evaluate.", received=f"split {split} of {data}")
+        raise DatasetError(
+            "There is nothing to evaluate.", received=f"split {split} of {data}", hint="Choose --split train or val."
+        )
     rows: list[Row] = []
     with progress("evaluating", quiet=quiet) as report:
         for i, record in enumerate(records):
@@ -48,7 +55,8 @@ def evaluate(
             if report:
                 report(i + 1, len(records))
     if output is not None:
-        output.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+        with replacing(output, overwrite, kind="lines") as temporary:
+            temporary.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
     for title, table in (
         ("gIoU (cIoU), per cent, native resolution", tables.mask_table(rows)),
         ("Words of size and place, gIoU (cIoU)", tables.selector_table(rows)),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
+from terraprompt.cli.common import as_json as to_json
 from terraprompt.scene import estimate_stretch, open_scene
 
 __all__ = ["register"]
@@ -29,7 +29,7 @@ def info(
             "width": opened.width,
             "height": opened.height,
             "dtype": str(opened.dtype),
-            "bands used": list(opened.bands),
+            "bands_used": list(opened.bands),
             "crs": opened.crs.to_string() if opened.crs else None,
             "gsd_m": None if opened.gsd_m is None else round(opened.gsd_m, 4),
             "extent": list(opened.extent(opened.crs.to_string() if opened.crs else None)),
@@ -38,7 +38,7 @@ def info(
             "stretch": {"mode": stretch.mode, "low": list(stretch.low), "high": list(stretch.high)},
         }
     if as_json:
-        typer.echo(json.dumps(facts, indent=1, default=str))
+        typer.echo(to_json(facts))
         return
     for name, value in facts.items():
-        typer.echo(f"{name:<11} {value}")
+        typer.echo(f"{name:<10} {value}")

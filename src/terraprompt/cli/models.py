@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
+from terraprompt.cli.common import as_json as to_json
 from terraprompt.engines.registry import engine_names, load_engine
 
 __all__ = ["register"]
@@ -23,7 +23,7 @@ def models(
 ) -> None:
     """List the installed engines, or describe one (its weights are loaded and their checksum verified)."""
     if name is None:
-        typer.echo(json.dumps(list(engine_names())) if as_json else "\n".join(engine_names()))
+        typer.echo(to_json(list(engine_names())) if as_json else "\n".join(engine_names()))
         return
     engine = load_engine(name)
     facts = {
@@ -37,7 +37,7 @@ def models(
         "overlap": engine.tile.overlap,
     }
     if as_json:
-        typer.echo(json.dumps(facts, indent=1))
+        typer.echo(to_json(facts))
         return
     for key, value in facts.items():
         typer.echo(f"{key:<9} {value}")

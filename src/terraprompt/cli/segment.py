@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import os
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from terraprompt.cli.common import numbers, progress
+from terraprompt.cli.common import as_json as to_json
+from terraprompt.cli.common import numbers, progress, usable_device
 from terraprompt.engines.registry import load_engine
-from terraprompt.errors import PromptError, TerrapromptError
+from terraprompt.errors import OutputError, PromptError, TerrapromptError
 from terraprompt.outputs import Result, Status, check_target, save_stac
 from terraprompt.pipeline import Session
 from terraprompt.prompt import Prompt, Task
@@ -55,8 +58,12 @@ def segment(
     box: Annotated[list[str] | None, typer.Option(help="x0,y0,x1,y1 round one target. Repeatable.")] = None,
     prompt_file: Annotated[Path | None, typer.Option(help="Vector file with points and boxes, in any CRS.")] = None,
     prompt_crs: Annotated[
-        str, typer.Option(help='CRS of --point and --box: "pixel", "scene" (the raster\'s own), or e.g. EPSG:4326.')
-    ] = "pixel",
+        str | None,
+        typer.Option(
+            help='CRS of --point, --box and --prompt-file: "pixel" (from the upper left corner of the scene, or of '
+            '--bbox), "scene" (the raster\'s own), or e.g. EPSG:4326. Default: pixel, for a file its own.'
+        ),
+    ] = None,
     task: Annotated[Task | None, typer.Option(help="Kind of instruction; inferred if not given.")] = None,
     engine: Annotated[
         str, typer.Option("--engine", "-e", help="Which system answers; see: terraprompt models.")
@@ -81,7 +88,7 @@ def segment(
     ] = None,
     refine: Annotated[bool, typer.Option(help="Look twice at small targets under a point.")] = True,
     selector: Annotated[bool, typer.Option(help='Decide words like "the largest" over the whole scene.')] = True,
-    batch: Annotated[int | None, typer.Option(help="Tiles perceived together.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Tiles perceived together.")] = None,
     creation_option: Annotated[
         list[str] | None, typer.Option("--co", help="GDAL creation option of the mask, KEY=VALUE.")
     ] = None,
@@ -99,15 +106,16 @@ def segment(
         stem = Path(scene).stem
         output, vector = Path(f"{stem}_mask.tif"), Path(f"{stem}_objects.gpkg")
     targets = {"mask": output, "vector": vector, "picture": picture, "probability": probability, "stac": stac}
-    kinds: dict[str, Any] = {"probability": "mask", "stac": "json"}
-    for name, path in targets.items():
-        if path is not None:
-            check_target(path, overwrite, kind=kinds.get(name, name))
+    _check_targets(targets, overwrite)
+    if bbox_crs is not None and bbox is None:
+        raise typer.BadParameter("--bbox-crs says what --bbox is in. Give --bbox too.")
     with open_scene(
         scene, _bands(bands), bbox=None if bbox is None else _box(bbox, "--bbox"), bbox_crs=bbox_crs
     ) as opened:
+        _spare_inputs(targets, (*opened.files, prompt_file, weights))
         prompt = _prompt(instruction, point or [], box or [], prompt_file, prompt_crs, task, opened)
-        loaded = load_engine(engine, device=device, **({"weights": weights} if weights else {}))
+        opened.to_pixels(prompt)  # what does not fit the scene is said before a model is loaded
+        loaded = load_engine(engine, device=usable_device(device), **({"weights": weights} if weights else {}))
         session = Session(loaded, opened, stretch=stretch.value, batch=batch, cache_bytes=0)
         with progress("segmenting", quiet=quiet or as_json) as report:
             result = session.segment(
@@ -118,45 +126,81 @@ def segment(
             _save(result, session, targets, overwrite, options)
             summary = _summary(result, {k: str(v) for k, v in targets.items() if v}, time.monotonic() - started)
     if as_json:
-        typer.echo(json.dumps(summary, indent=1))
+        typer.echo(to_json(summary))
     elif not quiet:
         area = "" if summary["area_m2"] is None else f", {summary['area_m2']:,.1f} m2"
-        what = f"{summary['objects']} objects{area}" if summary["objects"] else "no target found"
+        count = summary["objects"]
+        what = f"{count:,} object{'' if count == 1 else 's'}{area}" if count else "no target found"
         typer.echo(f"{what} in {summary['seconds']:.1f} s: {', '.join(summary['files'].values())}", err=True)
     raise typer.Exit(0 if result.status is Status.FOUND else 3)
 
 
+def _check_targets(targets: dict[str, Path | None], overwrite: bool) -> None:
+    """Everything that would stop a file from being written, before any work."""
+    kinds: dict[str, Any] = {"probability": "mask", "stac": "json"}
+    seen: dict[str, str] = {}
+    for name, path in targets.items():
+        if path is None:
+            continue
+        check_target(path, overwrite, kind=kinds.get(name, name))
+        if other := seen.get(real := os.path.realpath(path)):
+            raise typer.BadParameter(f"The {other} and the {name} would go to one file. Received: {path}")
+        seen[real] = name
+    if (path := targets["probability"]) is not None and path.suffix.lower() == ".png":
+        raise OutputError("A PNG cannot hold probabilities.", received=path, hint="Use .tif.")
+
+
+def _spare_inputs(targets: dict[str, Path | None], inputs: Iterable[Path | None]) -> None:
+    """--overwrite replaces earlier outputs, never what this run reads."""
+    for path in targets.values():
+        for source in inputs:
+            if path and source and path.exists() and source.exists() and path.samefile(source):
+                raise OutputError(
+                    "The output is also an input.",
+                    received=path,
+                    hint="Choose another name; inputs are never replaced.",
+                )
+
+
 def _prompt(
-    text: str | None, points: list[str], boxes: list[str], file: Path | None, crs: str, task: Task | None, scene: Scene
+    text: str | None,
+    points: list[str],
+    boxes: list[str],
+    file: Path | None,
+    crs: str | None,
+    task: Task | None,
+    scene: Scene,
 ) -> Prompt:
     if text is None and not points and not boxes and file is None:
         raise typer.BadParameter("Say what to find: an INSTRUCTION, --point, --box or --prompt-file.")
     if file is not None:
         if points or boxes:
             raise typer.BadParameter("Give --prompt-file, or --point and --box, not both.")
-        prompt = read_prompt_file(file, text=text, crs=None if crs == "pixel" else _crs(crs, scene))
+        prompt = read_prompt_file(file, text=text, crs=_crs(crs, scene))
     else:
+        if crs is not None and not points and not boxes:
+            raise typer.BadParameter("--prompt-crs says what --point and --box are in. Give one of them.")
         spots = [numbers(p, (2, 3), "--point") for p in points]
+        for text_form, spot in zip(points, spots, strict=True):
+            if spot[2:] not in ([], [0], [1]):
+                raise typer.BadParameter(f"The label of --point is 1 (on the target) or 0. Received: {text_form}")
+        named = _crs(crs, scene)
         prompt = Prompt(
             text,
             tuple((s[0], s[1]) for s in spots),
-            tuple(int(s[2]) if len(s) == 3 and s[2] in (0, 1) else 1 if len(s) == 2 else -1 for s in spots),
+            tuple(int(s[2]) if len(s) == 3 else 1 for s in spots),
             tuple(_box(b, "--box") for b in boxes),
-            _crs(crs, scene) if points or boxes else None,
+            None if named == "pixel" else named,
         )
-    if task is None:
-        return prompt
-    return Prompt(prompt.text, prompt.points, prompt.labels, prompt.boxes, prompt.crs, prompt.groups, task)
+    return prompt if task is None else replace(prompt, task_override=task)
 
 
-def _crs(name: str, scene: Scene) -> str | None:
-    if name == "pixel":
-        return None
+def _crs(name: str | None, scene: Scene) -> str | None:
     if name != "scene":
         return name
     if scene.crs is None:
         raise PromptError("The scene has no CRS.", received=scene.source, hint="Use pixel coordinates.")
-    return str(scene.crs.to_wkt())
+    return str(scene.crs.to_string())
 
 
 def _box(text: str, option: str) -> tuple[float, float, float, float]:
@@ -167,7 +211,10 @@ def _box(text: str, option: str) -> tuple[float, float, float, float]:
 def _bands(text: str | None) -> list[int | str] | None:
     if text is None:
         return None
-    return [int(part) if part.strip().isdigit() else part.strip() for part in text.split(",")]
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise typer.BadParameter(f"--bands takes one or three indexes or names with commas between. Received: {text!r}")
+    return [int(part) if part.isdigit() else part for part in parts]
 
 
 def _creation_options(pairs: list[str] | None) -> dict[str, str]:
@@ -183,6 +230,8 @@ def _creation_options(pairs: list[str] | None) -> dict[str, str]:
 def _save(
     result: Result, session: Session, targets: dict[str, Path | None], overwrite: bool, options: dict[str, str]
 ) -> None:
+    if result.status is Status.FAILED:
+        raise TerrapromptError(result.reason or "The segmentation failed.")
     if (path := targets["mask"]) is not None:
         result.save_mask(path, overwrite=overwrite, creation_options=options or None)
     if (path := targets["probability"]) is not None:
@@ -198,13 +247,11 @@ def _save(
 def _summary(result: Result, files: dict[str, str], seconds: float) -> dict[str, Any]:
     areas = [o.area_m2 for o in result.objects]
     known = [a for a in areas if a is not None]
-    if result.status is Status.FAILED:
-        raise TerrapromptError(result.reason or "The segmentation failed.")
     return {
         "status": result.status.value,
         "reason": result.reason,
         "objects": len(result.objects),
-        "area_m2": sum(known) if len(known) == len(areas) and known else None,
+        "area_m2": round(sum(known), 3) if len(known) == len(areas) and known else None,
         "files": files,
         "seconds": round(seconds, 3),
         "provenance": dict(result.provenance),

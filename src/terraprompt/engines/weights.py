@@ -53,8 +53,12 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         card: dict[str, Any] = json.loads(card_path.read_text())
         expected = card["sha256"]
-    except (json.JSONDecodeError, KeyError) as error:
-        raise CheckpointError("The weights' card is damaged.", received=f"{card_path}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:  # no JSON, no text at all, or another JSON
+        raise CheckpointError(
+            "The weights' card is damaged.",
+            received=f"{card_path}: {error}",
+            hint="It must be the JSON file that was written beside the weights; install or download both again.",
+        ) from error
     if (found := _sha256(path)) != expected:
         raise CheckpointError(
             "The weights are damaged or were changed.",
@@ -64,7 +68,9 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         state = load_file(path)
     except SafetensorError as error:
-        raise CheckpointError("The weights cannot be read.", received=f"{path}: {error}") from error
+        raise CheckpointError(
+            "The weights cannot be read.", received=f"{path}: {error}", hint="A .safetensors file is needed."
+        ) from error
     return {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}, card
 
 

@@ -26,6 +26,8 @@ __all__ = ["Scene", "open_scene"]
 
 Box = tuple[float, float, float, float]
 
+_CRS_HINT = "Name it like EPSG:4326, or say pixel."
+
 
 def open_scene(
     src: str | os.PathLike[str], bands: Bands = None, *, bbox: Box | None = None, bbox_crs: str | None = None
@@ -120,6 +122,11 @@ class Scene:
         return Path(self.source)
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """Files that the scene is read from: the raster, its sidecars, the sources of a VRT."""
+        return tuple(Path(name) for name in self._dataset.files)
+
+    @property
     def block_shape(self) -> tuple[int, int]:
         """(height, width) of the blocks in which the file is stored."""
         height, width = self._dataset.block_shapes[self.bands[0] - 1]
@@ -162,7 +169,11 @@ class Scene:
         """The part of the file inside ``bbox``, see :func:`open_scene`; shares this scene's handle."""
         whole = self.whole()
         if len(bbox) != 4 or not all(math.isfinite(v) for v in bbox):
-            raise SceneError("A bbox must hold four finite numbers x0,y0,x1,y1.", received=bbox)
+            raise SceneError(
+                "A bbox must hold four finite numbers x0,y0,x1,y1.",
+                received=bbox,
+                hint=whole._extent_hint(bbox_crs if bbox_crs == "pixel" else None),
+            )
         if bbox_crs == "pixel" or (bbox_crs is None and self._crs is None):
             pixels = (min(bbox[::2]), min(bbox[1::2]), max(bbox[::2]), max(bbox[1::2]))
         elif self._crs is None:
@@ -175,7 +186,9 @@ class Scene:
             try:
                 crs = self._crs if bbox_crs is None else mapping.parse_crs(bbox_crs)
             except ValueError as error:
-                raise SceneError(f"The CRS of the bbox is unknown ({error}).", received=bbox_crs) from error
+                raise SceneError(
+                    f"The CRS of the bbox is unknown ({error}).", received=bbox_crs, hint=_CRS_HINT
+                ) from error
             pixels = mapping.box_to_pixels(bbox, crs, self._crs, whole.transform)
         # A bbox made from pixel edges comes back with rounding errors; they must not add a row.
         slack = 1e-4
@@ -222,7 +235,9 @@ class Scene:
             try:
                 crs = mapping.parse_crs(prompt.crs)
             except ValueError as error:
-                raise PromptError(f"The CRS of the prompt is unknown ({error}).", received=prompt.crs) from error
+                raise PromptError(
+                    f"The CRS of the prompt is unknown ({error}).", received=prompt.crs, hint=_CRS_HINT
+                ) from error
             points = mapping.to_pixels(points, crs, self._crs, self.transform)
             boxes = [mapping.box_to_pixels(box, crs, self._crs, self.transform) for box in boxes]
         # Coordinates that were pixel edges before reprojection may come back a hair outside.
