@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from unigeoseg_golden import FOLDER, golden_parts, golden_tensor
+from unigeoseg_golden import golden_parts, golden_tensor
 
-from terraprompt.geometry import Frame
 from terraprompt.models.unigeoseg.config import MemoryConfig, QueryHeadConfig, TateConfig
 from terraprompt.models.unigeoseg.losses import point_bce, point_dice, sample_at
 from terraprompt.models.unigeoseg.memory import LatentMemory
@@ -122,10 +120,3 @@ def test_the_mask_at_full_size() -> None:
     mask = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)[0, 0] > 0
     want = np.unpackbits(golden_parts()["reasoning/mask_512_packed"]).reshape(512, 512).astype(bool)
     assert np.count_nonzero(mask.numpy() != want) <= 10
-
-
-@pytest.mark.parametrize("case", json.loads((FOLDER / "letterbox.json").read_text()), ids=lambda c: str(c["image_hw"]))
-def test_letterbox(case: dict[str, list[int]]) -> None:
-    frame = Frame.letterbox(tuple(case["image_hw"]), 512)
-    assert list(frame.content) == case["content_hw"]
-    assert list(frame.pad[::-1]) == case["content_top_left"]
