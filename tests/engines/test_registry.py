@@ -81,3 +81,40 @@ def test_nano_is_installed(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", entry_points)
     registry.engines.cache_clear()
     assert "nano" in registry.engine_names()
+
+
+def test_no_engines_at_all(monkeypatch):
+    monkeypatch.setattr(registry, "entry_points", lambda group: [])
+    registry.engines.cache_clear()
+    assert registry.engine_names() == ()
+    with pytest.raises(EngineError, match="Engines: none are installed"):
+        registry.load_engine("nano")
+
+
+def test_a_name_like_no_other_is_not_guessed():
+    with pytest.raises(EngineError, match=r"Received: qqqq\. Engines: broken, number, tiny"):
+        registry.load_engine("qqqq")
+
+
+def test_an_attribute_that_is_gone(monkeypatch):
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group: [EntryPoint("gone", f"{__name__}:NoSuchThing", registry.GROUP)]
+    )
+    registry.engines.cache_clear()
+    with pytest.raises(EngineError, match=r"cannot be imported .*Install what it needs"):
+        registry.load_engine("gone")
+
+
+def test_a_fault_inside_a_loader_is_not_taken_for_bad_options(monkeypatch):
+    def faulty(self, *, device="cpu"):
+        raise TypeError("inside the loader")
+
+    monkeypatch.setattr(Tiny, "__init__", faulty)
+    with pytest.raises(TypeError, match="inside the loader"):
+        registry.load_engine("tiny")
+
+
+def test_an_engine_that_lacks_a_part_is_not_one(monkeypatch):
+    monkeypatch.delattr(Tiny, "answer")
+    with pytest.raises(EngineError, match=r"did not return an engine.*Tiny"):
+        registry.load_engine("tiny")

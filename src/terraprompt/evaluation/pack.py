@@ -154,7 +154,7 @@ def _middle(part: NDArray[np.uint8]) -> tuple[float, float]:
 
 
 def _box_rows(ask: Ask, record: Record, category: str, plan: Plan, rng: np.random.Generator) -> Iterator[Row]:
-    boxes = record.boxes(category).round().astype(int)
+    boxes = record.boxes(category).round().astype(int).clip(0)  # a negative start would count from the end
     filled = np.zeros((record.height, record.width), np.uint8)
     for x0, y0, x1, y1 in boxes:
         filled[y0:y1, x0:x1] = 1
