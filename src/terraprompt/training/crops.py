@@ -308,10 +308,7 @@ def _pick_absent(absent: Sequence[AbsentCategory], rng: np.random.Generator) -> 
 
 def _pick_category(ground: Ground, rng: np.random.Generator) -> str | None:
     """A category with objects: rarer ones on box-labelled images are not drowned by cars."""
-    if ground.weak:
-        present = [c for c, boxes in ground.boxes.items() if len(boxes)]
-    else:
-        present = [c for c, ids in ground.labels.items() if ids.any()]
+    present = ground.present
     if not present:
         return next(iter(ground.labels), None) if ground.labels else None
     return present[int(rng.integers(len(present)))]

@@ -45,6 +45,13 @@ class Ground:
         """Whether only boxes are known."""
         return bool(self.boxes) and not self.labels
 
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Categories with objects in the image."""
+        if self.weak:
+            return tuple(c for c, boxes in self.boxes.items() if len(boxes))
+        return tuple(c for c, ids in self.labels.items() if ids.any())
+
 
 def from_record(record: Record) -> Ground:
     """Read a record's image and labels; connected components (8 neighbours) become objects."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -79,6 +81,9 @@ def collate(crops: Sequence[Crop]) -> Batch:
 class CropStream(Dataset[Crop]):
     """Crop ``i`` of a training of ``total`` crops.
 
+    Within a source, an image is drawn in proportion to the root of how rare its rarest category is there: few images
+    show boats, nearly all show cars.
+
     Args:
         grounds: the labelled images.
         shares: probability per source; sources without images are left out.
@@ -105,6 +110,7 @@ class CropStream(Dataset[Crop]):
             raise ConfigError("No source has a training share.", received=sorted(self.by_source))
         weights = np.array([shares[s] for s in self.sources])
         self.weights = weights / weights.sum()
+        self.within = {s: _rarity(self.by_source[s]) for s in self.sources}
         self.schedule, self.recipe, self.seed, self.total = schedule, recipe, seed, total
 
     def __len__(self) -> int:
@@ -114,11 +120,20 @@ class CropStream(Dataset[Crop]):
         rng = np.random.default_rng([self.seed, index])
         progress = index / self.total
         source = self.sources[int(rng.choice(len(self.sources), p=self.weights))]
-        ground = self.by_source[source][int(rng.integers(len(self.by_source[source])))]
+        ground = self.by_source[source][int(rng.choice(len(self.by_source[source]), p=self.within[source]))]
         _, referring, reasoning = self.schedule.shares(progress)
         task = self.schedule.draw(progress, rng)
         texts = referring + reasoning
         return make_crop(ground, task, reasoning / texts if texts else 0.0, self.recipe, rng)
+
+
+def _rarity(grounds: Sequence[Ground]) -> NDArray[np.float64]:
+    """Probability of each image of a source."""
+    present = [ground.present for ground in grounds]
+    count = Counter(category for categories in present for category in categories)
+    most = max(count.values(), default=1)
+    weights = np.array([max(((most / count[c]) ** 0.5 for c in categories), default=1.0) for categories in present])
+    return weights / weights.sum()
 
 
 def stream(crops: CropStream, batch: int, *, start: int = 0, workers: int = 0) -> Iterator[Batch]:

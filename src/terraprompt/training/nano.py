@@ -97,6 +97,7 @@ def train_nano(
     workers: int = 2,
     device: str = "cpu",
     resume: bool = False,
+    start: Path | None = None,
     backbone: Path | None = None,
     text_encoder: Path | None = None,
     grounds: Sequence[Ground] | None = None,
@@ -108,13 +109,18 @@ def train_nano(
         run: where checkpoints and metrics go.
         config: budget and optimiser.
         resume: go on from ``run/last.pt``; the stream of crops continues where it stopped.
+        start: weights to go on from (.safetensors of the same architecture) with a new schedule and new crops; None
+            starts from ImageNet.
         backbone, text_encoder: other places of the two public starting weights; a text encoder given here is not
             checked against the public checksum.
         grounds: already loaded images, instead of ``data``.
     """
     torch.manual_seed(config.seed)
     model = UniGeoSeg(preset(preset_name))
-    model.vision.load_state_dict(imagenet_backbone(backbone))
+    if start is None:
+        model.vision.load_state_dict(imagenet_backbone(backbone))
+    else:
+        load_into(model, start)
     encoder = packaged_sentence_encoder() if text_encoder is None else SentenceEncoder(text_encoder, verify=False)
     trainer = Trainer(model, encoder, config, run, device)
     if resume:

@@ -45,6 +45,8 @@ class TrainConfig:
         ema: decay of the averaged weights that are shipped.
         points: sampled points per mask and prediction.
         bce, dice, presence, weak: loss weights.
+        word_dropout: share of a sentence's tokens that the model does not get to see; wordings it never met are nearer
+            to sentences with holes than to the trained ones.
         save_every: steps between checkpoints.
         precision: "bf16" (autocast) or "fp32".
         seed: of weights, crops and point sampling.
@@ -64,6 +66,7 @@ class TrainConfig:
     dice: float = 5.0
     presence: float = 1.0
     weak: float = 1.0
+    word_dropout: float = 0.1
     save_every: int = 250
     precision: str = "fp32"
     seed: int = 0
@@ -186,6 +189,10 @@ class Trainer:
         states = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         lengths = torch.tensor([len(r) for r in rows], device=states.device)
         mask = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
+        if self.model.training and self.config.word_dropout:
+            kept = torch.rand(mask.shape, generator=self.generator, device=self.device) >= self.config.word_dropout
+            kept[:, 0] = True  # the sentence's own token: something is always left to read
+            mask = mask & kept
         return Instructions(states, mask, batch.task, batch.coordinates, batch.image)
 
     def train_step(self, batch: Batch) -> dict[str, float]:
@@ -209,7 +216,7 @@ class Trainer:
         if not torch.isfinite(norm):
             raise TerrapromptError(
                 "The gradient is not finite.",
-                received={k: float(v) for k, v in terms.items()},
+                received={k: float(v.detach()) for k, v in terms.items()},
                 hint=f"Resume from the last checkpoint with a lower rate; step {self.step}.",
             )
         self.optimiser.step()
@@ -259,8 +266,8 @@ class Trainer:
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
             old, step = TrainConfig(**state["config"]), int(state["step"])
-        except (RuntimeError, EOFError, UnpicklingError, KeyError, TypeError) as error:
-            raise CheckpointError("The checkpoint is damaged.", received=f"{path}: {error}") from error
+        except (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, TypeError) as error:
+            raise CheckpointError("The checkpoint cannot be read.", received=f"{path}: {error}") from error
         if old != self.config:
             raise CheckpointError(
                 "The checkpoint was written with another configuration.", received=old, hint="Use the same options."

