@@ -15,7 +15,7 @@ import typer
 from terraprompt.cli.common import as_json as to_json
 from terraprompt.cli.common import numbers, progress, usable_device
 from terraprompt.engines.registry import load_engine
-from terraprompt.errors import OutputError, PromptError, TerrapromptError
+from terraprompt.errors import ConfigError, OutputError, PromptError, TerrapromptError
 from terraprompt.outputs import Result, Status, check_target, save_stac
 from terraprompt.pipeline import Session
 from terraprompt.prompt import Prompt, Task
@@ -81,10 +81,10 @@ def segment(
     threshold: Annotated[
         float, typer.Option(min=0.001, max=0.999, help="Probability above which a pixel is target.")
     ] = 0.5,
-    min_area: Annotated[float | None, typer.Option(help="Drop objects smaller than this, m2.")] = None,
-    fill_holes: Annotated[float | None, typer.Option(help="Fill holes smaller than this, m2.")] = None,
+    min_area: Annotated[float | None, typer.Option(min=0, help="Drop objects smaller than this, m2.")] = None,
+    fill_holes: Annotated[float | None, typer.Option(min=0, help="Fill holes smaller than this, m2.")] = None,
     simplify: Annotated[
-        float | None, typer.Option(help="Tolerance of polygon outlines, m; 0 keeps the pixel staircase.")
+        float | None, typer.Option(min=0, help="Tolerance of polygon outlines, m; 0 keeps the pixel staircase.")
     ] = None,
     refine: Annotated[bool, typer.Option(help="Look twice at small targets under a point.")] = True,
     selector: Annotated[bool, typer.Option(help='Decide words like "the largest" over the whole scene.')] = True,
@@ -113,6 +113,11 @@ def segment(
         scene, _bands(bands), bbox=None if bbox is None else _box(bbox, "--bbox"), bbox_crs=bbox_crs
     ) as opened:
         _spare_inputs(targets, (*opened.files, prompt_file, weights))
+        for option, area in (("--min-area", min_area), ("--fill-holes", fill_holes)):
+            if area and opened.crs is None:
+                raise ConfigError(
+                    f"{option} is in square metres, but the scene has no CRS.", received=area, hint="Leave it out."
+                )
         prompt = _prompt(instruction, point or [], box or [], prompt_file, prompt_crs, task, opened)
         opened.to_pixels(prompt)  # what does not fit the scene is said before a model is loaded
         loaded = load_engine(engine, device=usable_device(device), **({"weights": weights} if weights else {}))

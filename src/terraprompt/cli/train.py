@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from terraprompt.errors import ConfigError
+from terraprompt.cli.common import usable_device
+from terraprompt.datasets.pack import read_pack
+from terraprompt.engines.weights import packaged
+from terraprompt.errors import ConfigError, DatasetError
 
 __all__ = ["register"]
 
@@ -29,6 +32,15 @@ def train(
     workers: Annotated[int, typer.Option("--workers", "-j", min=0, help="Processes that cut crops.")] = 1,
     device: Annotated[str, typer.Option(help="torch device.")] = "cpu",
     precision: Annotated[str, typer.Option(help="fp32, or bf16 on a GPU.")] = "fp32",
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help='Weights to go on from instead of ImageNet: a .safetensors file, or "nano" (the packaged ones).'
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0, help="Peak learning rate; the backbone learns at 0.4 of it.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")] = False,
 ) -> None:
     """Train on the train split of DATA; val is never looked at.
@@ -44,12 +56,19 @@ def train(
         raise ConfigError(
             "The run folder holds a training already.", received=run, hint="Add --resume, or choose another --run."
         )
+    usable_device(device)
+    if not read_pack(data, split="train"):  # said before the run folder is made
+        raise DatasetError("There is nothing to train on.", received=f"split train of {data}", hint="Check --data.")
     logging.getLogger("terraprompt.training").setLevel(logging.INFO)
-    given = {"steps": steps, "batch": batch}
+    given: dict[str, Any] = {"steps": steps, "batch": batch}
+    if rate is not None:
+        given |= {"rate": rate, "backbone_rate": 0.4 * rate}
+    first = None if start is None else packaged("nano") if start == "nano" else Path(start)
     config = TrainConfig(seed=seed, precision=precision, **{k: v for k, v in given.items() if v is not None})
     trainer = train_nano(
-        data, run, config, preset_name=preset, rendered=rendered, workers=workers, device=device, resume=resume
-    )
+        data, run, config, preset_name=preset, rendered=rendered, workers=workers, device=device, resume=resume,
+        start=first,
+    )  # fmt: skip
     export_nano(trainer, run / "nano.safetensors")
     draw_curves(run / "metrics.jsonl", run / "curves.png")
     typer.echo(str(run / "nano.safetensors"))

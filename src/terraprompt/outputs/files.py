@@ -59,7 +59,8 @@ def check_target(path: str | Path, overwrite: bool = False, *, kind: Kind | None
     Args:
         path: where the file shall go; a link is followed.
         overwrite: whether a file that is there may be replaced.
-        kind: "mask", "vector", "picture", "json" or "lines" (of JSON): which extensions are understood; None for any of them.
+        kind: "mask", "vector", "picture", "json" or "lines" (of JSON): which extensions are understood; None for any
+            of them.
 
     Returns:
         The path with links resolved.

@@ -1,0 +1,108 @@
+"""The command line as a user meets it: arguments in; exit code, stdout and stderr out."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio import Affine
+
+from terraprompt.cli import main
+from terraprompt.scene.rendered import Example, RenderedScene, render
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        """stderr as running text, without the frame round usage errors."""
+        return " ".join(re.sub("[─│╭╮╰╯]", " ", self.err).split())
+
+    @property
+    def json(self) -> Any:
+        """stdout, all of it, as JSON."""
+        return json.loads(self.out, parse_constant=pytest.fail)
+
+
+@dataclass(frozen=True)
+class Town:
+    """A rendered scene on disk and one house of it."""
+
+    path: Path
+    truth: RenderedScene
+    house: Example
+
+    @property
+    def point(self) -> tuple[float, float]:
+        """On the house, pixels."""
+        return self.moved(~self.truth.transform, self.house.point)
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Round the house, pixels."""
+        x0, y0, x1, y1 = self.house.box
+        left, bottom = self.moved(~self.truth.transform, (x0, y0))
+        right, top = self.moved(~self.truth.transform, (x1, y1))
+        return left, top, right, bottom
+
+    @staticmethod
+    def moved(t: Affine, xy: tuple[float, float]) -> tuple[float, float]:
+        """A point through an affine map."""
+        return t.a * xy[0] + t.b * xy[1] + t.c, t.d * xy[0] + t.e * xy[1] + t.f
+
+
+@pytest.fixture
+def run(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Outcome]:
+    """``run("segment", path, ...)``: the command in this process; work files must be gone afterwards."""
+    work = tmp_path_factory.mktemp("work")
+    monkeypatch.setattr(tempfile, "tempdir", str(work))
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def call(*arguments: object) -> Outcome:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(a) for a in arguments])
+        out, err = capfd.readouterr()
+        assert list(work.glob("terraprompt-*")) == []
+        code = stop.value.code
+        return Outcome(code if isinstance(code, int) else 0, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
+    """224 x 192 px of a suburb at 0.3 m; tests do not change it."""
+    truth = render(3, width=224, height=192, gsd_m=0.3, style="suburb")
+    path = truth.write(tmp_path_factory.mktemp("town") / "town.tif")
+    return Town(path, truth, truth.example("building"))
+
+
+@pytest.fixture(scope="session")
+def write_raster() -> Callable[..., Path]:
+    """``write_raster(path, bands, ...)``: a small raster, bands (count, height, width)."""
+
+    def write(path: Path, bands: np.ndarray, **profile: Any) -> Path:
+        count, height, width = bands.shape
+        profile = {"driver": "GTiff", "dtype": bands.dtype, **profile}
+        with rasterio.open(path, "w", width=width, height=height, count=count, **profile) as out:
+            out.write(bands)
+        return path
+
+    return write

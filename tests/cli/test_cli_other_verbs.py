@@ -1,0 +1,177 @@
+"""The other verbs, and what all of them share."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from terraprompt import __version__
+from terraprompt.engines.weights import packaged
+
+VERBS = ("segment", "info", "models", "train", "evaluate", "demo")
+
+
+def test_the_program_runs_as_a_module_and_as_a_script() -> None:
+    for program in ([sys.executable, "-m", "terraprompt"], [str(Path(sys.executable).with_name("terraprompt"))]):
+        done = subprocess.run([*program, "--version"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout.strip(), done.stderr) == (0, __version__, "")
+
+
+def test_help_names_every_verb_and_the_exit_codes(run: Callable[..., Any]) -> None:
+    done = run("--help")
+    assert done.code == 0
+    assert all(verb in done.out for verb in VERBS)
+    assert "0 done, 1 error, 2 wrong usage, 3 ran and found nothing" in done.out
+    for verb in VERBS:
+        assert run(verb, "--help").code == 0
+
+
+@pytest.mark.parametrize("arguments", [("segmint",), ("--colour",), ("info",), ("models", "a", "b"), ("evaluate",)])
+def test_wrong_usage_is_code_2(run: Callable[..., Any], arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert "Usage: " in done.said
+
+
+# info
+
+
+def test_info_tells_what_a_scene_is(run: Callable[..., Any], town: Any) -> None:
+    said = run("info", town.path, "--json")
+    facts = said.json
+    height, width = town.truth.shape
+    assert (said.code, facts["width"], facts["height"], facts["dtype"]) == (0, width, height, "uint8")
+    assert facts["bands_used"] == [1, 2, 3]
+    assert facts["crs"] == town.truth.crs
+    assert facts["gsd_m"] == pytest.approx(0.3, rel=1e-2)
+    x, y = town.house.point
+    assert facts["extent"][0] < x < facts["extent"][2]
+    assert facts["extent"][1] < y < facts["extent"][3]
+    plain = run("info", town.path)
+    assert plain.code == 0
+    assert all(name in plain.out for name in facts)
+    assert town.truth.crs in plain.out
+
+
+def test_info_json_is_valid_with_nan_as_nodata(
+    run: Callable[..., Any], tmp_path: Path, write_raster: Callable[..., Path]
+) -> None:
+    values = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(1, 64, 64)
+    values[:, :9] = np.nan
+    path = write_raster(tmp_path / "f.tif", values, nodata=float("nan"), crs="EPSG:32633")
+    done = run("info", path, "--json")
+    assert done.code == 0
+    assert done.json["nodata"] == "nan"
+    assert done.json["stretch"]["mode"] == "percentile"
+
+
+def test_info_of_a_picture_and_of_nothing(run: Callable[..., Any], town: Any, tmp_path: Path) -> None:
+    Image.fromarray(town.truth.rgb).save(tmp_path / "photo.png")
+    facts = run("info", tmp_path / "photo.png", "--json").json
+    assert (facts["crs"], facts["gsd_m"]) == (None, None)
+    done = run("info", tmp_path / "none.tif", "--json")
+    assert (done.code, done.out) == (1, "")
+    assert "The scene does not exist. Received: " in done.said
+
+
+# models
+
+
+def test_models_lists_and_describes(run: Callable[..., Any]) -> None:
+    assert "nano" in run("models").out.split()
+    assert "nano" in run("models", "--json").json
+    facts = run("models", "nano", "--json").json
+    assert facts["sha256"] == json.loads(packaged("nano").with_suffix(".json").read_text())["sha256"]
+    assert facts["tasks"] == ["interactive", "reasoning", "referring"]
+    assert facts["sha256"] in run("models", "nano").out
+    done = run("models", "mega", "--json")
+    assert (done.code, done.out) == (1, "")
+    assert "Unknown engine. Received: mega." in done.said
+
+
+# evaluate and train
+
+
+@pytest.fixture
+def pack(town: Any, tmp_path: Path) -> Path:
+    """One labelled image, split val."""
+    root = tmp_path / "pack"
+    (root / "src").mkdir(parents=True)
+    rgb, truth = town.truth.rgb[:128, :128], town.truth.mask("building")[:128, :128]
+    Image.fromarray(rgb).save(root / "src" / "a.png")
+    Image.fromarray(truth).save(root / "src" / "a_mask.png")
+    height, width = truth.shape
+    record = {
+        "id": "src/a", "source": "src", "image": "src/a.png", "width": width, "height": height, "gsd_m": 0.3,
+        "split": "val", "licence": "CC0-1.0", "label_kind": "mask", "labelled": ["building", "lake"],
+        "regions": [{"category": "building", "mask": "src/a_mask.png", "value": 1, "box": None}],
+        "crs": None, "transform": None, "group": "g", "scale_variant": False, "origin": [],
+    }  # fmt: skip
+    (root / "annotations.jsonl").write_text(json.dumps(record) + "\n")
+    return root
+
+
+def test_evaluate_prints_tables_and_keeps_every_question(run: Callable[..., Any], pack: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    done = run("evaluate", "--data", pack, "-o", rows)
+    assert done.code == 0
+    assert "gIoU (cIoU), per cent, native resolution" in done.out
+    assert "building" in done.out
+    asked = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert {"text", "box", "filled box", "point", "absent"} <= {row["kind"] for row in asked}
+    assert {row["record"] for row in asked} == {"src/a"}
+    before = rows.read_bytes()
+    again = run("evaluate", "--data", pack, "-o", rows)
+    assert (again.code, again.out) == (1, "")
+    assert f"The output is already there. Received: {rows}. Allow it with --overwrite" in again.said
+    assert rows.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--data", "nowhere"), "The pack has no index. Received: nowhere/annotations.jsonl."),
+        (("--split", "train"), "There is nothing to evaluate. Received: split train of"),
+        (("--engine", "mega"), "Unknown engine. Received: mega."),
+        (("-o", "rows.txt"), "extension. Received: rows.txt. Use .jsonl"),
+    ],
+)
+def test_evaluate_says_what_it_lacks(run: Callable[..., Any], pack: Path, options: tuple[str, ...], words: str) -> None:
+    done = run("evaluate", "--data", pack, *options)
+    assert (done.code, done.out) == (1, "")
+    assert words in done.said
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--data", "nowhere"), "The pack has no index. Received: nowhere/annotations.jsonl."),
+        ((), "There is nothing to train on. Received: split train of"),
+        (("--device", "abacus"), "The device cannot be used"),
+    ],
+)
+def test_train_says_what_it_lacks_and_makes_no_folder(
+    run: Callable[..., Any], pack: Path, tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    done = run("train", "--data", pack, "--run", tmp_path / "run", *options)
+    assert (done.code, done.out) == (1, "")
+    assert words in done.said
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_does_not_write_over_a_training(run: Callable[..., Any], pack: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run" / "last.pt"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"precious")
+    done = run("train", "--data", pack, "--run", checkpoint.parent)
+    assert done.code == 1
+    assert f"The run folder holds a training already. Received: {checkpoint.parent}. Add --resume" in done.said
+    assert [(p.name, p.read_bytes()) for p in checkpoint.parent.iterdir()] == [("last.pt", b"precious")]
