@@ -45,13 +45,13 @@ def demo(
     house = town.example("building")
     roof = town.labels("building") == house.index + 1
     asks = (
-        ('"the buildings"', Prompt("the buildings"), town.mask("building")),
-        ('"where a truck could drive"', Prompt("where a truck could drive"), town.mask("road")),
-        ('"where solar power is made"', Prompt("where photovoltaic power is made"), town.mask("solar_panel")),
+        ("", Prompt("the buildings"), town.mask("building")),
+        ("", Prompt("where a truck could drive"), town.mask("road")),
+        ("", Prompt("where photovoltaic power is made"), town.mask("solar_panel")),
         ("a point on a roof", Prompt(points=(house.point,), crs=str(house.crs)), roof),
         ("a box round the same house", Prompt(boxes=(house.box,), crs=str(house.crs)), roof),
     )
-    typer.echo(f"{'asked for':<29}{'found':>15}{'IoU':>7}   files")
+    typer.echo(f"{'asked for':<35}{'found':>15}{'IoU':>7}   files")
     with open_scene(path) as scene:
         session = Session(load_engine("nano"), scene)
         for name, (said, prompt, truth) in zip(names, asks, strict=True):
@@ -62,7 +62,8 @@ def demo(
                 count = len(result.objects)
                 found = f"{count} object{'' if count == 1 else 's'}" if result.status is Status.FOUND else "nothing"
                 iou = Overlap.of(result.mask() == 1, truth).iou
-            typer.echo(f"{said:<29}{found:>15}{iou:>7.2f}   {name}.tif .gpkg .png")
+            asked = said or f'"{prompt.text}"'
+            typer.echo(f"{asked:<35}{found:>15}{iou:>7.2f}   {name}.tif .gpkg .png")
     typer.echo(
         f"\nLook at {folder / 'text.png'}, or load {path} and {folder / 'text.gpkg'} into a GIS.\n"
         "IoU is the overlap with the truth, 1.00 at best. Ask for something yourself:\n\n"

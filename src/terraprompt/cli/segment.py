@@ -133,9 +133,9 @@ def segment(
     if as_json:
         typer.echo(to_json(summary))
     elif not quiet:
-        area = "" if summary["area_m2"] is None else f", {summary['area_m2']:,.1f} m2"
+        ground = "" if summary["area_m2"] is None else f", {summary['area_m2']:,.1f} m2"
         count = summary["objects"]
-        what = f"{count:,} object{'' if count == 1 else 's'}{area}" if count else "no target found"
+        what = f"{count:,} object{'' if count == 1 else 's'}{ground}" if count else "no target found"
         typer.echo(f"{what} in {summary['seconds']:.1f} s: {', '.join(summary['files'].values())}", err=True)
     raise typer.Exit(0 if result.status is Status.FOUND else 3)
 
