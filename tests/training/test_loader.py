@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -72,6 +73,14 @@ def test_tasks_follow_the_schedule_over_the_training() -> None:
     tasks = [crops[i].items[0].task for i in range(400)]
     early, late = (sum(t is Task.INTERACTIVE for t in part) for part in (tasks[:100], tasks[300:]))
     assert early > late + 15
+
+
+def test_images_with_rare_categories_are_drawn_more_often() -> None:
+    common = [replace(town(), id=f"town/{i}", labels={"building": town().labels["building"]}) for i in range(4)]
+    rare = replace(town(), id="town/rare")  # the only one with a lake: rarer by five, drawn by its root
+    stream_ = CropStream([*common, rare], {"town": 1.0}, MIXED, CropRecipe(size=32), 0, 1)
+    root = 5**0.5
+    assert stream_.within["town"] == pytest.approx([*[1 / (4 + root)] * 4, root / (4 + root)])
 
 
 def test_a_schedule_of_one_task() -> None:

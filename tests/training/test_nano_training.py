@@ -60,6 +60,10 @@ def test_train_export_load_answer(tmp_path: Path) -> None:
 
     again = train_nano(tmp_path, tmp_path / "run", CONFIG, resume=True, **options)  # type: ignore[arg-type]
     assert again.step == 2  # the budget was spent
+    further = train_nano(tmp_path, tmp_path / "on", replace(CONFIG, steps=0), start=path, **options)  # type: ignore[arg-type]
+    assert torch.equal(further.model.pool.query, got["pool.query"])
+    with pytest.raises(CheckpointError, match="another architecture"):
+        train_nano(tmp_path, tmp_path / "no", CONFIG, start=path, preset_name="nano-plain", **options)  # type: ignore[arg-type]
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match="damaged"):
         load_engine("nano", weights=path)

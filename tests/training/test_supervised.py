@@ -167,6 +167,7 @@ def test_metrics_and_configuration_are_written(tmp_path: Path) -> None:
 
 def test_remembered_sentences_read_as_fresh_ones(tmp_path: Path) -> None:
     t = trainer(tmp_path)
+    t.model.eval()
     batch = batch_of()
     first = t.read(batch)
     states, mask = t.encoder(batch.texts)
@@ -174,3 +175,16 @@ def test_remembered_sentences_read_as_fresh_ones(tmp_path: Path) -> None:
     torch.testing.assert_close(first.states[mask], states[mask], atol=1e-5, rtol=1e-4)
     again = t.read(batch)
     assert torch.equal(first.states, again.states)
+
+
+def test_words_are_left_out_in_training_alone(tmp_path: Path) -> None:
+    t = trainer(tmp_path, replace(CONFIG, word_dropout=0.5))
+    batch = batch_of()
+    whole = t.model.eval() and t.read(batch).mask
+    t.model.train()
+    holes = t.read(batch).mask
+    assert holes[:, 0].all()
+    assert not (holes & ~whole).any()
+    assert 0.2 < float(holes.sum() / whole.sum()) < 0.9
+    t.config = replace(t.config, word_dropout=0.0)
+    assert torch.equal(t.read(batch).mask, whole)

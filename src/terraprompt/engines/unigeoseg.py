@@ -73,7 +73,7 @@ class UniGeoSegEngine:
         out: list[Embedding | None] = [None] * len(images)
         by_size: dict[tuple[int, int], list[int]] = {}
         for i, image in enumerate(images):
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
                 raise EngineError("An image must be uint8 (height, width, 3).", received=(image.dtype, image.shape))
             by_size.setdefault(image.shape[:2], []).append(i)
         for (height, width), indexes in by_size.items():
