@@ -73,6 +73,7 @@ def test_absence_by_how_sure_it_is():
         ["looked for, none marked", "4", "75.0"],
         ["implausible for the source", "1", "100.0"],
         ["**all without target (N-acc)**", "6", "66.7"],
+        ["mask-labelled category (T-acc)", "5", "80.0"],
         ["**all with target (T-acc)**", "5", "80.0"],
     ]
     assert table[1][3] == "0.0-0.0"

@@ -52,7 +52,8 @@ class Row:
 
     Attributes:
         record, source, category: what was asked about.
-        kind: "text", "box", "filled box", "point", "selector", "selector in the model", "absent" or "weak text".
+        kind: "text", "box", "filled box", "point", "selector", "selector in the model", "absent" or "weak text";
+            baselines add "unet" and "nothing".
         task: of the text; "interactive" for boxes and points.
         wording: "trained", "held back", "verified", "assumed" or "".
         text: the sentence.

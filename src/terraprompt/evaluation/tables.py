@@ -47,6 +47,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     "reasoning": {"kind": "text", "task": "reasoning", "wording": "trained"},
     "reasoning, held back": {"kind": "text", "task": "reasoning", "wording": "held back"},
     "U-Net": {"kind": "unet"},
+    "nothing": {"kind": "nothing"},
     "box": {"kind": "box"},
     "filling the box": {"kind": "filled box"},
     "point": {"kind": "point"},
@@ -86,6 +87,8 @@ def headline(rows: Sequence[Row]) -> dict[str, float | None]:
     texts = [r for r in rows if r.kind in ("text", "weak text")]
     negatives = [r for r in rows if r.overlap.truth == 0 and r.kind in ("text", "absent")]
     out["N-acc"] = summarise(r.overlap for r in negatives).n_acc if negatives else None
+    masks = [r for r in texts if r.kind == "text" and r.overlap.truth > 0]
+    out["T-acc, masks"] = summarise(r.overlap for r in masks).t_acc if masks else None
     out["T-acc"] = summarise(r.overlap for r in texts).t_acc if texts else None
     return out
 
@@ -99,8 +102,9 @@ def absence_table(rows: Sequence[Row]) -> Table:
         "implausible for the source": _select(rows, kind="absent", wording="assumed"),
     }
     groups["**all without target (N-acc)**"] = [r for g in groups.values() for r in g]
-    present = [r for r in rows if r.kind in ("text", "weak text") and r.overlap.truth > 0]
-    groups["**all with target (T-acc)**"] = present
+    groups["mask-labelled category (T-acc)"] = [r for r in rows if r.kind == "text" and r.overlap.truth > 0]
+    groups["box-labelled category"] = [r for r in rows if r.kind == "weak text" and r.overlap.truth > 0]
+    groups["**all with target (T-acc)**"] = groups["mask-labelled category (T-acc)"] + groups["box-labelled category"]
     for name, group in groups.items():
         if group:
             right = [float((r.overlap.predicted == 0) == (r.overlap.truth == 0)) for r in group]

@@ -81,7 +81,9 @@ def train_unet(
         model.vision.eval()
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * cosine(step, config.steps, config.warmup)
-        logits, target = model(batch.images), batch.target.float()
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+            logits = model(batch.images).float()
+        target = batch.target.float()
         p = logits.sigmoid()
         overlap, total = (p * target).sum((1, 2)), (p + target).sum((1, 2))
         dice = (1 - (2 * overlap + 1) / (total + 1)).mean()

@@ -133,7 +133,8 @@ def _rarity(grounds: Sequence[Ground]) -> NDArray[np.float64]:
     count = Counter(category for categories in present for category in categories)
     most = max(count.values(), default=1)
     weights = np.array([max(((most / count[c]) ** 0.5 for c in categories), default=1.0) for categories in present])
-    return weights / weights.sum()
+    chances: NDArray[np.float64] = weights / weights.sum()
+    return chances
 
 
 def stream(crops: CropStream, batch: int, *, start: int = 0, workers: int = 0) -> Iterator[Batch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 from terraprompt.datasets.pack import read_pack
-from terraprompt.engines.weights import save_weights
+from terraprompt.engines.weights import load_weights, save_weights
 from terraprompt.errors import CheckpointError
 from terraprompt.models.sentence import SentenceEncoder, packaged_sentence_encoder
 from terraprompt.models.unigeoseg import UniGeoSeg, preset
@@ -120,7 +121,10 @@ def train_nano(
     if start is None:
         model.vision.load_state_dict(imagenet_backbone(backbone))
     else:
-        load_into(model, start)
+        state, card = load_weights(start)
+        if card.get("model") != json.loads(json.dumps(model.config.to_dict())):
+            raise CheckpointError("The weights are of another architecture.", received=f"{start}, not {preset_name}")
+        model.load_state_dict(state)
     encoder = packaged_sentence_encoder() if text_encoder is None else SentenceEncoder(text_encoder, verify=False)
     trainer = Trainer(model, encoder, config, run, device)
     if resume:
