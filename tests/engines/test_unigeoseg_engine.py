@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from terraprompt.datasets import find_pack, read_pack
+from terraprompt.embeddings import EmbeddingCache
 from terraprompt.engines.base import Engine
 from terraprompt.engines.registry import load_engine
 from terraprompt.engines.unigeoseg import UniGeoSegEngine, build, nano
@@ -101,6 +102,16 @@ def test_embeddings_can_be_asked_again(engine: UniGeoSegEngine, scene: RenderedS
         assert first.presence == again.presence
         assert np.array_equal(first.logits, ask(engine, scene.rgb, prompt))
     assert kept.nbytes > sum(f.nbytes for f in kept.data.features)
+
+
+def test_embeddings_come_back_from_the_disk(engine: UniGeoSegEngine, scene: RenderedScene, tmp_path: Path) -> None:
+    seen = engine.perceive([scene.rgb[:96, :130]])[0]
+    EmbeddingCache(0, folder=tmp_path, engine=engine).put("a", seen)
+    again = EmbeddingCache(0, folder=tmp_path, engine=engine).get("a")
+    assert again is not None
+    assert (again.size, again.nbytes) == (seen.size, seen.nbytes)
+    prompt = Prompt("the buildings")
+    np.testing.assert_array_equal(engine.answer([again], [prompt])[0].logits, engine.answer([seen], [prompt])[0].logits)
 
 
 def test_a_batch_is_its_images_one_by_one(engine: UniGeoSegEngine, scene: RenderedScene) -> None:

@@ -14,8 +14,19 @@ from rasterio import Affine
 
 from terraprompt.errors import ConfigError
 from terraprompt.outputs import Result, save_stac, stac_item
+from terraprompt.prompt import Prompt
 
 Paint = Callable[..., Result]
+
+
+def test_points_and_boxes_are_drawn(paint: Paint, squares: np.ndarray, tmp_path: Path) -> None:
+    prompt = Prompt(points=((60.5, 50.5), (70.5, 5.5)), labels=(1, 0), boxes=((4.0, 40.0, 20.0, 56.0),))
+    path = paint(squares).save_picture(tmp_path / "p.png", prompt=prompt)
+    picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    scale = picture.shape[1] // 80
+    assert picture[int(50.5 * scale), int(60.5 * scale)].tolist() == [90, 220, 255]
+    assert picture[int(5.5 * scale) - 4, int(70.5 * scale)].tolist() == [255, 90, 60]
+    assert picture[48 * scale, 4 * scale + 1].tolist() == [90, 220, 255], "the left side of the box"
 
 
 def test_the_overlay_shows_scene_and_mask(paint: Paint, squares: np.ndarray, tmp_path: Path) -> None:

@@ -83,6 +83,24 @@ def test_creation_options_win(large: Result, tmp_path: Path) -> None:
         assert file.block_shapes == [(256, 256)]
 
 
+@pytest.mark.parametrize("option", [{"COMPRESS": "FOO"}, {"NO_SUCH_THING": "1"}])
+def test_a_creation_option_that_gdal_would_drop_is_refused(large: Result, tmp_path: Path, option: dict) -> None:
+    with pytest.raises(OutputError, match="creation option"):
+        large.save_mask(tmp_path / "m.tif", creation_options=option)
+    assert not list(tmp_path.glob("*m*.tif"))
+
+
+def test_the_scene_is_never_the_output(paint: Paint, squares: np.ndarray, tmp_path: Path) -> None:
+    scene = tmp_path / "scene.tif"
+    scene.write_bytes(b"pixels")
+    result = paint(squares, provenance={"source": str(scene)})
+    for save, path in ((result.save_mask, scene), (result.save_picture, tmp_path / "x" / ".." / "scene.tif")):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(OutputError, match="scene itself"):
+            save(path, overwrite=True)
+    assert scene.read_bytes() == b"pixels"
+
+
 def test_a_rotated_scene_keeps_its_place(paint: Paint, squares: np.ndarray, tmp_path: Path) -> None:
     turned = Affine.translation(5e5, 5.5e6) @ Affine.rotation(30) @ Affine.scale(0.5, -0.5)
     with rasterio.open(paint(squares, transform=turned).save_mask(tmp_path / "m.tif")) as file:

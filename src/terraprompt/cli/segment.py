@@ -128,7 +128,7 @@ def segment(
                 min_area_m2=min_area, fill_holes_m2=fill_holes, simplify=simplify,
             )  # fmt: skip
         with result:
-            _save(result, session, targets, overwrite, options)
+            _save(result, session, prompt, targets, overwrite, options)
             summary = _summary(result, {k: str(v) for k, v in targets.items() if v}, time.monotonic() - started)
     if as_json:
         typer.echo(to_json(summary))
@@ -233,7 +233,12 @@ def _creation_options(pairs: list[str] | None) -> dict[str, str]:
 
 
 def _save(
-    result: Result, session: Session, targets: dict[str, Path | None], overwrite: bool, options: dict[str, str]
+    result: Result,
+    session: Session,
+    prompt: Prompt,
+    targets: dict[str, Path | None],
+    overwrite: bool,
+    options: dict[str, str],
 ) -> None:
     if result.status is Status.FAILED:
         raise TerrapromptError(result.reason or "The segmentation failed.")
@@ -244,7 +249,8 @@ def _save(
     if (path := targets["vector"]) is not None:
         result.save_vector(path, overwrite=overwrite)
     if (path := targets["picture"]) is not None:
-        result.save_picture(path, scene_rgb=session.preview, overwrite=overwrite)
+        marks = session.scene.to_pixels(prompt)
+        result.save_picture(path, scene_rgb=session.preview, prompt=marks, overwrite=overwrite)
     if (path := targets["stac"]) is not None:
         save_stac(result, path, {k: v for k, v in targets.items() if v and k != "stac"}, overwrite=overwrite)
 

@@ -82,11 +82,7 @@ class UniGeoSegEngine:
             x = F.pad(x, (0, -width % self.tile.multiple, 0, -height % self.tile.multiple), mode="replicate")
             features = self.model.see(x)
             for k, i in enumerate(indexes):
-                mine = [f[k : k + 1].clone() for f in features]
-                # the pixel decoder's output, kept from the first text on, is counted in advance
-                pixels = self.model.config.pixel_decoder.width * 4 * mine[0].shape[-1] * mine[0].shape[-2] * 4 // 3
-                size = sum(f.numel() * f.element_size() for f in mine) + pixels
-                out[i] = Embedding((height, width), _View(mine), size)
+                out[i] = self._embedding((height, width), [f[k : k + 1].clone() for f in features])
         return [e for e in out if e is not None]
 
     @torch.inference_mode()
@@ -119,6 +115,19 @@ class UniGeoSegEngine:
         )
         presence = None if prediction.presence is None else float(prediction.presence.float().sigmoid())
         return Answer(np.ascontiguousarray(logits[0, 0, :height, :width].cpu().numpy()), presence)
+
+    def pack(self, embedding: Embedding) -> dict[str, NDArray[Any]]:
+        """Features as float32 arrays, for the disk; what follows from them is not kept."""
+        return {f"res{i + 2}": f.cpu().numpy() for i, f in enumerate(embedding.data.features)}
+
+    def unpack(self, size: tuple[int, int], arrays: dict[str, NDArray[Any]]) -> Embedding:
+        """The inverse of :meth:`pack`."""
+        return self._embedding(size, [torch.from_numpy(arrays[f"res{i + 2}"]).to(self.device) for i in range(4)])
+
+    def _embedding(self, size: tuple[int, int], features: list[Tensor]) -> Embedding:
+        # the pixel decoder's output, kept from the first text on, is counted in advance
+        pixels = self.model.config.pixel_decoder.width * 4 * features[0].shape[-1] * features[0].shape[-2] * 4 // 3
+        return Embedding(size, _View(features), sum(f.numel() * f.element_size() for f in features) + pixels)
 
     def _read_text(self, text: str) -> tuple[Tensor, Tensor]:
         states, mask = self.encoder([text])

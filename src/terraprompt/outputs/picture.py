@@ -22,10 +22,12 @@ from terraprompt.outputs.result import Status
 
 if TYPE_CHECKING:
     from terraprompt.outputs.result import Result
+    from terraprompt.prompt import Prompt
 
 __all__ = ["write_picture"]
 
 _FILL, _LINE, _CASING = (255, 64, 129), (255, 255, 255), (160, 0, 70)
+_GIVEN, _REFUSED = (90, 220, 255), (255, 90, 60)
 _OPACITY = 0.42
 _PAPER, _INK, _FAINT = (24, 28, 33), (245, 247, 250), (170, 178, 189)
 _BACKDROP, _HATCH = (96, 102, 110), (60, 64, 70)
@@ -45,15 +47,17 @@ def write_picture(
     path: str | Path,
     *,
     scene_rgb: SceneRGB | None = None,
+    prompt: Prompt | None = None,
     max_side: int = 1600,
     overwrite: bool = False,
 ) -> Path:
-    """Draw the mask over the scene: translucent fill, outlines, and a strip with instruction, status and
-    scale bar.
+    """Draw the mask over the scene: translucent fill, outlines, the points and boxes that were given, and a strip
+    with instruction, status and scale bar.
 
     Args:
         scene_rgb: uint8 (h, w, 3) of the whole scene at any size, or a function of (height, width) that
             returns such an array; None for a plain backdrop.
+        prompt: whose points and boxes are drawn, in pixels of the mask (``scene.to_pixels(prompt)``).
         max_side: longer side of the scene in the picture, pixels; a smaller scene is enlarged by a whole
             factor.
 
@@ -68,6 +72,8 @@ def write_picture(
     cover, nodata = _coverage(result, size)
     image = Image.fromarray(_blend(_scene(scene_rgb, size), cover, nodata))
     _outline(image, result, (size[1] / result.width, size[0] / result.height))
+    if prompt is not None:
+        _mark(image, prompt, (size[1] / result.width, size[0] / result.height))
     framed = _caption(image, result, size[1] / result.width)
     notes = PngImagePlugin.PngInfo()
     for key in PROVENANCE_KEYS:
@@ -154,6 +160,22 @@ def _outline(image: Image.Image, result: Result, scale: tuple[float, float]) -> 
     for width, colour in ((3, _CASING), (1, _LINE)):
         for ring in rings:
             draw.line(ring, fill=colour, width=width, joint="curve" if width > 1 else None)
+
+
+def _mark(image: Image.Image, prompt: Prompt, scale: tuple[float, float]) -> None:
+    """Boxes as frames, points as discs: on the target, or with a bar where they are not."""
+    draw = ImageDraw.Draw(image)
+    radius = max(4, min(9, min(image.size) // 80))
+    for box in prompt.boxes:
+        corners = [v * scale[i % 2] for i, v in enumerate(box)]
+        for width, colour in ((5, _PAPER), (3, _GIVEN)):
+            draw.rectangle(corners, outline=colour, width=width)
+    for (x, y), label in zip(prompt.points, prompt.labels, strict=True):
+        cx, cy = x * scale[0], y * scale[1]
+        disc = (cx - radius, cy - radius, cx + radius, cy + radius)
+        draw.ellipse(disc, fill=_GIVEN if label == 1 else _REFUSED, outline=_PAPER, width=2)
+        if label != 1:
+            draw.line((cx - radius / 2, cy, cx + radius / 2, cy), fill=_LINE, width=2)
 
 
 def _font(size: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -122,10 +123,40 @@ def write_raster(
         source = result.work_file("probability" if probability else "mask")
         vrt = source.parent / f"{source.stem}-{secrets.token_hex(6)}.vrt"
         vrt.write_bytes(_vrt(result, source, probability=probability, palette=is_png))
-        rasterio.shutil.copy(vrt, temporary, **options)
+        with _obeyed():
+            rasterio.shutil.copy(vrt, temporary, **options)
         if not is_png:
             verify_tiff(temporary)
     return Path(path)
+
+
+class _Complaints(logging.Handler):
+    """What GDAL said about creation options, which it drops with a mere warning."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "creation option" in (text := record.getMessage()):
+            self.said.append(text)
+
+
+@contextmanager
+def _obeyed() -> Iterator[None]:
+    """A creation option that GDAL does not understand is an error: the file would not be what was asked for."""
+    heard, voice = _Complaints(), logging.getLogger("rasterio")
+    voice.addHandler(heard)
+    try:
+        yield
+    finally:
+        voice.removeHandler(heard)
+    if heard.said:
+        raise OutputError(
+            "GDAL does not understand a creation option.",
+            received=heard.said[0],
+            hint="See the options of its COG driver; nothing was written.",
+        )
 
 
 def _vrt(result: Result, source: Path, *, probability: bool, palette: bool) -> bytes:

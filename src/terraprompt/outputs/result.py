@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import rasterio
@@ -29,6 +29,9 @@ from terraprompt.outputs.raster import (
 )
 from terraprompt.outputs.runs import ObjectRuns
 from terraprompt.outputs.tiff import verify_tiff
+
+if TYPE_CHECKING:
+    from terraprompt.prompt import Prompt
 
 __all__ = ["Result", "SegmentedObject", "Status"]
 
@@ -202,12 +205,14 @@ class Result:
         creation_options: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write a cloud-optimised GeoTIFF, or for ``.png`` a PNG: see :func:`.raster.write_raster`."""
+        self._spare_source(path)
         return write_raster(self, path, probability=probability, overwrite=overwrite, creation_options=creation_options)
 
     def save_vector(self, path: str | Path, *, overwrite: bool = False, driver: str | None = None) -> Path:
         """Write the polygons; the extension tells the format: see :func:`.vector.write_vector`."""
         from terraprompt.outputs.vector import write_vector
 
+        self._spare_source(path)
         return write_vector(self, path, overwrite=overwrite, driver=driver)
 
     def save_picture(
@@ -215,13 +220,21 @@ class Result:
         path: str | Path,
         *,
         scene_rgb: NDArray[np.uint8] | Callable[[int, int], NDArray[np.uint8]] | None = None,
+        prompt: Prompt | None = None,
         max_side: int = 1600,
         overwrite: bool = False,
     ) -> Path:
         """Write an overlay picture for people: see :func:`.picture.write_picture`."""
         from terraprompt.outputs.picture import write_picture
 
-        return write_picture(self, path, scene_rgb=scene_rgb, max_side=max_side, overwrite=overwrite)
+        self._spare_source(path)
+        return write_picture(self, path, scene_rgb=scene_rgb, prompt=prompt, max_side=max_side, overwrite=overwrite)
+
+    def _spare_source(self, path: str | Path) -> None:
+        """The raster that was asked about is not what ``overwrite`` means."""
+        source = self.provenance.get("source")
+        if isinstance(source, str) and Path(source).exists() and Path(source).resolve() == Path(path).resolve():
+            raise OutputError("The output is the scene itself.", received=path, hint="Choose another name.")
 
     def close(self) -> None:
         """Remove the work files unless another selection of the same result still needs them."""
