@@ -111,7 +111,8 @@ def test_embeddings_come_back_from_the_disk(engine: UniGeoSegEngine, scene: Rend
     assert again is not None
     assert (again.size, again.nbytes) == (seen.size, seen.nbytes)
     prompt = Prompt("the buildings")
-    np.testing.assert_array_equal(engine.answer([again], [prompt])[0].logits, engine.answer([seen], [prompt])[0].logits)
+    fresh, kept = (engine.answer([e], [prompt])[0].logits for e in (seen, again))
+    np.testing.assert_allclose(kept, fresh, atol=1e-4)  # the memory layout, and so the order of sums, may differ
 
 
 def test_a_batch_is_its_images_one_by_one(engine: UniGeoSegEngine, scene: RenderedScene) -> None:
