@@ -30,6 +30,16 @@ pytestmark = pytest.mark.skipif(
 CONFIG = TrainConfig(steps=2, batch=2, points=64)
 
 
+def test_known_sources_keep_their_shares_and_foreign_ones_get_some() -> None:
+    grounds = [town(), parking()]
+    known = [replace(g, source=s) for g, s in zip(grounds, ("fair_oam", "gsi_road"), strict=True)]
+    assert nano.shares_of(known) == {"fair_oam": SHARES["fair_oam"], "gsi_road": SHARES["gsi_road"]}
+    drawn = replace(town(), source="rendered")
+    foreign = nano.shares_of([*[replace(town(), source="mine")] * 4, replace(town(), source="other"), drawn])
+    assert foreign["mine"] == pytest.approx(2 * foreign["other"]), "the root of four images to one"
+    assert foreign["rendered"] / sum(foreign.values()) == pytest.approx(SHARES["rendered"])
+
+
 def test_train_export_load_answer(tmp_path: Path) -> None:
     options = {
         "recipe": CropRecipe(size=64), "shares": {"town": 0.5, "parking": 0.5}, "workers": 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -26,7 +27,16 @@ from terraprompt.training.loader import CropStream, stream
 from terraprompt.training.schedule import TaskSchedule
 from terraprompt.training.supervised import TrainConfig, Trainer
 
-__all__ = ["RENDERED", "SCHEDULE", "SHARES", "export_nano", "imagenet_backbone", "load_grounds", "train_nano"]
+__all__ = [
+    "RENDERED",
+    "SCHEDULE",
+    "SHARES",
+    "export_nano",
+    "imagenet_backbone",
+    "load_grounds",
+    "shares_of",
+    "train_nano",
+]
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +76,21 @@ def imagenet_backbone(path: Path | None = None) -> dict[str, torch.Tensor]:
     return imagenet_state(torch.load(path, map_location="cpu", weights_only=True))
 
 
+def shares_of(grounds: Sequence[Ground]) -> dict[str, float]:
+    """How often each source is drawn: :data:`SHARES` where it lists all, else by the root of its number of images.
+
+    Rendered scenes keep their listed share of the whole in either case.
+    """
+    count = Counter(ground.source for ground in grounds)
+    if set(count) <= set(SHARES):
+        return {source: SHARES[source] for source in count}
+    real = {source: n**0.5 for source, n in count.items() if source != "rendered"}
+    shares = {source: weight / sum(real.values()) for source, weight in real.items()}
+    if "rendered" in count:
+        shares["rendered"] = SHARES["rendered"] / (1 - SHARES["rendered"])
+    return shares
+
+
 def _render(seed: int) -> Ground:
     gsd = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0)[seed % 7]
     return from_rendered(render(seed, width=512, height=512, gsd_m=gsd), RENDERED)
@@ -92,7 +117,7 @@ def train_nano(
     *,
     preset_name: str = "nano",
     recipe: CropRecipe | None = None,
-    shares: Mapping[str, float] = SHARES,
+    shares: Mapping[str, float] | None = None,
     schedule: TaskSchedule = SCHEDULE,
     rendered: int = 240,
     workers: int = 2,
@@ -109,6 +134,7 @@ def train_nano(
         data: folder with ``annotations.jsonl`` (the record format of :mod:`terraprompt.datasets.pack`).
         run: where checkpoints and metrics go.
         config: budget and optimiser.
+        shares: probability per source; None takes :func:`shares_of`.
         resume: go on from ``run/last.pt``; the stream of crops continues where it stopped.
         start: weights to go on from (.safetensors of the same architecture) with a new schedule and new crops; None
             starts from ImageNet.
@@ -132,7 +158,14 @@ def train_nano(
     if grounds is None:
         grounds = load_grounds(data, rendered=rendered, seed=config.seed, workers=workers)
     log.info("%d images, from step %d of %d on %s", len(grounds), trainer.step, config.steps, device)
-    crops = CropStream(grounds, shares, schedule, recipe or CropRecipe(), config.seed, config.steps * config.batch)
+    crops = CropStream(
+        grounds,
+        shares or shares_of(grounds),
+        schedule,
+        recipe or CropRecipe(),
+        config.seed,
+        config.steps * config.batch,
+    )
     trainer.fit(stream(crops, config.batch, start=trainer.step * config.batch, workers=workers))
     return trainer
 
