@@ -48,7 +48,10 @@ _RENAMES = tuple(
             r"mask_decoder\.layers\.(\d+)\.cross_attn\.(.+)",
             "predictor.transformer_cross_attention_layers.{0}.multihead_attn.{1}",
         ),
-        (r"mask_decoder\.layers\.(\d+)\.cross_norm\.(\w+)", "predictor.transformer_cross_attention_layers.{0}.norm.{1}"),
+        (
+            r"mask_decoder\.layers\.(\d+)\.cross_norm\.(\w+)",
+            "predictor.transformer_cross_attention_layers.{0}.norm.{1}",
+        ),
         (
             r"mask_decoder\.layers\.(\d+)\.self_attn\.in_proj\.(\w+)",
             "predictor.transformer_self_attention_layers.{0}.self_attn.in_proj_{1}",
@@ -149,7 +152,7 @@ def split(value: Tensor, source: Source) -> dict[str, Tensor]:
     """A released tensor as ours."""
     if not source.heads:
         return {source.ours[0]: value}
-    parts = value.unflatten(0, (source.heads, 3, -1)).unbind(1)
+    parts = value.view(source.heads, 3, -1, *value.shape[1:]).unbind(1)
     return {name: part.flatten(0, 1) for name, part in zip(source.ours, parts, strict=True)}
 
 
@@ -159,7 +162,7 @@ def to_official(state: Mapping[str, Tensor], config: UniGeoSegConfig) -> dict[st
     for name, source in official_layout(config).items():
         parts = [state[ours] for ours in source.ours]
         if source.heads:
-            parts = [torch.stack([p.unflatten(0, (source.heads, -1)) for p in parts], 1).flatten(0, 2)]
+            parts = [torch.stack([p.view(source.heads, -1, *p.shape[1:]) for p in parts], 1).flatten(0, 2)]
         out[name] = parts[0]
     return out
 

@@ -157,6 +157,7 @@ class Swin(nn.Module):
         for stage, norm in zip(self.stages, self.norms, strict=True):
             x = stage(x)
             out.append(norm(x).permute(0, 3, 1, 2).contiguous())
-            if stage.merge is not None:
-                x = stage.merge(x)
+            merge = stage.merge
+            if isinstance(merge, PatchMerging):
+                x = merge(x)
         return out

@@ -74,7 +74,9 @@ class TextEnhancement(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, tokens: Tensor, mask: Tensor, task: Tensor, coordinates: Tensor, pool: AttentionPool | MeanPool) -> Tensor:
+    def forward(
+        self, tokens: Tensor, mask: Tensor, task: Tensor, coordinates: Tensor, pool: AttentionPool | MeanPool
+    ) -> Tensor:
         """Enhance.
 
         Args:
