@@ -231,8 +231,11 @@ def test_a_mixed_batch_equals_single_runs(model: UniGeoSeg, seen: Seen) -> None:
 @torch.inference_mode()
 def test_going_on_from_what_was_read_equals_reading_it_all(model: UniGeoSeg, seen: Seen) -> None:
     dialogue, wanted = mixed()
-    opened = model.open(seen.features[-1], dialogue.prefix)
-    assert opened.length == len(dialogue.prefix) + 64
+    begun = model.begin(dialogue.prefix)
+    assert begun.length == len(dialogue.prefix)
+    images = model.open(seen.features[-1], begun)
+    assert images.length == 64
+    opened = begun.then(images)
     first = model.read(dialogue, None, context=opened.rows(dialogue.image))
     for i, one in enumerate(wanted):
         near(sub_sample(first.states[i][dialogue.refer[i]]), one["hidden_instr_sub"], 2e-5)

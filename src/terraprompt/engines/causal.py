@@ -33,7 +33,8 @@ _FOLDER = "TERRAPROMPT_UNIGEOSEG"
 class _View:
     """What one image left behind; no instruction changes it.
 
-    ``openings`` holds, by task, what the language model keeps of the template, once an instruction has read it.
+    ``context`` is what the language model keeps of the image, ``openings``, by task, what it keeps of the template once
+    an instruction has read it.
     """
 
     __slots__ = ("context", "frame", "openings", "pixels", "res5")
@@ -76,6 +77,7 @@ class CausalEngine:
         self.size = model.config.vision.size
         self.tile = tile or TileSpec(size=self.size, overlap=self.size // 4, multiple=32, batch=1)
         tate = model.config.tate
+        self._begun: Context | None = None
         self._template_is_enhanced = tate is not None and tate.scope == "template"
 
     @torch.inference_mode()
@@ -90,7 +92,7 @@ class CausalEngine:
         stack = np.stack([letterboxed(image, frame) for image, frame in zip(images, frames, strict=True)])
         features = self.model.see(torch.from_numpy(stack).to(self.device).permute(0, 3, 1, 2))
         pixels = self.model.look(features)
-        context = self.model.open(features[-1], self.writer.prefix.to(self.device))
+        context = self.model.open(features[-1], self._beginning())
         out = []
         for i, frame in enumerate(frames):
             one = slice(i, i + 1)
@@ -131,10 +133,9 @@ class CausalEngine:
         known = [None if key is None else view.openings.get(key) for view, key in zip(views, keys, strict=True)]
         openings = [opening for opening in known if opening is not None]
         read_before = len(openings) == len(views)
-        context = Context.stack([view.context for view in views])
-        begun = context.length
-        if read_before:
-            context = context.then(Context.stack(openings))
+        beginning, pictures = self._beginning(), Context.stack([view.context for view in views])
+        begun = beginning.length + pictures.length
+        context = beginning.then(pictures, *([Context.stack(openings)] if read_before else []))
         reading = self.model.read(dialogue, None, context=context, template=not read_before)
         if not read_before and reading.context is not None:
             for i, (view, key) in enumerate(zip(views, keys, strict=True)):
@@ -148,6 +149,12 @@ class CausalEngine:
             Answer(self._on_image(logits, view.frame), notes=_left_out(prompt))
             for logits, view, prompt in zip(drawn.logits[-1], views, prompts, strict=True)
         ]
+
+    def _beginning(self) -> Context:
+        """What the language model keeps of the words before every image, read once."""
+        if self._begun is None:
+            self._begun = self.model.begin(self.writer.prefix.to(self.device))
+        return self._begun
 
     def _opening(self, task: Task) -> int | None:
         """Under which key the template's reading is kept; None where coordinates are written into it."""

@@ -77,14 +77,16 @@ class Context(NamedTuple):
         """The positions from ``start`` to ``stop``, copied."""
         return Context(tuple((k[:, :, start:stop].clone(), v[:, :, start:stop].clone()) for k, v in self.layers))
 
-    def then(self, other: Context) -> Context:
-        """This and what was read after it."""
-        return Context(
-            tuple(
-                (torch.cat([k, k2], 2), torch.cat([v, v2], 2))
-                for (k, v), (k2, v2) in zip(self.layers, other.layers, strict=True)
-            )
-        )
+    def then(self, *others: Context) -> Context:
+        """This and what was read after it; one row stands for as many as another has."""
+        parts = (self, *others)
+        count = max(len(part.layers[0][0]) for part in parts)
+
+        def join(tensors: Sequence[Tensor]) -> Tensor:
+            return torch.cat([t.expand(count, -1, -1, -1) for t in tensors], 2)
+
+        layers = zip(*(part.layers for part in parts), strict=True)
+        return Context(tuple((join([k for k, _ in of]), join([v for _, v in of])) for of in layers))
 
     @staticmethod
     def stack(contexts: Sequence[Context]) -> Context:
@@ -128,12 +130,21 @@ class CausalReader(nn.Module):
         weight: Tensor = self.language.get_input_embeddings().weight
         return weight.dtype
 
-    def open(self, res5: Tensor, prefix: Tensor) -> Context:
-        """Read ``prefix | image``, which no instruction changes, for each of B images; ``res5`` (B, c, h, w)."""
-        words = self._embed(prefix).expand(len(res5), -1, -1)
-        _, context = self._read([words, self._look(res5)], Context(()))
+    def begin(self, prefix: Tensor) -> Context:
+        """Read ``prefix`` int64 (P,), which nothing changes: one row."""
+        _, context = self._read([self._embed(prefix)[None]], Context(()))
         assert context is not None
         return context
+
+    def open(self, res5: Tensor, begun: Context) -> Context:
+        """Read B images, which no instruction changes, after what :meth:`begin` read; ``res5`` (B, c, h, w).
+
+        The context that comes back is of the images alone.
+        """
+        images = self._look(res5)
+        _, context = self._read([images], begun.rows(torch.zeros(len(images), dtype=torch.int64, device=res5.device)))
+        assert context is not None
+        return context.tokens(begun.length, context.length)
 
     def forward(
         self,

@@ -110,10 +110,13 @@ class UniGeoSeg(nn.Module):
         decoded: PixelFeatures = self.pixel_decoder(features, prompt)
         return decoded
 
-    def open(self, res5: Tensor, prefix: Tensor) -> Context:
-        """What the causal reader keeps of ``prefix | image``, for each of B images; ``res5`` (B, c, h, w)."""
-        context: Context = self._causal().open(res5, prefix)
-        return context
+    def begin(self, prefix: Tensor) -> Context:
+        """What the causal reader keeps of the words before every image; see :meth:`CausalReader.begin`."""
+        return self._causal().begin(prefix)
+
+    def open(self, res5: Tensor, begun: Context) -> Context:
+        """What the causal reader keeps of each of B images, read after that; see :meth:`CausalReader.open`."""
+        return self._causal().open(res5, begun)
 
     def read(
         self,
