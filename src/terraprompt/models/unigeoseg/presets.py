@@ -62,10 +62,10 @@ _OFFICIAL = UniGeoSegConfig(
     memory=MemoryConfig(slots=4, scope="pooled", mix=(0.0, 0.2, 0.2)),
 )
 
+# Eq. 1-7 as written, in the same vision and language.
 _PAPER = replace(
     _OFFICIAL,
     name="unigeoseg-paper",
-    connector=ConnectorConfig("mscc"),
     tate=TateConfig(form="paper", scope="instruction"),
     memory=MemoryConfig(slots=4, scope="tokens", mix=(0.2, 0.2, 0.2)),
 )
