@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from unigeoseg_golden import official_names, official_shapes
+from unigeoseg_golden import golden_config, golden_model, golden_tensor, official_names, official_shapes
 
 from released import released_state, tiny_model, write_released, write_tokenizer
 from terraprompt.engines.checkpoint import checkpoint_folder, load_converted
@@ -108,6 +108,22 @@ def test_round_trip(tmp_path: Path, model: UniGeoSeg, state: dict[str, Tensor], 
     back = to_official(loaded.state_dict(), TINY)
     assert all(torch.equal(back[name].half(), state[name]) for name in back)
     assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.full
+def test_golden_weights_through_files(tmp_path: Path) -> None:
+    """Full width, two language layers: dead tensors, buffers and fused projections as released, in shards."""
+    keep = official_shapes()
+    config = golden_config("small")
+    shapes = {name: source.shape for name, source in official_layout(config).items()}
+    dropped = {name: keep[name] for name in account(keep, preset("unigeoseg-official")).dropped}
+    state = {name: golden_tensor(name, *shape) for name, shape in (shapes | dropped).items()}
+    done = convert(write_released(tmp_path / "src", state, shards=3), tmp_path / "dst")
+    assert done.config == config
+    loaded, _ = load_converted(tmp_path / "dst", lm_head=True)
+    wanted = golden_model("small").state_dict()
+    assert set(wanted) == set(loaded.state_dict())
+    assert all(torch.equal(value, wanted[name]) for name, value in loaded.state_dict().items())
 
 
 def test_the_same_source_gives_the_same_files(tmp_path: Path, state: dict[str, Tensor]) -> None:

@@ -19,6 +19,7 @@ from terraprompt.models.unigeoseg.config import (
     VisionConfig,
 )
 from terraprompt.models.unigeoseg.connector import MultiScaleConnector, SparseConnector
+from terraprompt.models.unigeoseg.pixel_decoder import _sample_maps, _sample_rows
 from terraprompt.models.unigeoseg.swin import Swin
 from terraprompt.models.unigeoseg.tate import AttentionPool, MeanPool
 from terraprompt.models.unigeoseg.vision import build_vision
@@ -101,6 +102,21 @@ def test_shifted_windows_do_not_look_round_the_edge() -> None:
 def test_connectors_say_how_many_tokens_they_make(connector: Any, side: int, tokens: int) -> None:
     assert connector.tokens == tokens
     assert connector(torch.randn(2, 16, side, side)).shape == (2, tokens, 32)
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_both_ways_of_sampling_agree(heads: int) -> None:
+    """Deformable attention, far beyond the edges of every level too."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 5), (6, 10), (12, 20)]
+    count = sum(h * w for h, w in shapes)
+    values = torch.randn(2, count, heads, 32, generator=generator)
+    offsets = torch.randn(2, count, heads, 3, 4, 2, generator=generator) * 4
+    offsets[0, 0] *= 1e6
+    weights = torch.rand(2, count, heads, 3, 4, generator=generator)
+    reference = torch.rand(count, 2, generator=generator)
+    maps, rows = (f(values, offsets, weights, reference, shapes) for f in (_sample_maps, _sample_rows))
+    torch.testing.assert_close(rows, maps, atol=2e-5, rtol=0)
 
 
 # members
