@@ -138,10 +138,10 @@ class CausalEngine:
         context = beginning.then(pictures, *([Context.stack(openings)] if read_before else []))
         reading = self.model.read(dialogue, None, context=context, template=not read_before)
         if not read_before and reading.context is not None:
+            template = reading.context.tokens(begun, begun + len(dialogue.template))
             for i, (view, key) in enumerate(zip(views, keys, strict=True)):
                 if key is not None and key not in view.openings:
-                    row = reading.context.rows(torch.tensor([i], device=self.device))
-                    view.openings[key] = row.tokens(begun, begun + len(dialogue.template))
+                    view.openings[key] = template.rows(torch.tensor([i], device=self.device))
         res5 = torch.cat([view.res5 for view in distinct])
         query = self.model.aim(reading.states, dialogue.refer, dialogue.task, res5, dialogue.image)
         drawn = self.model.draw(query, _joined([view.pixels for view in distinct]), dialogue.image)
