@@ -4,8 +4,8 @@
     python bench/unigeoseg_latency.py --preset tiny
 
 The naive schedule does for each instruction what the published code does: vision twice, all branches of the text
-enhancement, the whole sequence with an answer, attention matrices written out in the language model. It keeps our faster
-pixel decoder and vision, so the ratios are on the low side. Each precision runs in a process of its
+enhancement, the whole sequence with an answer, attention matrices written out in the language model. It keeps our own
+pixel decoder and vision, which are faster, so the ratios are on the low side. Each precision runs in a process of its
 own, so that its peak of memory is its own; masks of the others are compared with those of the first.
 """
 
