@@ -22,7 +22,7 @@ published = pytest.mark.skipif(
 
 @torch.no_grad()
 def test_strides_and_channels() -> None:
-    vision = build_vision("efficientnet-lite0").eval()
+    vision = build_vision(VisionConfig()).eval()
     features = vision(torch.randn(2, 3, 64, 96))
     assert [tuple(f.shape) for f in features] == [
         (2, 16, 32, 48), (2, 24, 16, 24), (2, 40, 8, 12), (2, 112, 4, 6), (2, 320, 2, 3)
@@ -32,7 +32,7 @@ def test_strides_and_channels() -> None:
 
 def test_unknown_encoder() -> None:
     with pytest.raises(ConfigError, match="efficientnet-lite0"):
-        build_vision("resnet")
+        build_vision(VisionConfig(name="resnet"))
 
 
 @pytest.mark.parametrize(("size", "pads"), [(8, (0, 1)), (9, (1, 1))])

@@ -1,10 +1,12 @@
-"""``terraprompt models``: which engines are installed."""
+"""``terraprompt models``: which engines are installed; ``models convert``: released weights into ours."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from terraprompt.cli.common import as_json as to_json
 from terraprompt.engines.registry import engine_names, load_engine
@@ -12,12 +14,25 @@ from terraprompt.engines.registry import engine_names, load_engine
 __all__ = ["register"]
 
 
+class _ShowByDefault(TyperGroup):
+    """``models`` and ``models NAME`` mean ``models show``: only what is a command's name is a command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = [word for word in args if not word.startswith("-")]
+        if "--help" not in args[:1] and (not words or words[0] not in self.commands):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command()(models)
+    group = typer.Typer(cls=_ShowByDefault, help="List the installed engines, describe one, or convert weights.")
+    group.command()(show)
+    group.command()(convert)
+    app.add_typer(group, name="models")
 
 
-def models(
+def show(
     name: Annotated[str | None, typer.Argument(help="Load this engine and print what it is.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
@@ -41,3 +56,38 @@ def models(
         return
     for key, value in facts.items():
         typer.echo(f"{key:<9} {value}")
+
+
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder of a released checkpoint, or its hub name.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write.")],
+    preset: Annotated[str, typer.Option(help="Which member of the family it is.")] = "unigeoseg-official",
+    dtype: Annotated[
+        str | None, typer.Option(help="float16, bfloat16 or float32 on disk; without it, as stored.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Of a hub name.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Convert a released UniGeoSeg checkpoint: every tensor is accounted for, or nothing is written.
+
+    Use the result with ``terraprompt segment … --engine unigeoseg --weights DST``.
+    """
+    from terraprompt.engines.checkpoint import checkpoint_folder
+    from terraprompt.models.unigeoseg.convert import convert as convert_weights
+    from terraprompt.models.unigeoseg.presets import preset as member
+
+    base = member(preset)
+    folder = checkpoint_folder(source, revision=revision)
+    origin = source if revision is None else f"{source}@{revision}"
+    done = convert_weights(folder, target, base=base, dtype=dtype, origin=origin, overwrite=overwrite)
+    facts = {
+        "written": str(done.folder),
+        "preset": done.config.name,
+        "tensors": done.tensors,
+        "dropped": len(done.dropped),
+        "tokenizer": done.tokenizer,
+    }
+    typer.echo(to_json(facts) if as_json else "\n".join(f"{key:<9} {value}" for key, value in facts.items()))
+    if not done.tokenizer:
+        typer.echo("No tokenizer in SRC: copy its files into DST before segmenting.", err=True)

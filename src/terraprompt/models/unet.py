@@ -43,7 +43,7 @@ class UNet(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(vision.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(vision.std).view(1, 3, 1, 1), persistent=False)
-        self.vision = build_vision(vision.name)
+        self.vision = build_vision(vision)
         skips = [*reversed((16, *vision.channels[:3])), 0]
         inputs = [vision.channels[3], *widths[:-1]]
         self.ups = nn.ModuleList(_Up(i, s, o) for i, s, o in zip(inputs, skips, widths, strict=True))

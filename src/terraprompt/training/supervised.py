@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from terraprompt.errors import CheckpointError, TerrapromptError
+from terraprompt.errors import CheckpointError, ConfigError, TerrapromptError
 from terraprompt.models.sentence import SentenceEncoder
 from terraprompt.models.unet import UNet
 from terraprompt.models.unigeoseg import Instructions, Prediction, UniGeoSeg
 from terraprompt.models.unigeoseg.losses import box_projection_loss, mask_losses, outside_loss, pairwise_colour_loss
+from terraprompt.models.unigeoseg.vision import EfficientNetLite
 from terraprompt.training.loader import Batch
 
 __all__ = ["TrainConfig", "Trainer", "cosine", "freeze", "losses"]
@@ -129,7 +130,10 @@ def cosine(step: int, steps: int, warmup: float) -> float:
 
 def freeze(model: UniGeoSeg | UNet, blocks: int) -> None:
     """Fix the stem and the first ``blocks`` blocks of the backbone; no parameter of theirs gets a gradient."""
-    for part in (model.vision.stem, *model.vision.blocks[:blocks]):
+    vision = model.vision
+    if not isinstance(vision, EfficientNetLite):
+        raise ConfigError("Blocks are frozen one by one in EfficientNet-Lite alone.", received=type(vision).__name__)
+    for part in (vision.stem, *vision.blocks[:blocks]):
         part.requires_grad_(False)
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["MultiHeadAttention", "sine_position"]
+__all__ = ["MultiHeadAttention", "shared_rows", "sine_position"]
 
 
 class MultiHeadAttention(nn.Module):
@@ -22,21 +22,32 @@ class MultiHeadAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj.weight)
         nn.init.zeros_(self.in_proj.bias)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, *, attend: Tensor | None = None) -> Tensor:
-        """Attend from ``query`` (B, Q, C) to ``key`` and ``value`` (B, K, C).
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, *, attend: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Attend from ``query`` (M, Q, C) to ``key`` and ``value`` (B, K, C).
 
         Args:
             query, key, value: float.
-            attend: bool, broadcastable to (B, heads, Q, K); True where attention is allowed.
+            attend: bool, broadcastable to (M, heads, Q, K); True where attention is allowed.
+            rows: int64 (M,), which row of ``key`` each query looks at; None if M = B in order. Rows that several
+                queries look at are projected once.
         """
         weights, biases = self.in_proj.weight.chunk(3), self.in_proj.bias.chunk(3)
         q, k, v = (
             F.linear(x, w, b).view(*x.shape[:2], self.heads, -1).transpose(1, 2)
             for x, w, b in zip((query, key, value), weights, biases, strict=True)
         )
+        if rows is not None:
+            k, v = shared_rows(k, rows), shared_rows(v, rows)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=attend)
         mixed: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
         return mixed
+
+
+def shared_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """``x[rows]``, without a copy where there is but one row."""
+    return x.expand(len(rows), *x.shape[1:]) if len(x) == 1 else x[rows]
 
 
 def sine_position(height: int, width: int, channels: int, device: torch.device | None = None) -> Tensor:

@@ -10,6 +10,8 @@ from terraprompt.prompt import Task
 
 __all__ = [
     "TASK_INDEX",
+    "CausalConfig",
+    "ConnectorConfig",
     "DensePromptConfig",
     "MaskDecoderConfig",
     "MemoryConfig",
@@ -31,15 +33,55 @@ class VisionConfig:
     """The image encoder.
 
     Attributes:
-        name: "efficientnet-lite0".
+        name: "efficientnet-lite0" or "swin".
         channels: of res2, res3, res4, res5 (strides 4, 8, 16, 32).
         mean, std: per channel on 0..255.
+        size: side of the letterbox that the model sees, in pixels; 0 = any size.
+        depths, heads: of the four levels; "swin" alone.
+        window: side of an attention window in tokens; "swin" alone.
     """
 
     name: str = "efficientnet-lite0"
     channels: tuple[int, int, int, int] = (24, 40, 112, 320)
     mean: tuple[float, float, float] = (127.0, 127.0, 127.0)
     std: tuple[float, float, float] = (128.0, 128.0, 128.0)
+    size: int = 0
+    depths: tuple[int, ...] = ()
+    heads: tuple[int, ...] = ()
+    window: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorConfig:
+    """From res5 to tokens of the language model.
+
+    Attributes:
+        kind: "sparseconv" or "mscc" (two strides side by side).
+        strides: of the two convolutions of "sparseconv".
+        global_tokens: learned tokens of "mscc".
+    """
+
+    kind: Literal["sparseconv", "mscc"] = "sparseconv"
+    strides: tuple[int, int] = (1, 2)
+    global_tokens: int = 4
+
+    def __post_init__(self) -> None:
+        _one_of("connector", self.kind, ("sparseconv", "mscc"))
+
+
+@dataclass(frozen=True, slots=True)
+class CausalConfig:
+    """The decoder-only language model.
+
+    Attributes:
+        model_type: of transformers, e.g. "phi" or "llama".
+        settings: of its transformers config; plain values. Width and vocabulary are read from here.
+        lm_head: whether there is a head over the vocabulary: training needs it, a mask does not.
+    """
+
+    model_type: str = "phi"
+    settings: dict[str, Any] = field(default_factory=dict)
+    lm_head: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +90,8 @@ class TateConfig:
 
     Attributes:
         form: "paper" (Eq. 1-5) or "official" (what the released weights compute).
+        scope: which tokens are enhanced: "instruction" (Eq. 1-5), or "template", the constant words between image and
+            instruction (released weights; causal language alone).
         queries: learned queries of the reasoning branch, h.
         rows: coordinate rows that are read, at most (a box, or up to three points).
         residual: add the enhanced tokens to the tokens instead of replacing them.
@@ -55,6 +99,7 @@ class TateConfig:
     """
 
     form: Literal["paper", "official"] = "paper"
+    scope: Literal["instruction", "template"] = "instruction"
     queries: int = 4
     rows: int = 3
     residual: bool = False
@@ -62,6 +107,7 @@ class TateConfig:
 
     def __post_init__(self) -> None:
         _one_of("form of text enhancement", self.form, ("paper", "official"))
+        _one_of("scope of text enhancement", self.scope, ("instruction", "template"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +178,8 @@ class UniGeoSegConfig:
         language: "sentence" (a frozen sentence encoder reads the instruction alone) or "causal" (a decoder-only
             language model reads image and instruction, the published system).
         language_width: width of the language states.
+        causal, connector: the language model and its way to the image; "causal" alone.
+        pool: of the instruction's states: "attention" (one learned query) or "mean" (SegEarth-R1).
         dense_prompt: None leaves coordinates to the text path alone.
     """
 
@@ -139,6 +187,9 @@ class UniGeoSegConfig:
     vision: VisionConfig = field(default_factory=VisionConfig)
     language: Literal["sentence", "causal"] = "sentence"
     language_width: int = 384
+    causal: CausalConfig | None = None
+    connector: ConnectorConfig | None = None
+    pool: Literal["attention", "mean"] = "attention"
     tate: TateConfig | None = field(default_factory=TateConfig)
     memory: MemoryConfig | None = field(default_factory=MemoryConfig)
     query_head: QueryHeadConfig = field(default_factory=QueryHeadConfig)
@@ -148,6 +199,12 @@ class UniGeoSegConfig:
 
     def __post_init__(self) -> None:
         _one_of("language side", self.language, ("sentence", "causal"))
+        _one_of("pool", self.pool, ("attention", "mean"))
+        if self.language == "causal":
+            if self.causal is None or self.connector is None or not self.vision.size:
+                raise ConfigError("A causal reader needs causal, connector and vision.size.", received=self.name)
+        elif self.tate is not None and self.tate.scope == "template":
+            raise ConfigError("A sentence encoder reads no template.", received='tate scope "template"')
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -158,6 +215,8 @@ class UniGeoSegConfig:
         """Inverse of :meth:`to_dict`; unknown keys are an error."""
         parts: dict[str, type[Any]] = {
             "vision": VisionConfig,
+            "causal": CausalConfig,
+            "connector": ConnectorConfig,
             "tate": TateConfig,
             "memory": MemoryConfig,
             "query_head": QueryHeadConfig,

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from terraprompt.models.unigeoseg.attention import MultiHeadAttention, sine_position
+from terraprompt.models.unigeoseg.attention import MultiHeadAttention, shared_rows, sine_position
 from terraprompt.models.unigeoseg.config import MaskDecoderConfig
 from terraprompt.models.unigeoseg.pixel_decoder import PixelFeatures
 
@@ -40,8 +40,11 @@ class MaskDecoderLayer(nn.Module):
         self.linear2 = nn.Linear(config.feedforward, width)
         self.ffn_norm = nn.LayerNorm(width)
 
-    def forward(self, query: Tensor, memory: Tensor, position: Tensor, attend: Tensor) -> Tensor:
-        query = self.cross_norm(query + self.cross_attn(query, memory + position, memory, attend=attend))
+    def forward(
+        self, query: Tensor, memory: Tensor, position: Tensor, attend: Tensor, image: Tensor | None = None
+    ) -> Tensor:
+        looked = self.cross_attn(query, memory + position, memory, attend=attend, rows=image)
+        query = self.cross_norm(query + looked)
         query = self.self_norm(query + self.self_attn(query, query, query))
         out: Tensor = self.ffn_norm(query + self.linear2(F.relu(self.linear1(query))))
         return out
@@ -71,20 +74,22 @@ class MaskDecoder(nn.Module):
         memories, positions = [], []
         for level, scale in enumerate(pixels.scales):
             tokens = scale.flatten(2).transpose(1, 2) + self.level_embed.weight[level]
-            memories.append(tokens if image is None else tokens[image])
+            memories.append(tokens)
             positions.append(sine_position(scale.shape[-2], scale.shape[-1], self.width, scale.device).to(scale.dtype))
-        mask_features = pixels.mask if image is None else pixels.mask[image]
+        mask_features = pixels.mask if image is None else shared_rows(pixels.mask, image)
         state = query[:, None]
         logits = [self._predict(state, mask_features)]
         for i, layer in enumerate(self.layers):
             level = i % 3
             attend = self._attend(logits[-1], pixels.scales[level].shape[-2:])
-            state = layer(state, memories[level], positions[level], attend)
+            state = layer(state, memories[level], positions[level], attend, image)
             logits.append(self._predict(state, mask_features))
         return Drawing(logits, self.norm(state)[:, 0])
 
     def _predict(self, state: Tensor, mask_features: Tensor) -> Tensor:
         embedding = self.mask_embed(self.norm(state))[:, 0]
+        if mask_features.stride(0) == 0:  # one image for all: one product
+            return torch.einsum("mc,chw->mhw", embedding, mask_features[0])
         return torch.einsum("mc,mchw->mhw", embedding, mask_features)
 
     @staticmethod

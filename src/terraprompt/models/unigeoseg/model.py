@@ -9,21 +9,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from terraprompt.errors import ConfigError
+from terraprompt.models.unigeoseg.causal import CausalReader, Context, Dialogue, Reading
 from terraprompt.models.unigeoseg.config import UniGeoSegConfig
 from terraprompt.models.unigeoseg.dense_prompt import DensePrompt
 from terraprompt.models.unigeoseg.mask_decoder import MaskDecoder
 from terraprompt.models.unigeoseg.memory import LatentMemory
 from terraprompt.models.unigeoseg.pixel_decoder import PixelDecoder, PixelFeatures
 from terraprompt.models.unigeoseg.query_head import QueryHead
-from terraprompt.models.unigeoseg.tate import AttentionPool, TextEnhancement
+from terraprompt.models.unigeoseg.tate import AttentionPool, MeanPool, TextEnhancement
 from terraprompt.models.unigeoseg.vision import build_vision
 
-__all__ = ["Instructions", "PixelFeatures", "Prediction", "UniGeoSeg"]
+__all__ = ["Context", "Dialogue", "Instructions", "PixelFeatures", "Prediction", "UniGeoSeg"]
 
 
 @dataclass(frozen=True, slots=True)
 class Instructions:
-    """M instructions about B images, as tensors.
+    """M instructions about B images, as tensors, for members that read with a sentence encoder.
 
     Attributes:
         states: (M, L, D) token states of the sentence encoder.
@@ -58,10 +60,11 @@ class Prediction(NamedTuple):
 
 
 class UniGeoSeg(nn.Module):
-    """A member of the family with a sentence encoder outside; parts follow the config.
+    """A member of the family; parts follow the config.
 
-    The expensive half (:meth:`see`, :meth:`look`) depends on the image alone, so a session keeps it; the cheap half
-    (:meth:`ask`, :meth:`draw`) depends on the instruction.
+    The expensive half (:meth:`see`, :meth:`look`, :meth:`open`) depends on the image alone, so a session keeps it; the
+    cheap half (:meth:`ask`, :meth:`draw`) depends on the instruction. Instructions are :class:`Instructions` where a
+    sentence encoder outside has read them, or a :class:`Dialogue` where the causal reader inside is to read them.
     """
 
     mean: Tensor
@@ -73,10 +76,11 @@ class UniGeoSeg(nn.Module):
         width, language = config.pixel_decoder.width, config.language_width
         self.register_buffer("mean", torch.tensor(config.vision.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.vision.std).view(1, 3, 1, 1), persistent=False)
-        self.vision = build_vision(config.vision.name)
+        self.vision = build_vision(config.vision)
+        self.reader = CausalReader(config) if config.language == "causal" else None
         self.pixel_decoder = PixelDecoder(config.pixel_decoder, config.vision.channels)
         self.tate = TextEnhancement(language, config.tate) if config.tate else None
-        self.pool = AttentionPool(language)
+        self.pool: AttentionPool | MeanPool = AttentionPool(language) if config.pool == "attention" else MeanPool()
         self.memory = LatentMemory(language, config.memory) if config.memory else None
         self.query_head = QueryHead(language, config.vision.channels[-1], width, config.query_head)
         self.mask_decoder = MaskDecoder(width, config.mask_decoder)
@@ -85,8 +89,9 @@ class UniGeoSeg(nn.Module):
 
     def see(self, images: Tensor) -> list[Tensor]:
         """RGB on 0..255 (B, 3, H, W), H and W multiples of 32 -> res2..res5."""
-        features: list[Tensor] = self.vision((images.float() - self.mean) / self.std)
-        return features[-4:]
+        x = (images.float() - self.mean) / self.std
+        features: list[Tensor] = self.vision(x.to(next(self.vision.parameters()).dtype))
+        return [f.float() for f in features[-4:]]
 
     def look(
         self, features: Sequence[Tensor], points: Tensor | None = None, boxes: Tensor | None = None
@@ -105,18 +110,67 @@ class UniGeoSeg(nn.Module):
         decoded: PixelFeatures = self.pixel_decoder(features, prompt)
         return decoded
 
-    def ask(self, instructions: Instructions, res5: Tensor) -> Tensor:
+    def begin(self, prefix: Tensor) -> Context:
+        """What the causal reader keeps of the words before every image; see :meth:`CausalReader.begin`."""
+        return self._causal().begin(prefix)
+
+    def open(self, res5: Tensor, begun: Context) -> Context:
+        """What the causal reader keeps of each of B images, read after that; see :meth:`CausalReader.open`."""
+        return self._causal().open(res5, begun)
+
+    def read(
+        self,
+        dialogue: Dialogue,
+        res5: Tensor | None,
+        *,
+        context: Context | None = None,
+        template: bool = True,
+    ) -> Reading:
+        """States of a dialogue; see :meth:`CausalReader.forward`."""
+
+        def enhance(tokens: Tensor, mask: Tensor) -> Tensor:
+            assert self.tate is not None
+            tokens = tokens.to(self.tate.fuse.weight.dtype)
+            enhanced: Tensor = self.tate(tokens, mask, dialogue.task, dialogue.coordinates, self.pool)
+            return enhanced
+
+        reading: Reading = self._causal()(
+            dialogue, res5, enhance if self.tate is not None else None, context=context, template=template
+        )
+        return reading
+
+    def ask(self, instructions: Instructions | Dialogue, res5: Tensor) -> Tensor:
         """Instructions to mask queries (M, C)."""
-        states, mask, task = instructions.states, instructions.mask, instructions.task
+        task, image = instructions.task, instructions.image
+        if isinstance(instructions, Dialogue):
+            return self.aim(self.read(instructions, res5).states, instructions.refer, task, res5, image)
+        states, mask = instructions.states, instructions.mask
         if self.tate is not None:
             states = self.tate(states, mask, task, instructions.coordinates, self.pool)
+        return self.aim(states, mask, task, res5, image)
+
+    def aim(self, states: Tensor, mask: Tensor, task: Tensor, res5: Tensor, image: Tensor) -> Tensor:
+        """States (M, L, D) of instructions, pooled where ``mask`` (M, L) is True, to mask queries (M, C)."""
+        states = states.to(self.query_head.skip.weight.dtype)
         if self.memory is not None and self.memory_scope == "tokens":
             states = self.memory(states, task)
         pooled = self.pool(states, mask)[:, 0]
         if self.memory is not None and self.memory_scope == "pooled":
             pooled = self.memory(pooled, task)
-        query: Tensor = self.query_head(pooled, res5, instructions.image)
+        query: Tensor = self.query_head(pooled, res5, image)
         return query
+
+    def _causal(self) -> CausalReader:
+        if self.reader is None:
+            raise ConfigError("This member reads with a sentence encoder.", received=self.config.name)
+        return self.reader
+
+    def in_precision(self, dtype: torch.dtype) -> UniGeoSeg:
+        """Vision and language in ``dtype``; the small decoders, which lose masks to rounding, stay in float32."""
+        for part in (self.vision, self.reader):
+            if part is not None:
+                part.to(dtype)
+        return self
 
     @property
     def memory_scope(self) -> str | None:
@@ -129,7 +183,13 @@ class UniGeoSeg(nn.Module):
         presence = self.presence(drawing.query)[:, 0] if self.presence is not None else None
         return Prediction(drawing.logits, presence)
 
-    def forward(self, images: Tensor, instructions: Instructions, points: Tensor, boxes: Tensor) -> Prediction:
+    def forward(
+        self,
+        images: Tensor,
+        instructions: Instructions | Dialogue,
+        points: Tensor | None = None,
+        boxes: Tensor | None = None,
+    ) -> Prediction:
         """All of it at once, for training: images (B, 3, H, W) on 0..255, prompts as in :meth:`look`."""
         features = self.see(images)
         pixels = self.look(features, points, boxes)

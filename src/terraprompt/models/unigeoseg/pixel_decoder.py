@@ -70,20 +70,77 @@ class DeformableAttention(nn.Module):
         weights = self.attention_weights(query).view(batch, count, self.heads, -1).softmax(-1)
         weights = weights.view(batch, count, self.heads, self.levels, self.points)
         values = self.value_proj(value).view(batch, count, self.heads, width // self.heads)
-        gathered = values.new_zeros(batch * self.heads, width // self.heads, count)
-        start = 0
-        for level, (h, w) in enumerate(shapes):
-            grid_values = values[:, start : start + h * w].permute(0, 2, 3, 1).reshape(batch * self.heads, -1, h, w)
-            start += h * w
-            scale = torch.tensor([w, h], dtype=offsets.dtype, device=offsets.device)
-            where = reference[None, :, None, None] + offsets[:, :, :, level] / scale
-            grid = (2 * where - 1).transpose(1, 2).flatten(0, 1)
-            sampled = F.grid_sample(grid_values, grid.to(grid_values.dtype), mode="bilinear", align_corners=False)
-            weight = weights[:, :, :, level].transpose(1, 2).flatten(0, 1)[:, None]
-            gathered = gathered + (sampled * weight).sum(-1)
-        out = gathered.view(batch, width, count).transpose(1, 2)
-        projected: Tensor = self.output_proj(out)
+        # Rows win where heads are wide and nothing is learned; maps win otherwise (measured on CPU, factors of 2).
+        wide = values.shape[-1] >= 32 and not torch.is_grad_enabled()
+        sample = _sample_rows if wide else _sample_maps
+        out = sample(values, offsets, weights, reference, shapes)
+        projected: Tensor = self.output_proj(out.to(query.dtype))
         return projected
+
+
+def _sample_maps(
+    values: Tensor, offsets: Tensor, weights: Tensor, reference: Tensor, shapes: Sequence[tuple[int, int]]
+) -> Tensor:
+    """Weighted bilinear samples, level by level through ``grid_sample``.
+
+    Args:
+        values: (B, N, heads, c).
+        offsets: (B, N, heads, levels, points, 2) x, y in cells of each level.
+        weights: (B, N, heads, levels, points).
+        reference: (N, 2) x, y in [0, 1].
+        shapes: (height, width) of each level.
+
+    Returns:
+        (B, N, heads * c).
+    """
+    batch, count, heads, channels = values.shape
+    gathered = values.new_zeros(batch * heads, channels, count)
+    start = 0
+    for level, (h, w) in enumerate(shapes):
+        grid_values = values[:, start : start + h * w].permute(0, 2, 3, 1).reshape(batch * heads, -1, h, w)
+        start += h * w
+        scale = torch.tensor([w, h], dtype=offsets.dtype, device=offsets.device)
+        where = reference[None, :, None, None] + offsets[:, :, :, level] / scale
+        grid = (2 * where - 1).transpose(1, 2).flatten(0, 1)
+        sampled = F.grid_sample(grid_values, grid.to(grid_values.dtype), mode="bilinear", align_corners=False)
+        weight = weights[:, :, :, level].transpose(1, 2).flatten(0, 1)[:, None]
+        gathered = gathered + (sampled * weight).sum(-1)
+    return gathered.view(batch, heads * channels, count).transpose(1, 2)
+
+
+def _sample_rows(
+    values: Tensor, offsets: Tensor, weights: Tensor, reference: Tensor, shapes: Sequence[tuple[int, int]]
+) -> Tensor:
+    """As :func:`_sample_maps`: each query sums rows of a table, four neighbours a point, all levels together."""
+    batch, count, heads, _ = values.shape
+    grid = torch.tensor([(w, h) for h, w in shapes], dtype=torch.float32, device=values.device)
+    where = reference[:, None, None, None] * grid[:, None] + offsets.float() - 0.5  # counted from pixel centres
+    columns, across = _neighbours(where[..., 0], grid[:, :1])
+    lines, down = _neighbours(where[..., 1], grid[:, 1:])
+    sizes = grid.prod(1).long()
+    starts = (sizes.cumsum(0) - sizes)[:, None]
+    images = torch.arange(batch, device=values.device).view(-1, 1, 1, 1, 1) * count
+    of_head = torch.arange(heads, device=values.device)[:, None, None]
+    stride = grid[:, :1].long() * heads
+    left, right = ((images + starts + x) * heads + of_head for x in columns)
+    rows = torch.stack([y * stride + x for y in lines for x in (left, right)], -1)
+    shares = torch.stack([y * x for y in (down[0] * weights, down[1] * weights) for x in across], -1)
+    summed = F.embedding_bag(
+        rows.view(batch * count * heads, -1),
+        values.reshape(batch * count * heads, -1).float(),
+        per_sample_weights=shares.view(batch * count * heads, -1).float(),
+        mode="sum",
+    )
+    return summed.view(batch, count, -1)
+
+
+def _neighbours(where: Tensor, count: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The two pixels beside each place on an axis of ``count`` pixels, and their bilinear shares; 0 beyond the edge."""
+    where = torch.minimum(where.clamp(min=-1), count)
+    low = where.floor()
+    share = where - low
+    first, second = (torch.minimum((low + step).clamp(min=0), count - 1).long() for step in (0, 1))
+    return (first, second), ((1 - share) * (low >= 0) * (low < count), share * (low + 1 >= 0) * (low + 1 < count))
 
 
 class DeformableLayer(nn.Module):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from terraprompt.models.unigeoseg.attention import shared_rows
 from terraprompt.models.unigeoseg.config import QueryHeadConfig
 
 __all__ = ["QueryHead", "Resampler"]
@@ -58,7 +59,7 @@ class QueryHead(nn.Module):
         """``pooled`` (M, D), ``res5`` (B, c, h, w), ``image`` int64 (M,) -> query (M, C)."""
         tokens = self.image(res5.flatten(2).transpose(1, 2))
         if image is not None:
-            tokens = tokens[image]
+            tokens = shared_rows(tokens, image)
         refined = self.resampler(self.latent(pooled), tokens)
         out: Tensor = self.join(torch.cat([self.skip(pooled), refined], -1))
         return out

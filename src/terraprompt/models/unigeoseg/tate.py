@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from terraprompt.models.unigeoseg.config import TASK_INDEX, TateConfig
 from terraprompt.prompt import Task
 
-__all__ = ["AttentionPool", "TextEnhancement", "masked_mean"]
+__all__ = ["AttentionPool", "MeanPool", "TextEnhancement", "masked_mean"]
 
 
 def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
@@ -35,6 +35,19 @@ class AttentionPool(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """(B, queries, D) weighted means of ``tokens`` (B, L, D)."""
         return torch.einsum("bql,bld->bqd", self.weights(tokens, mask), tokens)
+
+
+class MeanPool(nn.Module):
+    """The plain mean of the tokens (SegEarth-R1), in the shape of :class:`AttentionPool` with one query."""
+
+    def weights(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """(B, 1, L), zero where ``mask`` (B, L) is False."""
+        weight = mask.to(tokens.dtype)
+        return (weight / weight.sum(1, keepdim=True).clamp(min=1))[:, None]
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """(B, 1, D) mean of ``tokens`` (B, L, D)."""
+        return masked_mean(tokens, mask)[:, None]
 
 
 class TextEnhancement(nn.Module):
@@ -61,7 +74,9 @@ class TextEnhancement(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, tokens: Tensor, mask: Tensor, task: Tensor, coordinates: Tensor, pool: AttentionPool) -> Tensor:
+    def forward(
+        self, tokens: Tensor, mask: Tensor, task: Tensor, coordinates: Tensor, pool: AttentionPool | MeanPool
+    ) -> Tensor:
         """Enhance.
 
         Args:
@@ -99,7 +114,7 @@ class TextEnhancement(nn.Module):
         out: Tensor = self.fuse(torch.cat([tokens, where], -1))
         return out
 
-    def _referring(self, tokens: Tensor, mask: Tensor, pool: AttentionPool) -> Tensor:
+    def _referring(self, tokens: Tensor, mask: Tensor, pool: AttentionPool | MeanPool) -> Tensor:
         if self.config.form == "official":
             return tokens * pool.weights(tokens, mask).transpose(1, 2)
         pooled: Tensor = pool(tokens, mask)

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from terraprompt.errors import ConfigError
+from terraprompt.models.unigeoseg.config import VisionConfig
+from terraprompt.models.unigeoseg.swin import Swin
 
 __all__ = ["EfficientNetLite", "build_vision", "imagenet_state"]
 
@@ -108,8 +110,10 @@ def imagenet_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def build_vision(name: str) -> EfficientNetLite:
-    """The encoder called ``name`` (see :class:`VisionConfig`)."""
-    if name != "efficientnet-lite0":
-        raise ConfigError("Unknown vision encoder.", received=name, hint="Known: efficientnet-lite0.")
-    return EfficientNetLite()
+def build_vision(config: VisionConfig) -> EfficientNetLite | Swin:
+    """The encoder that ``config`` describes; the last four of its outputs are res2 to res5."""
+    if config.name == "efficientnet-lite0":
+        return EfficientNetLite()
+    if config.name == "swin":
+        return Swin(config.channels, config.depths, config.heads, config.window)
+    raise ConfigError("Unknown vision encoder.", received=config.name, hint="Known: efficientnet-lite0, swin.")

@@ -1,0 +1,242 @@
+"""The engine of UniGeoSeg at full size: an image is read once, each instruction costs its own words."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec
+from terraprompt.engines.checkpoint import checkpoint_folder, load_converted
+from terraprompt.engines.dialogue import SYSTEM, DialogueWriter
+from terraprompt.errors import CheckpointError, ConfigError, EngineError
+from terraprompt.geometry import Frame
+from terraprompt.models.preprocess import letterboxed
+from terraprompt.models.unigeoseg import Context, PixelFeatures, UniGeoSeg
+from terraprompt.models.unigeoseg.config import TASK_INDEX
+from terraprompt.prompt import Prompt, Task
+
+__all__ = ["CausalEngine", "unigeoseg"]
+
+_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_FOLDER = "TERRAPROMPT_UNIGEOSEG"
+
+
+class _View:
+    """What one image left behind; no instruction changes it.
+
+    ``context`` is what the language model keeps of the image, ``openings``, by task, what it keeps of the template once
+    an instruction has read it.
+    """
+
+    __slots__ = ("context", "frame", "openings", "pixels", "res5")
+
+    def __init__(self, frame: Frame, res5: Tensor, pixels: PixelFeatures, context: Context) -> None:
+        self.frame, self.res5, self.pixels, self.context = frame, res5, pixels, context
+        self.openings: dict[int, Context] = {}
+
+
+class CausalEngine:
+    """Runs a member of the family that reads with a causal language model.
+
+    Args:
+        model: in eval mode.
+        writer: of its dialogues.
+        info: which weights.
+        device: torch device.
+        batch: instructions that go through together, at most.
+        tile: how scenes are cut.
+    """
+
+    name = "unigeoseg"
+    tasks = frozenset(Task)
+
+    def __init__(
+        self,
+        model: UniGeoSeg,
+        writer: DialogueWriter,
+        info: ModelInfo,
+        *,
+        device: str = "cpu",
+        batch: int = 8,
+        tile: TileSpec | None = None,
+    ) -> None:
+        self.model = model.to(device).eval()
+        self.writer = writer
+        self.info = info
+        self.device = torch.device(device)
+        self.batch = batch
+        self.size = model.config.vision.size
+        self.tile = tile or TileSpec(size=self.size, overlap=self.size // 4, multiple=32, batch=1)
+        tate = model.config.tate
+        self._begun: Context | None = None
+        self._template_is_enhanced = tate is not None and tate.scope == "template"
+
+    @torch.inference_mode()
+    def perceive(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
+        """Encode RGB uint8 images (H, W, 3) of any size; all go through together."""
+        if not images:
+            return []
+        for image in images:
+            if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
+                raise EngineError("An image must be uint8 (height, width, 3).", received=(image.dtype, image.shape))
+        frames = [Frame.letterbox((image.shape[0], image.shape[1]), self.size) for image in images]
+        stack = np.stack([letterboxed(image, frame) for image, frame in zip(images, frames, strict=True)])
+        features = self.model.see(torch.from_numpy(stack).to(self.device).permute(0, 3, 1, 2))
+        pixels = self.model.look(features)
+        context = self.model.open(features[-1], self._beginning())
+        out = []
+        for i, frame in enumerate(frames):
+            one = slice(i, i + 1)
+            mine = PixelFeatures(pixels.mask[one].clone(), tuple(s[one].clone() for s in pixels.scales))  # type: ignore[arg-type]
+            opened = context.rows(torch.tensor([i], device=self.device))
+            view = _View(frame, features[-1][one].clone(), mine, opened)
+            held = sum(t.numel() * t.element_size() for t in (view.res5, mine.mask, *mine.scales))
+            # the openings of two tasks, kept from the first text on, are counted in advance
+            template = 2 * opened.nbytes * len(self.writer.template) // opened.length
+            out.append(Embedding(frame.source, view, held + opened.nbytes + template))
+        return out
+
+    @torch.inference_mode()
+    def answer(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
+        """Answer ``prompts[i]`` on ``embeddings[i]``, many in one pass; coordinates in pixels of that image."""
+        if len(embeddings) != len(prompts):
+            raise EngineError("Every prompt needs an embedding.", received=(len(embeddings), len(prompts)))
+        for prompt in prompts:
+            if prompt.crs is not None:
+                raise EngineError("An engine takes pixel coordinates.", received=prompt.crs)
+            if len(prompt.boxes) > 1:
+                raise EngineError(
+                    "An engine takes one target a prompt.",
+                    received=f"{len(prompt.boxes)} boxes",
+                    hint="Use Prompt.objects().",
+                )
+        out: list[Answer] = []
+        for start in range(0, len(prompts), self.batch):
+            part = slice(start, start + self.batch)
+            out += self._answer([e.data for e in embeddings[part]], prompts[part])
+        return out
+
+    def _answer(self, views: Sequence[_View], prompts: Sequence[Prompt]) -> list[Answer]:
+        distinct = list(dict.fromkeys(views))
+        image = torch.tensor([distinct.index(view) for view in views])
+        dialogue = self.writer.write(prompts, [view.frame.source for view in views], image).to(self.device)
+        keys = [self._opening(prompt.task) for prompt in prompts]
+        known = [None if key is None else view.openings.get(key) for view, key in zip(views, keys, strict=True)]
+        openings = [opening for opening in known if opening is not None]
+        read_before = len(openings) == len(views)
+        beginning, pictures = self._beginning(), Context.stack([view.context for view in views])
+        begun = beginning.length + pictures.length
+        context = beginning.then(pictures, *([Context.stack(openings)] if read_before else []))
+        reading = self.model.read(dialogue, None, context=context, template=not read_before)
+        if not read_before and reading.context is not None:
+            template = reading.context.tokens(begun, begun + len(dialogue.template))
+            for i, (view, key) in enumerate(zip(views, keys, strict=True)):
+                if key is not None and key not in view.openings:
+                    view.openings[key] = template.rows(torch.tensor([i], device=self.device))
+        res5 = torch.cat([view.res5 for view in distinct])
+        query = self.model.aim(reading.states, dialogue.refer, dialogue.task, res5, dialogue.image)
+        drawn = self.model.draw(query, _joined([view.pixels for view in distinct]), dialogue.image)
+        return [
+            Answer(self._on_image(logits, view.frame), notes=_left_out(prompt))
+            for logits, view, prompt in zip(drawn.logits[-1], views, prompts, strict=True)
+        ]
+
+    def _beginning(self) -> Context:
+        """What the language model keeps of the words before every image, read once."""
+        if self._begun is None:
+            self._begun = self.model.begin(self.writer.prefix.to(self.device))
+        return self._begun
+
+    def _opening(self, task: Task) -> int | None:
+        """Under which key the template's reading is kept; None where coordinates are written into it."""
+        if not self._template_is_enhanced:
+            return -1
+        return None if task is Task.INTERACTIVE else TASK_INDEX[task]
+
+    def _on_image(self, logits: Tensor, frame: Frame) -> NDArray[np.float32]:
+        """(h, w) at stride 4 of the letterbox to the image, by way of the letterbox at full size."""
+        full = F.interpolate(logits[None, None].float(), size=frame.grid, mode="bilinear", align_corners=False)
+        left, top = frame.pad
+        content = full[..., top : top + frame.content[0], left : left + frame.content[1]]
+        if frame.content != frame.source:
+            content = F.interpolate(content, size=frame.source, mode="bilinear", align_corners=False)
+        return np.ascontiguousarray(content[0, 0].cpu().numpy())
+
+
+def _joined(pixels: Sequence[PixelFeatures]) -> PixelFeatures:
+    if len(pixels) == 1:
+        return pixels[0]
+    scales = [torch.cat(level) for level in zip(*(p.scales for p in pixels), strict=True)]
+    return PixelFeatures(torch.cat([p.mask for p in pixels]), (scales[0], scales[1], scales[2]))
+
+
+def _left_out(prompt: Prompt) -> dict[str, Any]:
+    """What this system cannot take: negative points, more than three points, points beside a box."""
+    if prompt.task is not Task.INTERACTIVE:
+        return {}
+    used = 0 if prompt.boxes else min(3, sum(prompt.labels))
+    return {"points_left_out": len(prompt.points) - used} if len(prompt.points) > used else {}
+
+
+def unigeoseg(
+    *,
+    weights: str | Path | None = None,
+    device: str = "cpu",
+    precision: str = "fp32",
+    batch: int = 8,
+    system: str = SYSTEM,
+    verify: bool = True,
+) -> CausalEngine:
+    """UniGeoSeg with released weights, converted by ``terraprompt models convert``.
+
+    Args:
+        weights: the converted folder, or its name on the hub; None = the environment's TERRAPROMPT_UNIGEOSEG.
+        device: torch device.
+        precision: "fp32", "bf16" or "fp16", of vision and language; the small decoders stay in fp32.
+        batch: instructions in one pass, at most.
+        system: the sentence that opens the dialogue.
+        verify: compare the checksums of all shards, which reads them once more.
+
+    Raises:
+        CheckpointError: no weights are named, or they are missing, damaged or not converted.
+        ConfigError: an unknown precision.
+    """
+    if precision not in _PRECISIONS:
+        raise ConfigError("Unknown precision.", received=precision, hint=f"Known: {', '.join(_PRECISIONS)}.")
+    if batch < 1:
+        raise ConfigError("The batch must be at least 1.", received=batch)
+    source = weights or os.environ.get(_FOLDER)
+    if not source:
+        raise CheckpointError(
+            "UniGeoSeg needs its released weights, which are not part of this package.",
+            received="no weights",
+            hint="Download the release, run `terraprompt models convert SRC DST`, then pass weights=DST or set "
+            f"{_FOLDER}=DST. Offline and without them, use the engine nano.",
+        )
+    folder = checkpoint_folder(source)
+    model, provenance = load_converted(folder, dtype=_PRECISIONS[precision], verify=verify)
+    causal = model.config.causal
+    if causal is None:
+        raise CheckpointError("These weights read with a sentence encoder.", received=folder)
+    writer = DialogueWriter.load(folder, int(causal.settings["vocab_size"]), system=system)
+    checksums = sorted(facts["sha256"] for facts in provenance["files"].values())
+    info = ModelInfo(
+        model.config.name,
+        str(provenance["source"]),
+        checksums[0] if len(checksums) == 1 else _joint(checksums),
+        {"precision": precision, "device": device},
+    )
+    return CausalEngine(model, writer, info, device=device, batch=batch)
+
+
+def _joint(checksums: Sequence[str]) -> str:
+    return hashlib.sha256("".join(checksums).encode()).hexdigest()
