@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -70,8 +72,13 @@ def demo(
     typer.echo(
         f"\nLook at {folder / 'text.png'}, or load {path} and {folder / 'text.gpkg'} into a GIS.\n"
         "IoU is the overlap with the truth, 1.00 at best. Ask for something yourself:\n\n"
-        f'  terraprompt segment {path} "the roads" -o roads.tif --vector roads.gpkg --picture roads.png'
+        f'  {_command()} segment {path} "the roads" -o roads.tif --vector roads.gpkg --picture roads.png'
     )
+
+
+def _command() -> str:
+    """How the reader can call this program: by name if that finds it, else as it was called now."""
+    return "terraprompt" if shutil.which("terraprompt") else sys.argv[0]
 
 
 def _prepare(folder: Path, names: list[str], overwrite: bool) -> Path:
