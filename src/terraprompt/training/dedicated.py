@@ -60,7 +60,8 @@ def train_unet(
         rate = config.backbone_rate if in_backbone else config.rate
         groups.append({"params": picked, "lr": rate, "peak": rate})
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=config.decay)
-    keep = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
+    # a short training must not be judged by an average that still remembers its first steps
+    keep = get_ema_multi_avg_fn(min(config.ema, 1 - 10 / (config.steps + 10)))  # type: ignore[no-untyped-call]
     average = AveragedModel(model, multi_avg_fn=keep, use_buffers=True)
     # other categories of an image would be drawn too, and be learned as this one
     only = [
