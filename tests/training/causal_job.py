@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -19,6 +20,8 @@ from terraprompt.training.schedule import TaskSchedule
 CONFIG = CausalTrainConfig(
     steps=4, batch=4, micro=2, rate=2e-3, points=64, precision="fp32", save_every=100, log_every=1, warmup=0.25
 )
+#: Of the program.
+JOB = replace(CONFIG, steps=10, save_every=2, ema=0.9)
 SCHEDULE = TaskSchedule((0.4, 0.3, 0.3))
 
 
@@ -27,6 +30,7 @@ def member() -> UniGeoSegConfig:
     return replace(config, vision=replace(config.vision, size=64))
 
 
+@cache
 def source() -> CropSource:
     shares = {"town": 0.5, "rendered": 0.3, "street": 0.2}
     return CropSource([town(), rendered(), street()], shares, CropRecipe(size=64))
@@ -50,20 +54,13 @@ def trainer(run: Path, config: CausalTrainConfig = CONFIG, model: UniGeoSegConfi
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("run", type=Path)
-    parser.add_argument("--steps", type=int, default=CONFIG.steps)
-    parser.add_argument("--micro", type=int, default=CONFIG.micro)
-    parser.add_argument("--save-every", type=int, default=CONFIG.save_every)
-    parser.add_argument("--resume", action="store_true")
-    options = parser.parse_args()
+    run = parser.parse_args().run
     torch.set_num_threads(1)
-    config = replace(CONFIG, steps=options.steps, micro=options.micro, save_every=options.save_every, ema=0.9)
-    job = trainer(options.run, config)
-    if options.resume:
-        job.resume()
-    job.fit(samples(config))
+    job = trainer(run, JOB)
+    job.fit(samples(JOB))
     state = job.weights()
     if job.accelerator.is_main_process:
-        torch.save(state, options.run / "weights.pt")
+        torch.save(state, run / "weights.pt")
 
 
 if __name__ == "__main__":

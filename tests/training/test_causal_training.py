@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
-from causal_job import CONFIG, member, samples, source, trainer
+from causal_job import CONFIG, JOB, member, samples, source, trainer
 from torch import Tensor
 
 from terraprompt.engines.causal import unigeoseg
@@ -29,26 +31,52 @@ from terraprompt.training.dialogues import DialogueBatch, FixedSource, TaskStrea
 from terraprompt.training.lora import LoraConfig
 from terraprompt.training.schedule import TaskSchedule
 
-JOB = Path(__file__).with_name("causal_job.py")
+PROGRAM = Path(__file__).with_name("causal_job.py")
 SHARDING = Path(causal.__file__).with_name("sharding")
 
 
-def command(*options: object, processes: int = 1) -> list[str]:
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return [sys.executable, *(launch if processes > 1 else []), str(JOB), *map(str, options)]
+def start(run: Path, *, processes: int = 1) -> list[subprocess.Popen[bytes]]:
+    """The program of ``causal_job``, in processes of its own, as ``accelerate launch`` starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(processes):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        if processes > 1:
+            environment |= {
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
+                "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            }  # fmt: skip
+        command = [sys.executable, str(PROGRAM), str(run)]
+        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL))
+    return started
 
 
-def start(*options: object, processes: int = 1) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        command(*options, processes=processes), env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
-    )
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the program has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
-def finish(*options: object, processes: int = 1) -> None:
-    job = start(*options, processes=processes)
-    _, said = job.communicate(timeout=120)
-    assert job.returncode == 0, said.decode()
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+    """Weights and metrics of the program's training, done here in one go on one process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    run = tmp_path_factory.mktemp("unbroken") / "run"
+    job = trainer(run, JOB)
+    job.fit(samples(JOB))
+    torch.set_num_threads(threads)
+    return job.weights(), metrics_of(run)
+
+
+def metrics_of(run: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
 def passes(config: CausalTrainConfig = CONFIG, job: CausalTrainer | None = None) -> list[DialogueBatch]:
@@ -60,41 +88,45 @@ def state_of(job: CausalTrainer) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in job.bare.state_dict().items()}
 
 
-def test_killed_and_resumed_is_bit_identical(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("one_thread")
+def test_killed_and_resumed_is_bit_identical(
+    tmp_path: Path, unbroken: tuple[dict[str, Tensor], list[dict[str, float]]]
+) -> None:
     """SIGKILL in the middle of a training; what follows from the last checkpoint ends in the same bits."""
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    finish(whole, "--steps", 10, "--save-every", 2)
-    job = start(parts, "--steps", 10, "--save-every", 2)
+    run = tmp_path / "run"
+    (program,) = start(run)
     deadline = time.monotonic() + 100
-    while not list(parts.glob("step-0000000[4-8]")) and job.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    job.send_signal(signal.SIGKILL)
-    job.communicate()
-    assert job.returncode == -signal.SIGKILL
-    assert not (parts / "weights.pt").exists()
-    finish(parts, "--steps", 10, "--save-every", 2, "--resume")
-    ours, theirs = (torch.load(run / "weights.pt", weights_only=True) for run in (whole, parts))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    lines = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (whole, parts)]
-    assert [line["step"] for line in lines[1]] == list(range(1, 11))
-    assert [line["loss"] for line in lines[0]] == [line["loss"] for line in lines[1]]
-    kept = sorted(p.name for p in parts.glob("step-*"))
-    assert kept == ["step-00000008", "step-00000010"]
+    while not list(run.glob("step-0000000[4-8]")) and program.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    program.send_signal(signal.SIGKILL)
+    _, said = program.communicate()
+    assert program.returncode == -signal.SIGKILL, said.decode()
+    assert not (run / "weights.pt").exists()
+    job = trainer(run, JOB)
+    job.resume()
+    assert 4 <= job.step <= 8
+    job.fit(samples(JOB))
+    weights, metrics = unbroken
+    ours = job.weights()
+    assert ours.keys() == weights.keys()
+    assert all(torch.equal(ours[name], weights[name]) for name in weights)
+    assert metrics_of(run) == metrics
+    assert [line["step"] for line in metrics] == list(range(1, 11))
+    assert sorted(p.name for p in run.glob("step-*")) == ["step-00000008", "step-00000010"]
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    finish(tmp_path / "one")
-    finish(tmp_path / "two", processes=2)
-    ours, theirs = (torch.load(tmp_path / run / "weights.pt", weights_only=True) for run in ("one", "two"))
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        torch.testing.assert_close(theirs[name], ours[name], atol=1e-6, rtol=1e-5)
-    metrics = [(tmp_path / run / "metrics.jsonl").read_text().splitlines() for run in ("one", "two")]
-    for one, two in zip(*metrics, strict=True):
-        a, b = json.loads(one), json.loads(two)
-        del a["seconds"], b["seconds"]
-        assert a == pytest.approx(b, rel=1e-4)
+def test_two_processes_equal_one(tmp_path: Path, unbroken: tuple[dict[str, Tensor], list[dict[str, float]]]) -> None:
+    run = tmp_path / "run"
+    for program in start(run, processes=2):
+        _, said = program.communicate(timeout=180)
+        assert program.returncode == 0, said.decode()
+    weights, metrics = unbroken
+    ours = torch.load(run / "weights.pt", weights_only=True)
+    assert ours.keys() == weights.keys()
+    for name in weights:
+        torch.testing.assert_close(ours[name], weights[name], atol=1e-6, rtol=1e-5)
+    for two, one in zip(metrics_of(run), metrics, strict=True):
+        assert two == pytest.approx(one, rel=1e-4)
 
 
 def test_the_micro_batch_is_a_matter_of_memory(tmp_path: Path) -> None:
@@ -163,8 +195,8 @@ def test_recomputed_layers_give_the_same_gradient(tmp_path: Path) -> None:
     for checkpointing in (False, True):
         job = trainer(tmp_path / str(checkpointing), replace(CONFIG, checkpointing=checkpointing))
         norms.append(job.train_step(passes(job.config, job))["norm"])
-        assert job.bare.reader is not None
-        assert job.bare.reader.language.is_gradient_checkpointing == checkpointing
+        layers = job.bare.reader.language.layers  # type: ignore[union-attr]
+        assert all(layer.gradient_checkpointing == checkpointing for layer in layers)
     assert norms[0] == pytest.approx(norms[1], rel=1e-5)
 
 

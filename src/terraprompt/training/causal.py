@@ -123,6 +123,11 @@ class _Criterion(nn.Module):
             batch: of this pass.
             masks, words: number of masks and of learned tokens of the whole step.
         """
+        # here and not by accelerate alone, whose precision is one for a whole process
+        with torch.autocast(batch.target.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            return self._terms(batch, masks, words)
+
+    def _terms(self, batch: DialogueBatch, masks: float, words: float) -> dict[str, Tensor]:
         model, dialogue = self.model, batch.dialogue
         features = model.see(batch.images)
         states = model.read(dialogue, features[-1]).states
@@ -200,16 +205,26 @@ class CausalTrainer:
         self.passes = config.passes(count)
         self.accelerator: Any = Accelerator(
             cpu=cpu,
-            mixed_precision="bf16" if config.precision == "bf16" else "no",
             gradient_accumulation_steps=self.passes,
             # a step without, say, interactive samples leaves that branch of TATE without a gradient
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
+        if config.precision == "fp32" and self.accelerator.mixed_precision != "no":
+            raise ConfigError(
+                "accelerate was launched with another precision.",
+                received=f"{self.accelerator.mixed_precision}, not fp32",
+                hint="Use precision bf16, or launch with --mixed_precision no.",
+            )
         if config.lora is not None:
             add_lora(model, config.lora)
         _freeze(model, config)
         if config.checkpointing:
-            model.reader.language.gradient_checkpointing_enable({"use_reentrant": False})
+            language = model.reader.language
+            # renamed within transformers 5
+            enable = (
+                getattr(language, "activation_checkpointing_enable", None) or language.gradient_checkpointing_enable
+            )
+            enable({"use_reentrant": False})
         criterion = _Criterion(model, config)
         groups = _groups(model, config)
         self._peaks = [group["lr"] for group in groups]
