@@ -2,9 +2,9 @@
 
 python bench/ablations.py [NAME …] [--steps 200] [--seed 0] [--out runs/ablations]
 
-Without names all rows run, one after the other; a row whose result is in --out already is not run again. Real imagery is
-found by TERRAPROMPT_DATA or ../shared/data. At this size and budget the scores show that every row runs, not which is
-better: for that, give many seeds and steps.
+Without names all rows run, one after the other; a row whose result is in --out already is not run again. Real imagery
+is found by TERRAPROMPT_DATA or ../shared/data. At this size and budget the scores show that every row runs, not which
+is better: for that, give many seeds and steps.
 """
 
 from __future__ import annotations

@@ -72,9 +72,6 @@ def train_causal(
     if ablation_name is not None:
         row = ablation(ablation_name)
         member, schedule = row.model(member), row.schedule(schedule)
-    torch.manual_seed(config.seed)
-    model = _model(member, start)
-    assert member.causal is not None
     if tokenizer is None and start is not None:
         tokenizer = checkpoint_folder(start)
     if tokenizer is None:
@@ -86,8 +83,11 @@ def train_causal(
             )
         tokenizer = run / "tokenizer"
         byte_tokenizer().save_pretrained(str(tokenizer))
+    if member.causal is None:
+        raise ConfigError("This member reads with a sentence encoder.", received=preset_name)
     writer = DialogueWriter.load(tokenizer, int(member.causal.settings["vocab_size"]), system=system)
-    trainer = CausalTrainer(model, writer, config, run, device=device)
+    torch.manual_seed(config.seed)
+    trainer = CausalTrainer(_model(member, start), writer, config, run, device=device)
     if resume:
         trainer.resume()
     if grounds is None:
