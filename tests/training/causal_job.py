@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -47,7 +48,7 @@ def writer(folder: Path) -> DialogueWriter:
 
 def trainer(run: Path, config: CausalTrainConfig = CONFIG, model: UniGeoSegConfig | None = None) -> CausalTrainer:
     torch.manual_seed(config.seed)
-    words = writer(run.parent / f"words-{torch.initial_seed()}-{run.name}")
+    words = writer(run.parent / f"words-{run.name}-{os.getpid()}")
     return CausalTrainer(UniGeoSeg(model or member()), words, config, run, device="cpu")
 
 

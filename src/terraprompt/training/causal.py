@@ -15,7 +15,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -150,6 +150,13 @@ class _Criterion(nn.Module):
         if batch.words and self.config.language and model.reader is not None and dialogue.labels is not None:
             said = model.reader.answer_loss(states, dialogue.labels)
             terms["language"] = self.config.language * said * (batch.words / words)
+        # A branch of TATE that no sample of this pass takes gets a gradient of zero and not none: processes that share
+        # or shard gradients must all bring the same ones.
+        idle = [] if model.tate is None else list(model.tate.parameters())
+        if "language" not in terms and model.reader is not None and model.reader.lm_head is not None:
+            idle += model.reader.lm_head.parameters()
+        for parameter in idle:
+            terms["dice"] = terms["dice"] + 0 * parameter.sum()
         return terms
 
 
@@ -206,8 +213,6 @@ class CausalTrainer:
         self.accelerator: Any = Accelerator(
             cpu=cpu,
             gradient_accumulation_steps=self.passes,
-            # a step without, say, interactive samples leaves that branch of TATE without a gradient
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
         if config.precision == "fp32" and self.accelerator.mixed_precision != "no":
             raise ConfigError(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from terraprompt.engines.checkpoint import checkpoint_folder, load_converted
 from terraprompt.engines.dialogue import SYSTEM, DialogueWriter
@@ -82,7 +83,10 @@ def train_causal(
                 hint="Give a folder with --tokenizer.",
             )
         tokenizer = run / "tokenizer"
-        byte_tokenizer().save_pretrained(str(tokenizer))
+        process = PartialState(cpu=device == "cpu")
+        if process.is_main_process:
+            byte_tokenizer().save_pretrained(str(tokenizer))
+        process.wait_for_everyone()
     if member.causal is None:
         raise ConfigError("This member reads with a sentence encoder.", received=preset_name)
     writer = DialogueWriter.load(tokenizer, int(member.causal.settings["vocab_size"]), system=system)
