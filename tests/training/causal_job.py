@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,7 @@ CONFIG = CausalTrainConfig(
     steps=4, batch=4, micro=2, rate=2e-3, points=64, precision="fp32", save_every=100, log_every=1, warmup=0.25
 )
 #: Of the program.
-JOB = replace(CONFIG, steps=10, save_every=2, ema=0.9)
+JOB = replace(CONFIG, steps=8, save_every=2, ema=0.9)
 SCHEDULE = TaskSchedule((0.4, 0.3, 0.3))
 
 
@@ -55,10 +56,12 @@ def trainer(run: Path, config: CausalTrainConfig = CONFIG, model: UniGeoSegConfi
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("run", type=Path)
-    run = parser.parse_args().run
+    parser.add_argument("--pace", type=float, default=0.0, help="seconds to rest before each step")
+    options = parser.parse_args()
+    run: Path = options.run
     torch.set_num_threads(1)
     job = trainer(run, JOB)
-    job.fit(samples(JOB))
+    job.fit(samples(JOB), stop=lambda: time.sleep(options.pace) is not None)
     state = job.weights()
     if job.accelerator.is_main_process:
         torch.save(state, run / "weights.pt")

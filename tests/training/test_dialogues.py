@@ -32,7 +32,7 @@ ONE_EACH = FixedSource([blank(task) for task in Task])
 def test_proportions_follow_the_progressive_schedule(curve: str) -> None:
     """In each of three epochs: interactive falls to 0.7 of its share, reasoning takes what is freed."""
     schedule = TaskSchedule((0.5, 0.3, 0.2), curve=curve)  # type: ignore[arg-type]
-    total = 12_000
+    total = 6_000
     stream = TaskStream(ONE_EACH, schedule, 0, total)
     for epoch in range(3):
         part = range(epoch * total // 3, (epoch + 1) * total // 3)
