@@ -175,3 +175,41 @@ def test_train_does_not_write_over_a_training(run: Callable[..., Any], pack: Pat
     assert done.code == 1
     assert f"The run folder holds a training already. Received: {checkpoint.parent}. Add --resume" in done.said
     assert [(p.name, p.read_bytes()) for p in checkpoint.parent.iterdir()] == [("last.pt", b"precious")]
+
+
+def test_train_a_causal_member_in_one_command(run: Callable[..., Any], pack: Path, tmp_path: Path) -> None:
+    """A row of the ablation tables, on the image of the pack; what comes out is an engine."""
+    index = pack / "annotations.jsonl"
+    index.write_text(index.read_text().replace('"split": "val"', '"split": "train"'))
+    folder = tmp_path / "run"
+    options = ("--data", pack, "--run", folder, "--preset", "tiny", "--steps", "2", "--batch", "2", "--rendered", "0")
+    done = run("train", *options, "--ablation", "memory", "-j", "0")
+    assert (done.code, done.out.strip()) == (0, str(folder / "weights"))
+    config = json.loads((folder / "weights" / "config.json").read_text())
+    assert config["tate"] is None
+    assert config["memory"]["slots"] == 4
+    assert (folder / "curves.png").is_file()
+    asked = run("segment", pack / "src" / "a.png", "the buildings", "--engine", "unigeoseg", "--weights",
+                folder / "weights", "-o", tmp_path / "mask.tif")  # fmt: skip
+    assert asked.code in (0, 3)
+    again = run("train", *options)
+    assert "The run folder holds a training already." in again.said
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--preset", "unigeoseg-official"), "The language model needs its tokenizer. Received: unigeoseg-official"),
+        (("--preset", "tiny", "--ablation", "all"), "Unknown ablation. Received: all."),
+        (("--preset", "nano", "--ablation", "none"), "These options are of causal members. Received: nano."),
+        (("--preset", "tiny", "--batch", "9", "--micro", "2"), "must be a multiple of the micro batch"),
+    ],
+)
+def test_train_a_causal_member_says_what_it_lacks(
+    run: Callable[..., Any], pack: Path, tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    index = pack / "annotations.jsonl"
+    index.write_text(index.read_text().replace('"split": "val"', '"split": "train"'))
+    done = run("train", "--data", pack, "--run", tmp_path / "run", *options)
+    assert (done.code, done.out) == (1, "")
+    assert words in done.said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,8 +24,12 @@ def register(app: typer.Typer) -> None:
 
 def train(
     data: Annotated[Path, typer.Option(help="Folder with annotations.jsonl, images and masks.")],
-    run: Annotated[Path, typer.Option(help="Folder for checkpoints, metrics and weights.")] = Path("runs/nano"),
-    preset: Annotated[str, typer.Option(help="Which member of the family.")] = "nano",
+    run: Annotated[
+        Path | None, typer.Option(help="Folder for checkpoints, metrics and weights; runs/<preset> if left out.")
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="Which member of the family: nano, or tiny, unigeoseg-official, … (causal).")
+    ] = "nano",
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Crops a step.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, crops and sampling.")] = 0,
@@ -35,24 +40,44 @@ def train(
     start: Annotated[
         str | None,
         typer.Option(
-            help='Weights to go on from instead of ImageNet: a .safetensors file, or "nano" (the packaged ones).'
+            help='Weights to go on from instead of ImageNet: a .safetensors file, or "nano" (the packaged ones); '
+            "of a causal member the folder that `models convert` wrote."
         ),
     ] = None,
     rate: Annotated[
         float | None, typer.Option(min=0, help="Peak learning rate; the backbone learns at 0.4 of it.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")] = False,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Causal members: folder of the language model's tokenizer, which knows [SEG].")
+    ] = None,
+    ablation: Annotated[
+        str | None,
+        typer.Option(help="Causal members: a row of the ablation tables, e.g. none, tate, slots-8, average."),
+    ] = None,
+    micro: Annotated[
+        int | None, typer.Option(min=1, help="Causal members: samples in one pass; passes add up to --batch.")
+    ] = None,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Causal members: recompute layers instead of keeping them.")
+    ] = False,
 ) -> None:
     """Train on the train split of DATA; val is never looked at.
 
     Writes <run>/nano.safetensors with its card, metrics.jsonl and a picture of the curves. Use the weights with
-    ``terraprompt segment … --weights <run>/nano.safetensors``.
+    ``terraprompt segment … --weights <run>/nano.safetensors``. Causal members write a folder <run>/weights, for
+    ``--engine unigeoseg --weights <run>/weights``; many processes: ``accelerate launch -m terraprompt train …``.
     """
+    from terraprompt.models.unigeoseg import preset as member_of
     from terraprompt.training.curves import draw_curves
     from terraprompt.training.nano import export_nano, train_nano
     from terraprompt.training.supervised import TrainConfig
 
-    if (run / "last.pt").exists() and not resume:
+    run = run or Path("runs") / preset
+    causal = member_of(preset).language == "causal"
+    if not causal and (tokenizer or ablation or micro or checkpointing):
+        raise ConfigError("These options are of causal members.", received=preset, hint="E.g. --preset tiny.")
+    if ((run / "last.pt").exists() or any(run.glob("step-*"))) and not resume:
         raise ConfigError(
             "The run folder holds a training already.", received=run, hint="Add --resume, or choose another --run."
         )
@@ -60,6 +85,27 @@ def train(
     if not read_pack(data, split="train"):  # said before the run folder is made
         raise DatasetError("There is nothing to train on.", received=f"split train of {data}", hint="Check --data.")
     logging.getLogger("terraprompt.training").setLevel(logging.INFO)
+    if causal:
+        from terraprompt.training.causal import CausalTrainConfig
+        from terraprompt.training.causal_run import TINY, train_causal
+
+        base = TINY if preset == "tiny" else CausalTrainConfig(precision=precision)
+        if batch is not None and micro is None and batch % base.micro:
+            micro = 1
+        asked: dict[str, Any] = {"steps": steps, "batch": batch, "micro": micro, "rate": rate, "seed": seed}
+        settings = replace(
+            base, precision=precision, checkpointing=checkpointing, **{k: v for k, v in asked.items() if v is not None}
+        )
+        done = train_causal(
+            data, run, settings, preset_name=preset, ablation_name=ablation, tokenizer=tokenizer, rendered=rendered,
+            workers=workers, device="cpu" if device == "cpu" else None, resume=resume,
+            start=None if start is None else Path(start),
+        )  # fmt: skip
+        done.export(run / "weights")
+        if done.accelerator.is_main_process:
+            draw_curves(run / "metrics.jsonl", run / "curves.png")
+            typer.echo(str(run / "weights"))
+        return
     given: dict[str, Any] = {"steps": steps, "batch": batch}
     if rate is not None:
         given |= {"rate": rate, "backbone_rate": 0.4 * rate}

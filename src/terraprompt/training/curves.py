@@ -19,7 +19,9 @@ def draw_curves(metrics: Path, picture: Path) -> None:
 
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     names = [
-        n for n in ("loss", "bce", "dice", "presence", "projection", "colour", "outside") if any(n in r for r in rows)
+        n
+        for n in ("loss", "bce", "dice", "language", "presence", "projection", "colour", "outside")
+        if any(n in r for r in rows)
     ]
     figure, axes = plt.subplots(1, len(names), figsize=(2.6 * len(names), 2.6), layout="constrained")
     for name, axis in zip(names, np.atleast_1d(axes), strict=True):

@@ -8,7 +8,7 @@ import logging
 import pickle
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ from terraprompt.models.unigeoseg.config import UniGeoSegConfig
 from terraprompt.models.unigeoseg.layout import account, config_of, official_layout, split
 from terraprompt.models.unigeoseg.presets import preset
 
-__all__ = ["FORMAT", "Conversion", "convert"]
+__all__ = ["FORMAT", "Conversion", "convert", "save_converted"]
 
 log = logging.getLogger(__name__)
 
@@ -234,3 +234,40 @@ def _write_shards(folder: Path, tensors: Iterator[tuple[str, Tensor]], shard_byt
 def _facts(path: Path) -> dict[str, Any]:
     with path.open("rb") as stream:
         return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": path.stat().st_size}
+
+
+def save_converted(
+    target: Path,
+    config: UniGeoSegConfig,
+    tensors: Mapping[str, Tensor],
+    *,
+    source: str,
+    facts: Mapping[str, Any] | None = None,
+    shard_bytes: int = 2 * 2**30,
+) -> None:
+    """Write trained weights as :func:`convert` writes converted ones; ``target`` is replaced whole.
+
+    Args:
+        target: folder.
+        config: of the model.
+        tensors: its state dict.
+        source: recorded as the weights' origin.
+        facts: more for ``provenance.json``.
+    """
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    written = _write_shards(part, iter(tensors.items()), shard_bytes)
+    (part / "config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")
+    provenance = {
+        "format": FORMAT,
+        "package": __version__,
+        "source": source,
+        "files": {path.name: _facts(path) for path in sorted(part.glob("*.safetensors"))},
+        "tensors": written,
+        **(facts or {}),
+    }
+    (part / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
+    if target.exists():
+        shutil.rmtree(target)
+    part.rename(target)

@@ -33,24 +33,33 @@ def uncertain_points(
     *,
     oversample: float = 3.0,
     importance: float = 0.75,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Tensor:
     """Where to look: mostly where the mask is undecided (PointRend).
 
     Args:
         logits: (M, h, w).
         count: points per mask; ``oversample`` times as many are drawn, the ``importance`` share is the most uncertain.
+        generator: one for all masks, or one for each: then a mask's points do not depend on its neighbours.
 
     Returns:
         (M, count, 2), x and y in [0, 1].
     """
     m, device = len(logits), logits.device
-    candidates = torch.rand(m, int(count * oversample), 2, device=device, generator=generator)
+    candidates = _rand(m, int(count * oversample), device, generator)
     uncertainty = -sample_at(logits.float(), candidates).abs()
     hard = int(importance * count)
     index = uncertainty.topk(hard, dim=1).indices
     chosen = candidates.gather(1, index[..., None].expand(-1, -1, 2))
-    return torch.cat([chosen, torch.rand(m, count - hard, 2, device=device, generator=generator)], 1)
+    return torch.cat([chosen, _rand(m, count - hard, device, generator)], 1)
+
+
+def _rand(
+    m: int, count: int, device: torch.device, generator: torch.Generator | Sequence[torch.Generator] | None
+) -> Tensor:
+    if generator is None or isinstance(generator, torch.Generator):
+        return torch.rand(m, count, 2, device=device, generator=generator)
+    return torch.stack([torch.rand(count, 2, device=device, generator=one) for one in generator])
 
 
 def point_bce(logits: Tensor, target: Tensor, masks: float, weight: Tensor | None = None) -> Tensor:
@@ -75,7 +84,7 @@ def mask_losses(
     known: Tensor | None = None,
     points: int = 12544,
     masks: float | None = None,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """BCE and Dice summed over all predictions, unweighted (spec 10).
 
@@ -85,7 +94,7 @@ def mask_losses(
         known: (M, H, W) in {0, 1}, 0 where the truth is not known and nothing is learned; None = known everywhere.
         points: sampled points a mask.
         masks: divisor; the mask count over all processes, by default M.
-        generator: of the point sampling.
+        generator: of the point sampling, one or one a mask.
     """
     masks = max(masks if masks is not None else float(len(target)), 1.0)
     bce = dice = torch.zeros((), device=target.device)

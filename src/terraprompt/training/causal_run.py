@@ -1,0 +1,114 @@
+"""Trains a causal member: everything between a folder of labelled images and a folder that the engine loads."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from terraprompt.engines.checkpoint import checkpoint_folder, load_converted
+from terraprompt.engines.dialogue import SYSTEM, DialogueWriter
+from terraprompt.errors import CheckpointError, ConfigError
+from terraprompt.models.unigeoseg import UniGeoSeg, UniGeoSegConfig, preset
+from terraprompt.training.ablations import ablation
+from terraprompt.training.causal import CausalTrainConfig, CausalTrainer
+from terraprompt.training.crops import CropRecipe
+from terraprompt.training.dialogues import CropSource, TaskStream, byte_tokenizer
+from terraprompt.training.ground import Ground
+from terraprompt.training.nano import SCHEDULE, load_grounds, shares_of
+from terraprompt.training.schedule import TaskSchedule
+
+__all__ = ["TINY", "train_causal"]
+
+log = logging.getLogger(__name__)
+
+#: For the preset ``tiny`` from random weights: all parts learn, on a CPU in minutes.
+TINY = CausalTrainConfig(
+    steps=400, batch=8, micro=8, rate=1e-3, frozen=(), points=1024, precision="fp32", save_every=100
+)  # fmt: skip
+
+
+def train_causal(
+    data: Path,
+    run: Path,
+    config: CausalTrainConfig,
+    *,
+    preset_name: str = "tiny",
+    ablation_name: str | None = None,
+    tokenizer: Path | None = None,
+    start: Path | None = None,
+    schedule: TaskSchedule = SCHEDULE,
+    rendered: int = 0,
+    workers: int = 0,
+    device: str | None = None,
+    resume: bool = False,
+    system: str = SYSTEM,
+    grounds: Sequence[Ground] | None = None,
+) -> CausalTrainer:
+    """Train to the end of the budget.
+
+    Args:
+        data: folder with ``annotations.jsonl``; its split "train" is used.
+        run: where checkpoints and metrics go.
+        config: budget and optimiser.
+        preset_name: the member.
+        ablation_name: a row of the ablation tables, see :mod:`terraprompt.training.ablations`.
+        tokenizer: folder of the language model's tokenizer, which must know [SEG]; None takes that of ``start``, and
+            for ``tiny`` one of bytes.
+        start: folder of converted weights to go on from; None begins with random ones.
+        rendered: rendered scenes added to the images.
+        resume: go on from the last checkpoint.
+        system: the sentence that opens the dialogue.
+        grounds: already loaded images, instead of ``data``.
+
+    Raises:
+        ConfigError: there is no tokenizer, or a setting makes no sense.
+        CheckpointError: ``start`` is of another architecture, or there is nothing to resume.
+    """
+    member = preset(preset_name)
+    if ablation_name is not None:
+        row = ablation(ablation_name)
+        member, schedule = row.model(member), row.schedule(schedule)
+    if tokenizer is None and start is not None:
+        tokenizer = checkpoint_folder(start)
+    if tokenizer is None:
+        if preset_name != "tiny":
+            raise ConfigError(
+                "The language model needs its tokenizer.",
+                received=f"{preset_name} without one",
+                hint="Give a folder with --tokenizer.",
+            )
+        tokenizer = run / "tokenizer"
+        process = PartialState(cpu=device == "cpu")
+        if process.is_main_process:
+            byte_tokenizer().save_pretrained(str(tokenizer))
+        process.wait_for_everyone()
+    if member.causal is None:
+        raise ConfigError("This member reads with a sentence encoder.", received=preset_name)
+    writer = DialogueWriter.load(tokenizer, int(member.causal.settings["vocab_size"]), system=system)
+    torch.manual_seed(config.seed)
+    trainer = CausalTrainer(_model(member, start), writer, config, run, device=device)
+    if resume:
+        trainer.resume()
+    if grounds is None:
+        grounds = load_grounds(data, rendered=rendered, seed=config.seed, workers=max(workers, 1))
+    log.info("%d images, from step %d of %d", len(grounds), trainer.step, config.steps)
+    source = CropSource(grounds, shares_of(grounds), CropRecipe(size=member.vision.size))
+    trainer.fit(TaskStream(source, schedule, config.seed, config.steps * config.batch), workers=workers)
+    return trainer
+
+
+def _model(member: UniGeoSegConfig, start: Path | None) -> UniGeoSeg:
+    if start is None:
+        log.warning("%s begins with random weights", member.name)
+        return UniGeoSeg(member)
+    loaded, _ = load_converted(checkpoint_folder(start), lm_head=True)
+    if replace(loaded.config, name=member.name) != member:
+        raise CheckpointError(
+            "The weights are of another architecture.", received=f"{start}: {loaded.config.name}, not {member.name}"
+        )
+    return loaded.requires_grad_(True)

@@ -1,0 +1,310 @@
+"""Samples of the causal members: number ``i`` depends on the seed and ``i`` alone, its task on ``i / total``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedTokenizerFast
+
+from terraprompt.engines.dialogue import DialogueWriter
+from terraprompt.errors import ConfigError, DatasetError
+from terraprompt.instructions.writer import interactive_instruction
+from terraprompt.models.unigeoseg import Dialogue
+from terraprompt.models.unigeoseg.config import TASK_INDEX
+from terraprompt.prompt import Task
+from terraprompt.training.crops import CropRecipe, Item, make_crop
+from terraprompt.training.ground import Ground
+from terraprompt.training.schedule import TaskSchedule
+
+__all__ = [
+    "CropSource",
+    "DialogueBatch",
+    "FixedSource",
+    "Sample",
+    "SampleSource",
+    "TaskStream",
+    "byte_tokenizer",
+    "collate",
+    "steps",
+]
+
+_HEARD = " [/INST]"
+_REPLY = " Sure, It is "
+_BEFORE_ANSWER = ". \n"
+_AFTER_ANSWER = ". "
+_END = "<|endoftext|>"
+#: Cuts of images until one holds what a task needs.
+_TRIES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One instruction about one square image.
+
+    Attributes:
+        image: uint8 (S, S, 3).
+        text, task: the instruction.
+        coordinates: float32 (3, 4) in [0, 1] of the image, a box or points; zero where absent.
+        target: uint8 (S, S) 0/1.
+        known: uint8 (S, S), 0 where nothing is known, or None.
+        answer: what the language model learns to say.
+    """
+
+    image: NDArray[np.uint8]
+    text: str
+    task: Task
+    coordinates: NDArray[np.float32]
+    target: NDArray[np.uint8]
+    known: NDArray[np.uint8] | None
+    answer: str
+
+
+class SampleSource(Protocol):
+    """Whatever gives samples of a task."""
+
+    def draw(self, task: Task, rng: np.random.Generator) -> Sample:
+        """A sample of ``task``, chosen by ``rng`` alone."""
+        ...
+
+
+class FixedSource:
+    """A few samples, each task's drawn evenly."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.by_task = {task: [s for s in samples if s.task is task] for task in Task}
+
+    @property
+    def natural(self) -> tuple[float, float, float]:
+        """Proportions of the tasks."""
+        interactive, referring, reasoning = (float(len(self.by_task[task])) for task in TASK_INDEX)
+        return interactive, referring, reasoning
+
+    def draw(self, task: Task, rng: np.random.Generator) -> Sample:
+        """One of ``task``."""
+        pool = self.by_task[task]
+        if not pool:
+            raise ConfigError("The schedule asks for a task without samples.", received=task.value)
+        return pool[int(rng.integers(len(pool)))]
+
+
+class CropSource:
+    """Augmented crops of mask-labelled images, one instruction each; images of which only boxes are known are left out.
+
+    Args:
+        grounds: the labelled images.
+        shares: probability per source.
+        recipe: how crops are cut; ``size`` is the model's.
+    """
+
+    def __init__(self, grounds: Sequence[Ground], shares: Mapping[str, float], recipe: CropRecipe) -> None:
+        masks = [g for g in grounds if not g.weak and shares.get(g.source, 0) > 0]
+        objects = [g for g in masks if g.present and not g.centreline]
+        self.recipe = recipe
+        self.pools = {task: objects if task is Task.INTERACTIVE else masks for task in Task}
+        self.weights = {task: _weights(pool, shares) for task, pool in self.pools.items()}
+        if not masks:
+            raise DatasetError(
+                "There is nothing to train on.", received=f"{len(grounds)} images, none with masks and a share"
+            )
+
+    def draw(self, task: Task, rng: np.random.Generator) -> Sample:
+        """A crop with an instruction of ``task``."""
+        pool = self.pools[task]
+        for _ in range(_TRIES if pool else 0):
+            ground = pool[int(rng.choice(len(pool), p=self.weights[task]))]
+            crop = make_crop(ground, task, 1.0 if task is Task.REASONING else 0.0, self.recipe, rng)
+            items = [item for item in crop.items if item.task is task]
+            if items:
+                item = items[int(rng.integers(len(items)))]
+                text = _spoken(item, rng)
+                return Sample(crop.image, text, task, item.coordinates, item.target, item.known, _said(item))
+        raise DatasetError(
+            "The images hold nothing that this task can ask for.",
+            received=f"{task.value}, {len(pool)} images",
+            hint="Give images with objects, or a schedule without this task.",
+        )
+
+
+def _weights(pool: Sequence[Ground], shares: Mapping[str, float]) -> NDArray[np.float64]:
+    count: dict[str, int] = {}
+    for ground in pool:
+        count[ground.source] = count.get(ground.source, 0) + 1
+    weights = np.array([shares[g.source] / count[g.source] for g in pool])
+    scaled: NDArray[np.float64] = weights / weights.sum() if len(weights) else weights
+    return scaled
+
+
+def _spoken(item: Item, rng: np.random.Generator) -> str:
+    """The text; of points and boxes with their coordinates, as the released weights were trained."""
+    rows = [[float(v) for v in row] for row in item.coordinates if row.any()]
+    if item.task is not Task.INTERACTIVE or not rows:
+        return item.text
+    if any(rows[0][2:]):
+        return interactive_instruction(rng, boxes=np.clip(rows, 0, 1).tolist())
+    return interactive_instruction(rng, points=[row[:2] for row in np.clip(rows, 0, 1).tolist()])
+
+
+def _said(item: Item) -> str:
+    """An answer for crops, which bring none: whether there is anything."""
+    if item.presence == 0:
+        return "nothing in this image"
+    return "the object at that place" if item.task is Task.INTERACTIVE else "the marked area"
+
+
+class TaskStream(Dataset[tuple[int, Sample]]):
+    """Sample ``i`` of a training of ``total`` samples; its task follows the schedule at ``i / total``."""
+
+    def __init__(self, source: SampleSource, schedule: TaskSchedule, seed: int, total: int) -> None:
+        self.source, self.schedule, self.seed, self.total = source, schedule, seed, total
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __getitem__(self, index: int) -> tuple[int, Sample]:
+        rng = np.random.default_rng([self.seed, index])
+        return index, self.source.draw(self.schedule.draw(index / self.total, rng), rng)
+
+
+@dataclass(frozen=True, slots=True)
+class DialogueBatch:
+    """B samples.
+
+    Attributes:
+        index: int64 (B,), their places in the stream.
+        images: uint8 (B, 3, S, S).
+        dialogue: with labels.
+        target: uint8 (B, S, S).
+        known: uint8 (B, S, S) or None when all is known.
+    """
+
+    index: Tensor
+    images: Tensor
+    dialogue: Dialogue
+    target: Tensor
+    known: Tensor | None
+
+    def to(self, device: torch.device | str) -> DialogueBatch:
+        """The same on another device."""
+        known = None if self.known is None else self.known.to(device, non_blocking=True)
+        images, target = (x.to(device, non_blocking=True) for x in (self.images, self.target))
+        return replace(self, images=images, dialogue=self.dialogue.to(device), target=target, known=known)
+
+    @property
+    def words(self) -> int:
+        """Tokens that are learned."""
+        labels = self.dialogue.labels
+        return 0 if labels is None else int((labels[:, 1:] != -100).sum())
+
+
+def collate(writer: DialogueWriter, samples: Sequence[tuple[int, Sample]]) -> DialogueBatch:
+    """Write dialogues with their answers, and stack.
+
+    After the instruction: `` [/INST] Sure, It is . \\n{answer}[SEG]. <|endoftext|>``; everything behind ``[/INST]`` is
+    learned (spec 4; the placeholder of the mask leaves no token).
+    """
+
+    def ids(text: str) -> list[int]:
+        found: list[int] = writer.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    heard, reply = ids(_HEARD), ids(_REPLY) + ids(_BEFORE_ANSWER)
+    end = ids(_AFTER_ANSWER) + ids(writer.tokenizer.eos_token or _END)
+    asked = [writer.instruction(s.text) for _, s in samples]
+    told = [[*reply, *ids(s.answer), writer.seg, *end] for _, s in samples]
+    longest = max(len(a) + len(heard) + len(t) for a, t in zip(asked, told, strict=True))
+    count = len(samples)
+    tokens = torch.full((count, longest), writer.seg)
+    labels = torch.full((count, longest), -100)
+    refer = torch.zeros(count, longest, dtype=torch.bool)
+    for i, (a, t) in enumerate(zip(asked, told, strict=True)):
+        whole, start = [*a, *heard, *t], len(a) + len(heard)
+        tokens[i, : len(whole)] = torch.tensor(whole)
+        labels[i, start : len(whole)] = torch.tensor(t)
+        refer[i, : len(a)] = True
+    known = None
+    if any(s.known is not None for _, s in samples):
+        masks = [np.ones_like(s.target) if s.known is None else s.known for _, s in samples]
+        known = torch.from_numpy(np.stack(masks))
+    dialogue = Dialogue(
+        writer.prefix,
+        writer.template,
+        tokens,
+        refer,
+        torch.tensor([TASK_INDEX[s.task] for _, s in samples]),
+        torch.from_numpy(np.stack([s.coordinates for _, s in samples])),
+        torch.arange(count),
+        labels,
+    )
+    return DialogueBatch(
+        torch.tensor([i for i, _ in samples]),
+        torch.from_numpy(np.stack([s.image for _, s in samples])).permute(0, 3, 1, 2).contiguous(),
+        dialogue,
+        torch.from_numpy(np.stack([s.target for _, s in samples])),
+        known,
+    )
+
+
+class _Collate:
+    """:func:`collate` for worker processes."""
+
+    def __init__(self, writer: DialogueWriter) -> None:
+        self.writer = writer
+
+    def __call__(self, samples: Sequence[tuple[int, Sample]]) -> DialogueBatch:
+        return collate(self.writer, samples)
+
+
+def steps(
+    samples: TaskStream,
+    writer: DialogueWriter,
+    *,
+    batch: int,
+    micro: int,
+    rank: int = 0,
+    ranks: int = 1,
+    start: int = 0,
+    workers: int = 0,
+) -> Iterator[list[DialogueBatch]]:
+    """What process ``rank`` of ``ranks`` does at each optimiser step from ``start`` on.
+
+    Step ``s`` takes samples ``s * batch`` to ``(s + 1) * batch``, in passes of ``micro``; the passes go round the
+    processes. So the samples of a step, and which of them share a pass, are the same on any number of processes.
+    """
+    passes = range(rank * micro, batch, micro * ranks)
+    indexes = [
+        list(range(first + k, first + k + micro))
+        for first in range(start * batch, len(samples) - batch + 1, batch)
+        for k in passes
+    ]
+    loader = DataLoader(
+        samples,
+        batch_sampler=indexes,
+        collate_fn=_Collate(writer),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+    )
+    held: list[DialogueBatch] = []
+    for one in loader:
+        held.append(one)
+        if len(held) == len(passes):
+            yield held
+            held = []
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes as tokens, then [PAD] and [SEG]: 258 in all, for small models that have no tokenizer of their own."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]")
+    wrapped.add_tokens(["[SEG]"])
+    return wrapped
