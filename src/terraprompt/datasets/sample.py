@@ -1,0 +1,134 @@
+"""One labelled question: the record that every reader of a public data set yields and every evaluation takes.
+
+Boxes and points are continuous pixel coordinates of the image: x right, y down, (0, 0) the outer corner of the first
+pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from terraprompt.errors import DatasetError
+from terraprompt.prompt import Prompt, Task
+
+__all__ = ["MaskFile", "Sample", "Truth", "read_picture"]
+
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+
+
+class Truth(Protocol):
+    """A mask that is read when it is asked for; frozen and picklable."""
+
+    def load(self) -> NDArray[np.uint8]:
+        """uint8 (height, width), 1 = target, 0 = not.
+
+        Raises:
+            DatasetError: the file is missing or damaged, or the coding is broken; the message names it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFile:
+    """A mask in a grey or palette picture.
+
+    Attributes:
+        path: the file.
+        values: the grey values (palette: indices) that mean the target; empty = every value but 0.
+    """
+
+    path: Path
+    values: tuple[int, ...] = ()
+
+    def load(self) -> NDArray[np.uint8]:
+        """See :class:`Truth`."""
+        grey = read_picture(self.path, "raw")
+        if grey.ndim == 3:
+            grey = grey[..., :3].max(2)
+        return (np.isin(grey, self.values) if self.values else grey != 0).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One target in one image and what is asked about it.
+
+    Attributes:
+        id: unique in its data set and split; stable, so that predictions can be matched to it.
+        image: file of the image.
+        task: what kind of instruction.
+        instructions: wordings of the same question, at least one for text; empty if points or boxes are all there is.
+        truth: the mask; None where the data set has boxes only.
+        box: labelled box ``(x0, y0, x1, y1)`` where the data set has one, else None.
+        answer: what the target is, in the data set's words; empty if it says nothing, or there is no target.
+        points, labels, boxes: the prompt of an interactive sample; a label is 1 on the target and 0 beside it.
+        category: class name, or None.
+        level: difficulty or kind within the task, as the data set names it, or None.
+        split: "train", "val", "test".
+        source: name of the data set, or of the part of it where that matters.
+        licence: short name, or None if the data set states none.
+        gsd_m: ground size of a pixel in metres, or None.
+    """
+
+    id: str
+    image: Path
+    task: Task
+    instructions: tuple[str, ...] = ()
+    truth: Truth | None = None
+    box: Box | None = None
+    answer: tuple[str, ...] = ()
+    points: tuple[Point, ...] = ()
+    labels: tuple[int, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    category: str | None = None
+    level: str | None = None
+    split: str = ""
+    source: str = ""
+    licence: str | None = None
+    gsd_m: float | None = None
+
+    def prompt(self, index: int = 0) -> Prompt:
+        """The question in wording ``index``, as an engine takes it."""
+        text = self.instructions[index] if self.instructions else None
+        return Prompt(text, points=self.points, labels=self.labels, boxes=self.boxes, task_override=self.task)
+
+    def load_image(self) -> NDArray[np.uint8]:
+        """RGB uint8 (height, width, 3).
+
+        Raises:
+            DatasetError: the file is missing or damaged.
+        """
+        return read_picture(self.image, "RGB")
+
+    def load_mask(self) -> NDArray[np.uint8]:
+        """The truth, uint8 (height, width), 1 = target.
+
+        Raises:
+            DatasetError: the data set has boxes only, or the mask is missing or damaged.
+        """
+        if self.truth is None:
+            raise DatasetError(f"Sample {self.id} has no mask.", hint="This data set has boxes: use Sample.box.")
+        return self.truth.load()
+
+
+def read_picture(path: Path, mode: str) -> NDArray[np.uint8]:
+    """Pixels of a picture file, uint8: (height, width, 3) for mode "RGB", (height, width) for "L", as stored for "raw".
+
+    Raises:
+        DatasetError: the file is missing or damaged.
+    """
+    try:
+        with Image.open(path) as picture:
+            if mode == "raw":
+                return np.array(picture.convert("L") if picture.mode == "1" else picture, np.uint8)
+            return np.array(picture.convert(mode), np.uint8)
+    except FileNotFoundError:
+        raise DatasetError("A file is missing.", received=path) from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DatasetError(f"A file cannot be read: {error}.", received=path) from None
