@@ -116,7 +116,7 @@ def test_the_second_instruction_reads_its_own_words_alone(
     monkeypatch.setattr(engine.model, "look", unseen)
     asked = [Prompt("the pond"), Prompt("the weir"), Prompt("what holds water?"), Prompt("what is wet?")]
     template = len(engine.writer.template)
-    for prompt, opening in zip(asked, (template, 0, template, 0), strict=True):
+    for prompt, opening in zip(asked, (engine.image_tokens + template, 0, template, 0), strict=True):
         engine.answer([view], [prompt])
         assert read.pop() == opening + len(engine.writer.instruction(prompt.text or ""))
     engine.answer([view] * 4, asked)

@@ -182,9 +182,9 @@ def test_every_choice_goes_on_from_what_it_read(change: str) -> None:
     whole = model.read(asked, res5)
     assert whole.context is None
     begun = model.begin(asked.prefix)
-    context = begun.then(model.open(res5, begun).rows(asked.image))
-    parts = model.read(asked, None, context=context)
-    torch.testing.assert_close(parts.states[asked.refer], whole.states[asked.refer], atol=1e-5, rtol=1e-5)
+    opened = model.open(res5, begun).rows(asked.image)
+    for parts in (model.read(asked, None, after=[begun, opened]), model.read(asked, res5, after=[begun])):
+        torch.testing.assert_close(parts.states[asked.refer], whole.states[asked.refer], atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

@@ -235,14 +235,16 @@ def test_going_on_from_what_was_read_equals_reading_it_all(model: UniGeoSeg, see
     assert begun.length == len(dialogue.prefix)
     images = model.open(seen.features[-1], begun)
     assert images.length == 64
-    opened = begun.then(images)
-    first = model.read(dialogue, None, context=opened.rows(dialogue.image))
+    after = [begun, images.rows(dialogue.image)]
+    first = model.read(dialogue, None, after=after)
+    at_once = model.read(dialogue, seen.features[-1], after=[begun])
     for i, one in enumerate(wanted):
-        near(sub_sample(first.states[i][dialogue.refer[i]]), one["hidden_instr_sub"], 2e-5)
+        for states in (first.states, at_once.states):
+            near(sub_sample(states[i][dialogue.refer[i]]), one["hidden_instr_sub"], 2e-5)
     assert first.context is not None
-    assert isinstance(first.context, Context)
-    template = first.context.tokens(opened.length, opened.length + len(dialogue.template))
-    again = model.read(dialogue, None, context=opened.rows(dialogue.image).then(template), template=False)
+    length = len(dialogue.template)
+    template = Context.stack([first.context.part(i, 0, length) for i in range(len(wanted))])
+    again = model.read(dialogue, None, after=[*after, template], template=False)
     torch.testing.assert_close(again.states[dialogue.refer], first.states[dialogue.refer], atol=1e-5, rtol=0)
 
 

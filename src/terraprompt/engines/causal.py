@@ -20,7 +20,7 @@ from terraprompt.engines.dialogue import SYSTEM, DialogueWriter
 from terraprompt.errors import CheckpointError, ConfigError, EngineError
 from terraprompt.geometry import Frame
 from terraprompt.models.preprocess import letterboxed
-from terraprompt.models.unigeoseg import Context, PixelFeatures, UniGeoSeg
+from terraprompt.models.unigeoseg import Context, Dialogue, PixelFeatures, UniGeoSeg
 from terraprompt.models.unigeoseg.config import TASK_INDEX
 from terraprompt.prompt import Prompt, Task
 
@@ -33,14 +33,15 @@ _FOLDER = "TERRAPROMPT_UNIGEOSEG"
 class _View:
     """What one image left behind; no instruction changes it.
 
-    ``context`` is what the language model keeps of the image, ``openings``, by task, what it keeps of the template once
-    an instruction has read it.
+    ``context`` is what the language model keeps of the image and ``openings``, by task, what it keeps of the template;
+    the first instruction reads both with its own words, because a pass over the weights is what costs.
     """
 
     __slots__ = ("context", "frame", "openings", "pixels", "res5")
 
-    def __init__(self, frame: Frame, res5: Tensor, pixels: PixelFeatures, context: Context) -> None:
-        self.frame, self.res5, self.pixels, self.context = frame, res5, pixels, context
+    def __init__(self, frame: Frame, res5: Tensor, pixels: PixelFeatures) -> None:
+        self.frame, self.res5, self.pixels = frame, res5, pixels
+        self.context: Context | None = None
         self.openings: dict[int, Context] = {}
 
 
@@ -78,6 +79,8 @@ class CausalEngine:
         self.tile = tile or TileSpec(size=self.size, overlap=self.size // 4, multiple=32, batch=1)
         tate = model.config.tate
         self._begun: Context | None = None
+        assert model.reader is not None
+        self.image_tokens = model.reader.connector.tokens
         self._template_is_enhanced = tate is not None and tate.scope == "template"
 
     @torch.inference_mode()
@@ -92,17 +95,17 @@ class CausalEngine:
         stack = np.stack([letterboxed(image, frame) for image, frame in zip(images, frames, strict=True)])
         features = self.model.see(torch.from_numpy(stack).to(self.device).permute(0, 3, 1, 2))
         pixels = self.model.look(features)
-        context = self.model.open(features[-1], self._beginning())
+        # the image and the openings of two tasks, read with the first texts, are counted in advance
+        later = (
+            self._beginning().nbytes // self._beginning().length * (self.image_tokens + 2 * len(self.writer.template))
+        )
         out = []
         for i, frame in enumerate(frames):
             one = slice(i, i + 1)
             mine = PixelFeatures(pixels.mask[one].clone(), tuple(s[one].clone() for s in pixels.scales))  # type: ignore[arg-type]
-            opened = context.rows(torch.tensor([i], device=self.device))
-            view = _View(frame, features[-1][one].clone(), mine, opened)
+            view = _View(frame, features[-1][one].clone(), mine)
             held = sum(t.numel() * t.element_size() for t in (view.res5, mine.mask, *mine.scales))
-            # the openings of two tasks, kept from the first text on, are counted in advance
-            template = 2 * opened.nbytes * len(self.writer.template) // opened.length
-            out.append(Embedding(frame.source, view, held + opened.nbytes + template))
+            out.append(Embedding(frame.source, view, held + later))
         return out
 
     @torch.inference_mode()
@@ -129,26 +132,43 @@ class CausalEngine:
         distinct = list(dict.fromkeys(views))
         image = torch.tensor([distinct.index(view) for view in views])
         dialogue = self.writer.write(prompts, [view.frame.source for view in views], image).to(self.device)
-        keys = [self._opening(prompt.task) for prompt in prompts]
-        known = [None if key is None else view.openings.get(key) for view, key in zip(views, keys, strict=True)]
-        openings = [opening for opening in known if opening is not None]
-        read_before = len(openings) == len(views)
-        beginning, pictures = self._beginning(), Context.stack([view.context for view in views])
-        begun = beginning.length + pictures.length
-        context = beginning.then(pictures, *([Context.stack(openings)] if read_before else []))
-        reading = self.model.read(dialogue, None, context=context, template=not read_before)
-        if not read_before and reading.context is not None:
-            template = reading.context.tokens(begun, begun + len(dialogue.template))
-            for i, (view, key) in enumerate(zip(views, keys, strict=True)):
-                if key is not None and key not in view.openings:
-                    view.openings[key] = template.rows(torch.tensor([i], device=self.device))
         res5 = torch.cat([view.res5 for view in distinct])
-        query = self.model.aim(reading.states, dialogue.refer, dialogue.task, res5, dialogue.image)
+        states = self._read(views, distinct, dialogue, [self._opening(prompt.task) for prompt in prompts], res5)
+        query = self.model.aim(states, dialogue.refer, dialogue.task, res5, dialogue.image)
         drawn = self.model.draw(query, _joined([view.pixels for view in distinct]), dialogue.image)
         return [
             Answer(self._on_image(logits, view.frame), notes=_left_out(prompt))
             for logits, view, prompt in zip(drawn.logits[-1], views, prompts, strict=True)
         ]
+
+    def _read(
+        self, views: Sequence[_View], distinct: Sequence[_View], dialogue: Dialogue, keys: Sequence[int | None],
+        res5: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """States of the instructions; what no instruction changes is read once and kept with its view."""
+        fresh = [view for view in distinct if view.context is None]
+        with_image = len(fresh) == len(views)  # then one pass reads images, templates and instructions
+        if fresh and not with_image:
+            opened = self.model.open(torch.cat([view.res5 for view in fresh]), self._beginning())
+            for i, view in enumerate(fresh):
+                view.context = opened.part(i, 0, opened.length)
+        after = [self._beginning()]
+        known = [None if key is None else view.openings.get(key) for view, key in zip(views, keys, strict=True)]
+        openings = [opening for opening in known if opening is not None]
+        read_before = len(openings) == len(views)
+        if not with_image:
+            after.append(_together([view.context for view in views if view.context is not None]))
+        if read_before:
+            after.append(_together(openings))
+        reading = self.model.read(dialogue, res5 if with_image else None, after=after, template=not read_before)
+        assert reading.context is not None
+        begun = self.image_tokens if with_image else 0
+        for i, (view, key) in enumerate(zip(views, keys, strict=True)):
+            if with_image:
+                view.context = reading.context.part(i, 0, begun)
+            if key is not None and key not in view.openings:
+                view.openings[key] = reading.context.part(i, begun, begun + len(dialogue.template))
+        return reading.states
 
     def _beginning(self) -> Context:
         """What the language model keeps of the words before every image, read once."""
@@ -177,6 +197,11 @@ def _joined(pixels: Sequence[PixelFeatures]) -> PixelFeatures:
         return pixels[0]
     scales = [torch.cat(level) for level in zip(*(p.scales for p in pixels), strict=True)]
     return PixelFeatures(torch.cat([p.mask for p in pixels]), (scales[0], scales[1], scales[2]))
+
+
+def _together(contexts: Sequence[Context]) -> Context:
+    """As one batch; of one row if all are the same."""
+    return contexts[0] if all(context is contexts[0] for context in contexts) else Context.stack(contexts)
 
 
 def _left_out(prompt: Prompt) -> dict[str, Any]:

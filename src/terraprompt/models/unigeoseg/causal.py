@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, DynamicCache
+from transformers import AutoConfig, AutoModel, Cache
+from transformers.cache_utils import CacheLayerMixin
 
 from terraprompt.errors import ConfigError
 from terraprompt.models.unigeoseg.config import UniGeoSegConfig
@@ -73,20 +74,10 @@ class Context(NamedTuple):
         """One row for each entry of ``index`` int64 (M,)."""
         return Context(tuple((k[index], v[index]) for k, v in self.layers))
 
-    def tokens(self, start: int, stop: int) -> Context:
-        """The positions from ``start`` to ``stop``, copied."""
-        return Context(tuple((k[:, :, start:stop].clone(), v[:, :, start:stop].clone()) for k, v in self.layers))
-
-    def then(self, *others: Context) -> Context:
-        """This and what was read after it; one row stands for as many as another has."""
-        parts = (self, *others)
-        count = max(len(part.layers[0][0]) for part in parts)
-
-        def join(tensors: Sequence[Tensor]) -> Tensor:
-            return torch.cat([t.expand(count, -1, -1, -1) for t in tensors], 2)
-
-        layers = zip(*(part.layers for part in parts), strict=True)
-        return Context(tuple((join([k for k, _ in of]), join([v for _, v in of])) for of in layers))
+    def part(self, row: int, start: int, stop: int) -> Context:
+        """The positions from ``start`` to ``stop`` of one row, copied."""
+        one = slice(row, row + 1)
+        return Context(tuple((k[one, :, start:stop].clone(), v[one, :, start:stop].clone()) for k, v in self.layers))
 
     @staticmethod
     def stack(contexts: Sequence[Context]) -> Context:
@@ -95,12 +86,47 @@ class Context(NamedTuple):
         return Context(tuple((torch.cat([k for k, _ in of]), torch.cat([v for _, v in of])) for of in layers))
 
 
+class _Continued(CacheLayerMixin):  # type: ignore[misc]
+    """Keys and values of one layer: those of beginnings, joined when they are looked at, and those of what is read now.
+
+    Beginnings are joined layer by layer and not kept, and one row stands for as many as are read: a batch costs the
+    memory of one layer.
+    """
+
+    is_sliding = False
+
+    def __init__(self, beginnings: Sequence[tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.beginnings = beginnings
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        self.keys, self.values, self.is_initialized = key_states, value_states, True
+        count = len(key_states)
+
+        def joined(which: int, fresh: Tensor) -> Tensor:
+            return torch.cat([*(pair[which].expand(count, -1, -1, -1) for pair in self.beginnings), fresh], 2)
+
+        return joined(0, key_states), joined(1, value_states)
+
+    def get_seq_length(self) -> int:
+        return sum(int(k.shape[2]) for k, _ in self.beginnings)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.get_seq_length() + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+
 class Reading(NamedTuple):
     """What came out.
 
     Attributes:
         states: (M, L, D) last hidden states at ``Dialogue.tokens``.
-        context: of all that was read, in a call that was given one; else None.
+        context: of what was read in this call, without the beginnings, if the call was given any; else None.
     """
 
     states: Tensor
@@ -132,7 +158,7 @@ class CausalReader(nn.Module):
 
     def begin(self, prefix: Tensor) -> Context:
         """Read ``prefix`` int64 (P,), which nothing changes: one row."""
-        _, context = self._read([self._embed(prefix)[None]], Context(()))
+        _, context = self._read([self._embed(prefix)[None]], [])
         assert context is not None
         return context
 
@@ -141,10 +167,9 @@ class CausalReader(nn.Module):
 
         The context that comes back is of the images alone.
         """
-        images = self._look(res5)
-        _, context = self._read([images], begun.rows(torch.zeros(len(images), dtype=torch.int64, device=res5.device)))
+        _, context = self._read([self._look(res5)], [begun])
         assert context is not None
-        return context.tokens(begun.length, context.length)
+        return context
 
     def forward(
         self,
@@ -152,24 +177,27 @@ class CausalReader(nn.Module):
         res5: Tensor | None,
         enhance: Enhance | None = None,
         *,
-        context: Context | None = None,
+        after: Sequence[Context] | None = None,
         template: bool = True,
     ) -> Reading:
         """Read to the end of ``dialogue.tokens``.
 
         Args:
             dialogue: M instructions.
-            res5: (B, c, h, w); not needed with a context.
+            res5: (B, c, h, w); None if ``after`` holds the images.
             enhance: the text enhancement of these M instructions.
-            context: of M rows, to go on from; None reads everything in one pass (to train).
+            after: what was read before, each of M rows or of one that stands for all; None reads everything, the
+                prefix too, in one pass (to train).
             template: whether the template is still to be read.
         """
         count = len(dialogue.tokens)
         parts = []
-        if context is None:
+        if after is None:
             if res5 is None:
                 raise ConfigError("Without a context the image features are needed.")
-            parts += [self._embed(dialogue.prefix).expand(count, -1, -1), self._look(res5)[dialogue.image]]
+            parts.append(self._embed(dialogue.prefix).expand(count, -1, -1))
+        if res5 is not None:
+            parts.append(self._look(res5)[dialogue.image])
         if template:
             words = self._embed(dialogue.template).expand(count, -1, -1)
             if enhance is not None and self.scope == "template":
@@ -178,7 +206,7 @@ class CausalReader(nn.Module):
         words = self._embed(dialogue.tokens)
         if enhance is not None and self.scope == "instruction":
             words = torch.where(dialogue.refer[..., None], enhance(words, dialogue.refer).to(words.dtype), words)
-        states, context = self._read([*parts, words], context)
+        states, context = self._read([*parts, words], after)
         return Reading(states[:, -words.shape[1] :], context)
 
     def answer_loss(self, states: Tensor, labels: Tensor) -> Tensor:
@@ -198,10 +226,12 @@ class CausalReader(nn.Module):
         tokens: Tensor = self.connector(res5.to(self.dtype))
         return tokens
 
-    def _read(self, parts: Sequence[Tensor], context: Context | None) -> tuple[Tensor, Context | None]:
+    def _read(self, parts: Sequence[Tensor], after: Sequence[Context] | None) -> tuple[Tensor, Context | None]:
         # Padding is on the right and attention causal: no mask is needed, and SDPA takes its causal path.
         words = torch.cat([part.to(self.dtype) for part in parts], 1)
-        cache: Any = None if context is None else DynamicCache(context.layers or None)
-        out = self.language(inputs_embeds=words, past_key_values=cache, use_cache=cache is not None)
-        read = None if cache is None else Context(tuple((layer.keys, layer.values) for layer in cache.layers))
-        return out.last_hidden_state, read
+        if after is None:
+            return self.language(inputs_embeds=words, use_cache=False).last_hidden_state, None
+        layers = range(self.language.config.num_hidden_layers)
+        cache = Cache(layers=[_Continued([context.layers[i] for context in after]) for i in layers])
+        out = self.language(inputs_embeds=words, past_key_values=cache, use_cache=True)
+        return out.last_hidden_state, Context(tuple((layer.keys, layer.values) for layer in cache.layers))

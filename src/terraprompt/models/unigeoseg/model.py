@@ -123,7 +123,7 @@ class UniGeoSeg(nn.Module):
         dialogue: Dialogue,
         res5: Tensor | None,
         *,
-        context: Context | None = None,
+        after: Sequence[Context] | None = None,
         template: bool = True,
     ) -> Reading:
         """States of a dialogue; see :meth:`CausalReader.forward`."""
@@ -135,7 +135,7 @@ class UniGeoSeg(nn.Module):
             return enhanced
 
         reading: Reading = self._causal()(
-            dialogue, res5, enhance if self.tate is not None else None, context=context, template=template
+            dialogue, res5, enhance if self.tate is not None else None, after=after, template=template
         )
         return reading
 
