@@ -14,7 +14,7 @@ __all__ = ["Answer", "OfficialTarget", "Target", "official_target", "parse_answe
 
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL | re.IGNORECASE)
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
-_BRACKET = re.compile(r"[{\[]")
+_BRACKET = re.compile(r"\{(?=\s*[\"}])|\[(?=\s*[{\]])")  # what can begin an object or a list of objects
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 _LOOSE_BOX = re.compile(rf"\"?bbox\"?\s*[:=]\s*\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]", re.IGNORECASE)
 _LOOSE_PHRASE = re.compile(r"\"?prompt\"?\s*[:=]\s*\"([^\"]+)\"", re.IGNORECASE)
@@ -42,7 +42,7 @@ class OfficialTarget:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A target as answered: ``box`` is xyxy in the model's own convention, corners in order, not scaled, not clamped."""
+    """A target as answered: ``box`` is xyxy in the model's own convention, corners in order, not scaled nor clamped."""
 
     box: Box
     phrase: str

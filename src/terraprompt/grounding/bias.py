@@ -80,14 +80,15 @@ def fit_bias(answered_boxes: ArrayLike, true_boxes: ArrayLike, sizes: ArrayLike)
         sizes: (N, 2) (height, width) of the images, or one pair for all.
 
     Raises:
-        DatasetError: fewer than 2 pairs, shapes that do not fit, values that are not finite, or a true box without area.
+        DatasetError: fewer than 2 pairs, shapes that do not fit, values not finite, or a true box without area.
     """
     answered, truth, corner = _checked(answered_boxes, true_boxes, sizes)
 
     def scores(alphas: Array, betas: Array) -> Array:
         return np.stack([_iou(answered, truth, corner, a, b) for a, b in zip(alphas, betas, strict=True)])
 
-    alphas, betas = _grid(*(np.arange(_REACH[0], _REACH[1] + _COARSE / 2, _COARSE),) * 2)
+    whole = np.arange(_REACH[0], _REACH[1] + _COARSE / 2, _COARSE)
+    alphas, betas = _grid(whole, whole)
     coarse = scores(alphas, betas)  # (points of the grid, N)
     best = _best(coarse.sum(axis=1), alphas, betas)
     around = np.arange(-_COARSE + _FINE, _COARSE - _FINE / 2, _FINE)
@@ -98,8 +99,8 @@ def fit_bias(answered_boxes: ArrayLike, true_boxes: ArrayLike, sizes: ArrayLike)
     best = _best(total, alphas, betas)
     others = [_best(total - own, alphas, betas) for own in table.T]
     return BiasFit(
-        alpha=round(float(alphas[best]), 4),
-        beta=round(float(betas[best]), 4),
+        alpha=float(alphas[best]),
+        beta=float(betas[best]),
         count=len(answered),
         iou_plain=float(_iou(answered, truth, corner, 0.0, 0.0).mean()),
         iou_fixed=float(_iou(answered, truth, corner, FIXED_ALPHA, FIXED_BETA).mean()),
@@ -152,7 +153,7 @@ def _checked(answered: ArrayLike, truth: ArrayLike, sizes: ArrayLike) -> tuple[A
 
 def _grid(alphas: Array, betas: Array) -> tuple[Array, Array]:
     """All pairs that do not turn a box inside out."""
-    a, b = (axis.ravel() for axis in np.meshgrid(alphas, betas, indexing="ij"))
+    a, b = (axis.ravel().round(4) + 0.0 for axis in np.meshgrid(alphas, betas, indexing="ij"))  # exact 0, and no -0
     kept = a + b > -0.95
     return a[kept], b[kept]
 

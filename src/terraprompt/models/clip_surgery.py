@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoTokenizer, CLIPModel, SiglipModel
@@ -34,6 +36,8 @@ _Colours = tuple[Sequence[float], Sequence[float]]
 _CLIP_COLOURS: _Colours = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # mean, deviation
 _SIGLIP_COLOURS: _Colours = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _KEPT_PHRASES = 512
+# What transformers lets through of missing files, other formats and damaged weights.
+_UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UnpicklingError)
 
 
 def consistent_attention(attention: Any, states: Tensor) -> Tensor:
@@ -202,15 +206,10 @@ class ClipSurgery:
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
             model, report = kind.from_pretrained(source, revision=revision, dtype=dtype, output_loading_info=True)
             colours = _colours(source, revision) or colours
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            RuntimeError,
-        ) as error:  # what transformers raises for missing or damaged
+        except _UNLOADABLE as error:
             raise CheckpointError(
                 "The text-image model cannot be loaded.",
-                received=f"{source}: {str(error).strip().splitlines()[0] if str(error).strip() else error!r}",
+                received=f"{source}: {(str(error).strip() or repr(error)).splitlines()[0]}",
                 hint="Give a folder with config.json, model.safetensors and the tokenizer's files, or go online once.",
             ) from error
         if missing := sorted(report["missing_keys"]):  # transformers would go on with random numbers
