@@ -12,6 +12,7 @@ __all__ = [
     "DatasetError",
     "EngineError",
     "OutputError",
+    "PickleRefusedError",
     "PromptError",
     "SceneError",
     "TerrapromptError",
@@ -57,6 +58,10 @@ class EngineError(TerrapromptError):
 
 class CheckpointError(EngineError):
     """Model weights are missing, damaged, truncated or of another architecture."""
+
+
+class PickleRefusedError(TerrapromptError):
+    """A pickle is missing, damaged, or holds more than plain data; nothing of it was run."""
 
 
 class DatasetError(TerrapromptError):

@@ -123,6 +123,23 @@ def test_the_second_instruction_reads_its_own_words_alone(
     assert read == [max(len(engine.writer.instruction(prompt.text or "")) for prompt in asked)]
 
 
+def test_new_and_known_images_go_together(engine: CausalEngine) -> None:
+    pictures = [picture(128, 128), picture(96, 128)]
+    known, new = engine.perceive(pictures)
+    engine.answer([known], PROMPTS[:1])
+    mixed = engine.answer([known, new, new], [PROMPTS[0], PROMPTS[0], PROMPTS[1]])
+    single = [engine.answer(engine.perceive([pictures[i]]), [PROMPTS[j]])[0] for i, j in ((0, 0), (1, 0), (1, 1))]
+    for one, other in zip(mixed, single, strict=True):
+        np.testing.assert_allclose(one.logits, other.logits, atol=2e-4)
+
+
+def test_compiled_parts_answer_the_same(folder: Path) -> None:
+    plain, compiled = (unigeoseg(weights=folder) for _ in range(2))
+    compiled.compile(backend="eager")  # the graph is traced, without a compiler on the machine
+    one, other = (e.answer(e.perceive([picture(128, 128)]), PROMPTS[:1])[0] for e in (plain, compiled))
+    np.testing.assert_allclose(one.logits, other.logits, atol=1e-5)
+
+
 def test_embeddings_say_what_they_hold(engine: CausalEngine) -> None:
     (embedding,) = engine.perceive([picture(128, 128)])
     engine.answer([embedding] * 2, PROMPTS[:2])

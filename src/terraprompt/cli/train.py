@@ -44,6 +44,10 @@ def train(
             "of a causal member the folder that `models convert` wrote."
         ),
     ] = None,
+    mask2former: Annotated[
+        Path | None,
+        typer.Option(help="Causal members: Mask2Former to begin with, Detectron2's .pkl or a folder of transformers."),
+    ] = None,
     rate: Annotated[
         float | None, typer.Option(min=0, help="Peak learning rate; the backbone learns at 0.4 of it.")
     ] = None,
@@ -75,7 +79,7 @@ def train(
 
     run = run or Path("runs") / preset
     causal = member_of(preset).language == "causal"
-    if not causal and (tokenizer or ablation or micro or checkpointing):
+    if not causal and (tokenizer or ablation or micro or checkpointing or mask2former):
         raise ConfigError("These options are of causal members.", received=preset, hint="E.g. --preset tiny.")
     if ((run / "last.pt").exists() or any(run.glob("step-*"))) and not resume:
         raise ConfigError(
@@ -99,7 +103,7 @@ def train(
         done = train_causal(
             data, run, settings, preset_name=preset, ablation_name=ablation, tokenizer=tokenizer, rendered=rendered,
             workers=workers, device="cpu" if device == "cpu" else None, resume=resume,
-            start=None if start is None else Path(start),
+            start=None if start is None else Path(start), mask2former_start=mask2former,
         )  # fmt: skip
         done.export(run / "weights")
         if done.accelerator.is_main_process:

@@ -83,6 +83,11 @@ class CausalEngine:
         self.image_tokens = model.reader.connector.tokens
         self._template_is_enhanced = tate is not None and tate.scope == "template"
 
+    def compile(self, backend: str = "inductor") -> None:
+        """Let torch compile what sees and draws; the first image of each size then takes a minute longer."""
+        for part in (self.model.vision, self.model.pixel_decoder, self.model.mask_decoder):
+            part.compile(backend=backend)
+
     @torch.inference_mode()
     def perceive(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         """Encode RGB uint8 images (H, W, 3) of any size; all go through together."""
@@ -220,6 +225,7 @@ def unigeoseg(
     batch: int = 8,
     system: str = SYSTEM,
     verify: bool = True,
+    compile: bool = False,
 ) -> CausalEngine:
     """UniGeoSeg with released weights, converted by ``terraprompt models convert``.
 
@@ -230,6 +236,7 @@ def unigeoseg(
         batch: instructions in one pass, at most.
         system: the sentence that opens the dialogue.
         verify: compare the checksums of all shards, which reads them once more.
+        compile: let torch compile vision and decoders; needs a C++ compiler on the machine (see :meth:`compile`).
 
     Raises:
         CheckpointError: no weights are named, or they are missing, damaged or not converted.
@@ -260,7 +267,10 @@ def unigeoseg(
         checksums[0] if len(checksums) == 1 else _joint(checksums),
         {"precision": precision, "device": device},
     )
-    return CausalEngine(model, writer, info, device=device, batch=batch)
+    engine = CausalEngine(model, writer, info, device=device, batch=batch)
+    if compile:
+        engine.compile()
+    return engine
 
 
 def _joint(checksums: Sequence[str]) -> str:

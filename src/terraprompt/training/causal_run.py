@@ -14,6 +14,7 @@ from terraprompt.engines.checkpoint import checkpoint_folder, load_converted
 from terraprompt.engines.dialogue import SYSTEM, DialogueWriter
 from terraprompt.errors import CheckpointError, ConfigError
 from terraprompt.models.unigeoseg import UniGeoSeg, UniGeoSegConfig, preset
+from terraprompt.models.unigeoseg.mask2former import mask2former
 from terraprompt.training.ablations import ablation
 from terraprompt.training.causal import CausalTrainConfig, CausalTrainer
 from terraprompt.training.crops import CropRecipe
@@ -41,6 +42,7 @@ def train_causal(
     ablation_name: str | None = None,
     tokenizer: Path | None = None,
     start: Path | None = None,
+    mask2former_start: Path | None = None,
     schedule: TaskSchedule = SCHEDULE,
     rendered: int = 0,
     workers: int = 0,
@@ -60,6 +62,7 @@ def train_causal(
         tokenizer: folder of the language model's tokenizer, which must know [SEG]; None takes that of ``start``, and
             for ``tiny`` one of bytes.
         start: folder of converted weights to go on from; None begins with random ones.
+        mask2former_start: Mask2Former weights for vision, pixel decoder and mask decoder, instead of random ones.
         rendered: rendered scenes added to the images.
         resume: go on from the last checkpoint.
         system: the sentence that opens the dialogue.
@@ -67,7 +70,7 @@ def train_causal(
 
     Raises:
         ConfigError: there is no tokenizer, or a setting makes no sense.
-        CheckpointError: ``start`` is of another architecture, or there is nothing to resume.
+        CheckpointError: ``start`` or ``mask2former_start`` is of another architecture, or there is nothing to resume.
     """
     member = preset(preset_name)
     if ablation_name is not None:
@@ -91,7 +94,7 @@ def train_causal(
         raise ConfigError("This member reads with a sentence encoder.", received=preset_name)
     writer = DialogueWriter.load(tokenizer, int(member.causal.settings["vocab_size"]), system=system)
     torch.manual_seed(config.seed)
-    trainer = CausalTrainer(_model(member, start), writer, config, run, device=device)
+    trainer = CausalTrainer(_model(member, start, mask2former_start), writer, config, run, device=device)
     if resume:
         trainer.resume()
     if grounds is None:
@@ -102,10 +105,18 @@ def train_causal(
     return trainer
 
 
-def _model(member: UniGeoSegConfig, start: Path | None) -> UniGeoSeg:
+def _model(member: UniGeoSegConfig, start: Path | None, mask2former_start: Path | None) -> UniGeoSeg:
+    if start is not None and mask2former_start is not None:
+        raise ConfigError("A training has one start.", received=f"{start} and {mask2former_start}")
     if start is None:
-        log.warning("%s begins with random weights", member.name)
-        return UniGeoSeg(member)
+        model = UniGeoSeg(member)
+        if mask2former_start is None:
+            log.warning("%s begins with random weights", member.name)
+        else:
+            begun = mask2former(mask2former_start, member)
+            model.load_state_dict(begun.state, strict=False)
+            log.info("%d tensors of Mask2Former, %d of it unused", len(begun.state), len(begun.unused))
+        return model
     loaded, _ = load_converted(checkpoint_folder(start), lm_head=True)
     if replace(loaded.config, name=member.name) != member:
         raise CheckpointError(
