@@ -122,11 +122,11 @@ class EmbeddingCache:
             with np.load(self._file(key), allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             height, width = (int(v) for v in arrays.pop("_size"))
+            return self._packer.unpack((height, width), arrays)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             # A damaged entry costs time, not correctness: the tile is perceived again and the entry replaced.
             log.warning("Cached embedding %s is damaged and will be made again: %s", self._file(key), error)
             return None
-        return self._packer.unpack((height, width), arrays)
 
     def _save(self, key: str, embedding: Embedding) -> None:
         if self._packer is None or self._folder is None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from released import released_state, tiny_model, write_released, write_tokenizer
+from terraprompt.embeddings import EmbeddingCache
 from terraprompt.engines.base import Engine
 from terraprompt.engines.causal import CausalEngine, unigeoseg
 from terraprompt.engines.dialogue import DialogueWriter, coordinate_rows
@@ -138,6 +139,19 @@ def test_compiled_parts_answer_the_same(folder: Path) -> None:
     compiled.compile(backend="eager")  # the graph is traced, without a compiler on the machine
     one, other = (e.answer(e.perceive([picture(128, 128)]), PROMPTS[:1])[0] for e in (plain, compiled))
     np.testing.assert_allclose(one.logits, other.logits, atol=1e-5)
+
+
+def test_embeddings_survive_the_disk(engine: CausalEngine, tmp_path: Path) -> None:
+    (seen,) = engine.perceive([picture(100, 128)])
+    cache = EmbeddingCache(0, folder=tmp_path, engine=engine)
+    cache.put("a", seen)
+    back = cache.get("a")
+    assert back is not None
+    assert (back.size, back.nbytes) == (seen.size, seen.nbytes)
+    for one, other in zip(engine.answer([seen], PROMPTS[:1]), engine.answer([back], PROMPTS[:1]), strict=True):
+        np.testing.assert_array_equal(one.logits, other.logits)
+    np.savez(tmp_path / "a.npz", _size=np.array([100, 128]), res5=np.zeros(3))  # of another version
+    assert cache.get("a") is None
 
 
 def test_embeddings_say_what_they_hold(engine: CausalEngine) -> None:

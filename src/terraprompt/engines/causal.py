@@ -100,18 +100,33 @@ class CausalEngine:
         stack = np.stack([letterboxed(image, frame) for image, frame in zip(images, frames, strict=True)])
         features = self.model.see(torch.from_numpy(stack).to(self.device).permute(0, 3, 1, 2))
         pixels = self.model.look(features)
-        # the image and the openings of two tasks, read with the first texts, are counted in advance
-        later = (
-            self._beginning().nbytes // self._beginning().length * (self.image_tokens + 2 * len(self.writer.template))
-        )
         out = []
         for i, frame in enumerate(frames):
             one = slice(i, i + 1)
             mine = PixelFeatures(pixels.mask[one].clone(), tuple(s[one].clone() for s in pixels.scales))  # type: ignore[arg-type]
-            view = _View(frame, features[-1][one].clone(), mine)
-            held = sum(t.numel() * t.element_size() for t in (view.res5, mine.mask, *mine.scales))
-            out.append(Embedding(frame.source, view, held + later))
+            out.append(self._embedding(frame, features[-1][one].clone(), mine))
         return out
+
+    def pack(self, embedding: Embedding) -> dict[str, NDArray[Any]]:
+        """What vision left, as float32 arrays, for the disk; the language model reads it again."""
+        view: _View = embedding.data
+        parts = {"res5": view.res5, "mask": view.pixels.mask}
+        parts |= {f"scale{i}": scale for i, scale in enumerate(view.pixels.scales)}
+        return {name: part.float().cpu().numpy() for name, part in parts.items()}
+
+    def unpack(self, size: tuple[int, int], arrays: dict[str, NDArray[Any]]) -> Embedding:
+        """The inverse of :meth:`pack`."""
+        names = ("res5", "mask", "scale0", "scale1", "scale2")
+        res5, mask, *scales = (torch.from_numpy(arrays[name]).to(self.device) for name in names)
+        frame = Frame.letterbox(size, self.size)
+        return self._embedding(frame, res5, PixelFeatures(mask, (scales[0], scales[1], scales[2])))
+
+    def _embedding(self, frame: Frame, res5: Tensor, pixels: PixelFeatures) -> Embedding:
+        held = sum(t.numel() * t.element_size() for t in (res5, pixels.mask, *pixels.scales))
+        # the image and the openings of two tasks, read with the first texts, are counted in advance
+        tokens = self.image_tokens + 2 * len(self.writer.template)
+        later = self._beginning().nbytes // self._beginning().length * tokens
+        return Embedding(frame.source, _View(frame, res5, pixels), held + later)
 
     @torch.inference_mode()
     def answer(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
