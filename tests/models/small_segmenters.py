@@ -214,7 +214,9 @@ def saved(model: Any, folder: Path) -> Path:
 def released(model: Any, folder: Path) -> Path:
     """SAM3 as its release names tensors: detector_model.*, tracker_model.*, tracker_neck.*."""
     folder.mkdir(parents=True)
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors", {"format": "pt"}
+    )
     (folder / "config.json").write_text(json.dumps(model.config.to_dict() | {"architectures": ["Sam3VideoModel"]}))
     tokenizer().save_pretrained(folder)
     return folder

@@ -247,15 +247,19 @@ def _model(cls: Any, folder: Path) -> Any:
 
 
 def _tokenizer(folder: Path) -> Any:
+    names = {path.name for path in folder.iterdir()}
+    # without these files transformers makes up an empty vocabulary and goes on
+    if "tokenizer.json" not in names and not {"vocab.json", "merges.txt"} <= names:
+        raise CheckpointError(
+            "The tokenizer of SAM3's text encoder is missing.",
+            received=folder,
+            hint="tokenizer.json and tokenizer_config.json belong beside the weights.",
+        )
     try:
         with _quiet():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            "The tokenizer of SAM3's text encoder cannot be read.",
-            received=f"{folder}: {error}",
-            hint="tokenizer.json and tokenizer_config.json belong beside the weights.",
-        ) from error
+    except Exception as error:
+        raise CheckpointError("The tokenizer cannot be read.", received=f"{folder}: {error}") from error
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -57,9 +58,23 @@ class PixelGrid:
         """(H, W, 3) uint8 to float32 (3, size, size)."""
         frame = self.frame((image.shape[0], image.shape[1]))
         height, width = frame.content
-        content = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR), np.float32)
-        mean = np.asarray(self.normalisation.mean, np.float32)
-        std = np.asarray(self.normalisation.std, np.float32)
+        resized = _by_pillow if self.keep_aspect else _by_torch
+        mean = torch.tensor(self.normalisation.mean)[:, None, None]
+        std = torch.tensor(self.normalisation.std)[:, None, None]
         out = torch.zeros(3, *frame.grid)
-        out[:, :height, :width] = torch.from_numpy((content / 255 - mean) / std).permute(2, 0, 1)
+        out[:, :height, :width] = (resized(image, height, width).float() / 255 - mean) / std
         return out
+
+
+# Both average over what a pixel covers and round to 8 bits, and differ by one in some pixels: SAM's authors used
+# Pillow, the processors of SAM2 and SAM3 call torch.
+
+
+def _by_pillow(image: NDArray[np.uint8], height: int, width: int) -> Tensor:
+    small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1)
+
+
+def _by_torch(image: NDArray[np.uint8], height: int, width: int) -> Tensor:
+    bands = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+    return F.interpolate(bands, (height, width), mode="bilinear", align_corners=False, antialias=True)[0]

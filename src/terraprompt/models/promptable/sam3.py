@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
 from terraprompt.errors import ConfigError, PromptError
@@ -172,7 +171,7 @@ class Sam3Segmenter:
         assert self.detector is not None
         out = self.detector(
             vision_embeds=seen,
-            text_embeds=BaseModelOutputWithPooling(pooler_output=text),
+            text_embeds=text,
             attention_mask=attention,
             input_boxes=boxes,
         )
@@ -195,8 +194,8 @@ class Sam3Segmenter:
         logits = best.clamp(_TINY, 1 - _TINY).logit().cpu().numpy()
         return SegmenterAnswer(np.ascontiguousarray(logits), float(scores.max()), float(presence), tuple(instances))
 
-    def _read_text(self, text: str) -> tuple[Tensor, Tensor]:
-        """Features (1, L, D) and attention (1, L) of a text."""
+    def _read_text(self, text: str) -> tuple[Any, Tensor]:
+        """A text as the detector takes it, and its attention (1, L)."""
         assert self.detector is not None
         assert self.tokenizer is not None
         length = self.detector.config.text_config.max_position_embeddings
@@ -211,7 +210,7 @@ class Sam3Segmenter:
         found = self.detector.get_text_features(
             input_ids=read.input_ids.to(self.device), attention_mask=attention, return_dict=True
         )
-        return found.pooler_output, attention
+        return found, attention
 
 
 class _Neck(nn.Module):
