@@ -33,7 +33,7 @@ from terraprompt.models.promptable.base import (
 from terraprompt.models.promptable.lowered import Lowered
 from terraprompt.models.promptable.preprocess import PixelGrid
 from terraprompt.models.promptable.roi import roi_align
-from terraprompt.models.promptable.visual import decode, image_batches
+from terraprompt.models.promptable.visual import decode, image_batches, prompts_together
 from terraprompt.prompt import Prompt
 
 __all__ = ["Sam3Segmenter"]
@@ -90,6 +90,7 @@ class Sam3Segmenter:
         self.threshold = threshold
         self.multimask = multimask
         self.device = torch.device(device)
+        self.together = prompts_together(self.device)
         self.precision = precision
         backbone = whole.vision_encoder.backbone
         self.backbone: Any = (backbone if precision == torch.float32 else Lowered(backbone, precision)).to(self.device)
@@ -133,8 +134,15 @@ class Sam3Segmenter:
         spatial = [i for i, prompt in enumerate(checked) if prompt.text is None]
         if spatial and self.tracker is not None:
             parts = tuple(self.tracker.get_image_embeddings(features))
-            some = [checked[i] for i in spatial]
-            found = decode(self.tracker, parts, some, view.frame, multimask=self.multimask, via_grid=False)
+            found = decode(
+                self.tracker,
+                parts,
+                [checked[i] for i in spatial],
+                view.frame,
+                multimask=self.multimask,
+                via_grid=False,
+                together=self.together,
+            )
             answers.update(zip(spatial, found, strict=True))
         texts = [i for i, prompt in enumerate(checked) if prompt.text is not None]
         if texts and self.detector is not None:

@@ -1,8 +1,8 @@
 """SAM-HQ's mask decoder over the weights that transformers loads.
 
-The decoder of transformers (4.52 to at least 5.23) throws away the image features that its two-way transformer has
-updated and draws on the raw ones, height and width exchanged; released weights then mark a quarter of the picture for
-a click. This one draws on the updated features, as in the paper.
+The decoder of transformers (seen in 5.23) throws away the image features that its two-way transformer has
+updated and draws on the raw ones, height and width exchanged, so that released weights draw nonsense. This one draws
+on the updated features, as in the paper.
 """
 
 from __future__ import annotations

@@ -27,10 +27,9 @@ from terraprompt.models.promptable.preprocess import PixelGrid
 from terraprompt.models.promptable.sam_hq import HqMaskDecoder
 from terraprompt.prompt import Prompt
 
-__all__ = ["VisualSegmenter", "decode", "image_batches"]
+__all__ = ["VisualSegmenter", "decode", "image_batches", "prompts_together"]
 
 _IMAGES = 4  # encoded together
-_PROMPTS = 32  # decoded together
 #: SAM's prompt encoders count pixel centres in whole numbers and add a half themselves.
 _HALF = 0.5
 
@@ -70,6 +69,7 @@ class VisualSegmenter:
         self.grid = grid
         self.multimask = multimask
         self.device = torch.device(device)
+        self.together = prompts_together(self.device)
         if model.config.model_type == "sam_hq":
             model.mask_decoder = HqMaskDecoder(model.mask_decoder)
         if precision != torch.float32:
@@ -92,8 +92,20 @@ class VisualSegmenter:
         """Answer prompts of points and at most one box each."""
         view: _View = embedding.data
         checked = [checked_prompt(prompt, embedding.size, self.reads) for prompt in prompts]
-        via_grid = self.grid.keep_aspect
-        return decode(self.model, view.parts, checked, view.frame, multimask=self.multimask, via_grid=via_grid)
+        return decode(
+            self.model,
+            view.parts,
+            checked,
+            view.frame,
+            multimask=self.multimask,
+            via_grid=self.grid.keep_aspect,
+            together=self.together,
+        )
+
+
+def prompts_together(device: torch.device) -> int:
+    """How many prompts to decode in one pass: on a CPU each of a batch is slower than one alone, caches being small."""
+    return 1 if device.type == "cpu" else 32
 
 
 def image_batches(images: Sequence[NDArray[np.uint8]], grid: PixelGrid) -> list[tuple[Tensor, list[Frame]]]:
@@ -139,6 +151,7 @@ def decode(
     *,
     multimask: bool,
     via_grid: bool,
+    together: int,
 ) -> list[SegmenterAnswer]:
     """Answer checked prompts on one image that is already encoded.
 
@@ -149,6 +162,7 @@ def decode(
         frame: image to the model's grid.
         multimask: keep the best of three.
         via_grid: masks reach the image by way of the padded grid (SAM), not at once (SAM2).
+        together: prompts in one pass, at most.
     """
     given = _given(model, parts)
     answers: list[SegmenterAnswer | None] = [None] * len(prompts)
@@ -157,8 +171,8 @@ def decode(
     for i, prompt in enumerate(prompts):
         alike.setdefault((len(prompt.points), bool(prompt.boxes)), []).append(i)
     for indexes in alike.values():
-        for start in range(0, len(indexes), _PROMPTS):
-            some = indexes[start : start + _PROMPTS]
+        for start in range(0, len(indexes), together):
+            some = indexes[start : start + together]
             inputs = _prompt_tensors([prompts[i] for i in some], frame, parts[0].device)
             out = model(**given, **inputs, multimask_output=multimask)
             scores, best = out.iou_scores[0].float().max(dim=1)
