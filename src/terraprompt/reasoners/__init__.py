@@ -1,0 +1,1 @@
+"""Reasoners: language models that look at an image and say where to draw."""
