@@ -7,12 +7,14 @@ as it is and a service can return it as it is.
 from __future__ import annotations
 
 __all__ = [
+    "BudgetError",
     "CheckpointError",
     "ConfigError",
     "DatasetError",
     "EngineError",
     "OutputError",
     "PromptError",
+    "ReasonerError",
     "SceneError",
     "TerrapromptError",
 ]
@@ -57,6 +59,14 @@ class EngineError(TerrapromptError):
 
 class CheckpointError(EngineError):
     """Model weights are missing, damaged, truncated or of another architecture."""
+
+
+class ReasonerError(EngineError):
+    """A reasoner cannot be reached, is not what it claims, or gives no usable answer."""
+
+
+class BudgetError(ReasonerError):
+    """The next question could exceed the tokens or the money allowed; what was answered before is kept."""
 
 
 class DatasetError(TerrapromptError):

@@ -26,9 +26,7 @@ sides = st.integers(20, 2000)
 share = st.floats(-0.2, 1.2)
 
 
-@given(
-    st.sampled_from(UNITS), st.sampled_from(VIEWS), sides, sides, st.tuples(*[share] * 4), st.tuples(*[share] * 2)
-)
+@given(st.sampled_from(UNITS), st.sampled_from(VIEWS), sides, sides, st.tuples(*[share] * 4), st.tuples(*[share] * 2))
 def test_there_and_back(
     units: Units, view: View, height: int, width: int, box: tuple[float, ...], point: tuple[float, float]
 ) -> None:

@@ -296,7 +296,9 @@ def _points(item: dict[str, Any], key: str, number: int, count: int | None, stri
             Verdict.BAD_POINTS, f"Item {number}: {key} must be a list of [x, y] numbers, not {_short(value)}."
         )
     if len(pairs) != (count or max(1, len(pairs))):
-        raise _FaultError(Verdict.WRONG_COUNT, f"Item {number}: {count or 'some'} {key} are asked for, not {len(pairs)}.")
+        raise _FaultError(
+            Verdict.WRONG_COUNT, f"Item {number}: {count or 'some'} {key} are asked for, not {len(pairs)}."
+        )
     return tuple((pair[0], pair[1]) for pair in pairs if pair)
 
 

@@ -17,9 +17,11 @@ def box_iou(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
     a = np.asarray(first, np.float64).reshape(-1, 4)[:, None]
     b = np.asarray(second, np.float64).reshape(-1, 4)[None]
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    common = sides.clip(min=0).prod(-1)
+    common = sides[..., 0].clip(min=0) * sides[..., 1].clip(min=0)
     union = _area(a) + _area(b) - common
-    return np.divide(common, union, out=np.zeros_like(common), where=(common > 0) & (union > 0))
+    out = np.zeros(common.shape)
+    np.divide(common, union, out=out, where=(common > 0) & (union > 0))
+    return out
 
 
 def survivors(boxes: ArrayLike, *, limit: float = 0.5) -> list[int]:
@@ -40,10 +42,11 @@ def survivors(boxes: ArrayLike, *, limit: float = 0.5) -> list[int]:
 
 def suppress(instances: Sequence[Instance], *, limit: float = 0.5) -> tuple[Instance, ...]:
     """Instances without near duplicates, in their order; those without a box all stay."""
-    boxed = [i for i, instance in enumerate(instances) if instance.box is not None]
-    stay = {boxed[i] for i in survivors([instances[i].box for i in boxed], limit=limit)}  # type: ignore[misc]
+    boxed = [(i, instance.box) for i, instance in enumerate(instances) if instance.box is not None]
+    stay = {boxed[i][0] for i in survivors([box for _, box in boxed], limit=limit)}
     return tuple(v for i, v in enumerate(instances) if v.box is None or i in stay)
 
 
 def _area(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (boxes[..., 2:] - boxes[..., :2]).clip(min=0).prod(-1)
+    sides: NDArray[np.float64] = (boxes[..., 2:] - boxes[..., :2]).clip(min=0)
+    return sides[..., 0] * sides[..., 1]
