@@ -105,6 +105,7 @@ def test_mended_bug_a_box_that_is_not_numbers_is_refused_alone_too() -> None:
         (wrapped('[{"bbox_2d": null}]'), "bad_box", "bad_box"),
         (wrapped('[{"bbox_2d": [1, 2, 3, NaN]}]'), "bad_box", "bad_box"),
         (wrapped('[{"bbox_2d": [1, 2, 3, Infinity]}]'), "bad_box", "bad_box"),
+        (wrapped('[{"bbox_2d": [1, 2, 3, 1e200]}]'), "bad_box", "bad_box"),
         (wrapped('[{"bbox_2d": [1, 2, 3, true]}]'), "bad_box", "bad_box"),
         (wrapped('[{"bbox_2d": [1, 2, 3, ' + "9" * 400 + "]}]"), "bad_box", "bad_box"),
         (wrapped('[{"positive_points": [[1], [2, 3]]}]'), "bad_points", "bad_points"),

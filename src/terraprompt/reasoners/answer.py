@@ -13,7 +13,6 @@ Coordinates are the reasoner's own; :mod:`terraprompt.reasoners.conventions` say
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ _ANY_FENCE = re.compile(r"```[a-zA-Z]*\s*(.*?)(?:```|\Z)", re.DOTALL)
 # Repair takes quadratic time on hostile text (half a second for 4,000 characters); a completion of 1,024 tokens fits.
 _REPAIRABLE = 4096
 _STARTS = 64
+_FARTHEST = 1e9  # no image is that large, and areas of larger boxes overflow
 _OPENING = re.compile(r"[\[{]")
 
 
@@ -303,7 +303,7 @@ def _points(item: dict[str, Any], key: str, number: int, count: int | None, stri
 
 
 def _numbers(value: Any, count: int) -> Sequence[float] | None:
-    """Finite numbers, quoted ones included (as recorded); None for anything else."""
+    """Numbers that may be coordinates, quoted ones included (as recorded); None for anything else."""
     if not isinstance(value, list) or len(value) != count:
         return None
     if any(isinstance(v, bool) or not isinstance(v, int | float | str) for v in value):
@@ -312,7 +312,7 @@ def _numbers(value: Any, count: int) -> Sequence[float] | None:
         numbers = [float(v) for v in value]
     except (ValueError, OverflowError):
         return None
-    return numbers if all(map(math.isfinite, numbers)) else None
+    return numbers if all(abs(number) <= _FARTHEST for number in numbers) else None  # NaN is refused too
 
 
 def _short(value: Any) -> str:

@@ -68,7 +68,7 @@ class ServerConfig:
             url = httpx2.URL(self.base_url.strip())
         except (httpx2.InvalidURL, TypeError):
             url = httpx2.URL()
-        if url.scheme not in ("http", "https") or not url.host:
+        if url.scheme not in ("http", "https") or not url.host or "%" in url.host or not 0 < (url.port or 80) < 65536:
             raise ConfigError(
                 "The endpoint must be an http or https address.", hint="For example http://localhost:8000/v1."
             )
