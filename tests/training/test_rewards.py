@@ -160,7 +160,7 @@ def test_matching_reward_of_completions() -> None:
     assert matching_reward(texts, truth_boxes=[[]] * 4, other=1) == [0.0, 3.0, 0.0, 0.0]
     far = [[[60, 60], [0, 0]]] * 4
     assert matching_reward(texts[:1], truth_boxes=column[:1], truth_points=far[:1]) == [2.0]
-    with pytest.raises(ConfigError, match="column boxes"):
+    with pytest.raises(ConfigError, match="one entry a completion"):
         matching_reward(texts, truth_boxes=column[:3])
 
 
