@@ -201,9 +201,9 @@ def test_no_text_crashes_a_reader(text: str) -> None:
         assert bool(parsed.instances) is (parsed.verdict is Verdict.OK)
 
 
-def test_a_hundred_thousand_items_are_read() -> None:
-    parsed = parse_lenient(wrapped("[" + ",".join([ITEM] * 100_000) + "]"))
-    assert len(parsed.instances) == 100_000
+def test_thousands_of_items_are_read() -> None:
+    parsed = parse_lenient(wrapped("[" + ",".join([ITEM] * 10_000) + "]"))
+    assert len(parsed.instances) == 10_000
 
 
 boxes = st.lists(st.tuples(*[st.integers(0, 20)] * 4), max_size=12)

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import AutoModelForImageTextToText, Qwen2VLImageProcessorPil
+from tokenizers import Tokenizer, models
+from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 
 from terraprompt.errors import CheckpointError, ConfigError
 from terraprompt.reasoners.base import Reasoner

@@ -151,6 +151,11 @@ class EndpointReasoner:
         tokens = 0 if image is None else _image_tokens(image)
         return self._paid(_dialogue(picture, text, None, None), tokens, schema=False)
 
+    @property
+    def binds_schema(self) -> bool:
+        """Whether answers are bound to a schema, as far as is known."""
+        return self._binds
+
     def models(self) -> list[dict[str, Any]]:
         """What the server says it serves."""
         listed = self.server.get("/models").get("data")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class LocalReasoner:
             raise ConfigError(
                 "Tokens must be positive, a temperature not negative.", received=(max_tokens, temperature)
             )
-        self.model, self.tokenizer, self.family, self.info = model.eval(), tokenizer, family, info
+        self.model, self.tokenizer, self.family = model.eval(), tokenizer, family
         self.convention = convention or family.convention
         self.rules, self.template = rules or AnswerRules(), check_template(template)
         self.max_tokens, self.temperature, self.seed = max_tokens, temperature, seed
@@ -77,7 +77,29 @@ class LocalReasoner:
         if token is None or token == tokenizer.unk_token_id:
             raise CheckpointError("The tokenizer does not know the image token.", received=family.token)
         self._image_token = int(token)
+        said = {
+            "units": self.convention.units.value,
+            "view": asdict(self.convention.view),
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+        }
+        self.info = replace(info, settings=info.settings | said)
         self._lock = threading.Lock()
+
+    def with_convention(self, convention: Convention) -> LocalReasoner:
+        """The same model, not copied, read in another convention."""
+        return LocalReasoner(
+            self.model,
+            self.tokenizer,
+            self.family,
+            self.info,
+            convention=convention,
+            rules=self.rules,
+            template=self.template,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            seed=self.seed,
+        )
 
     def inputs(
         self,
@@ -234,17 +256,8 @@ def load_local(
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         said = str(error).partition("\n")[0]
         raise CheckpointError(f"The local model cannot be loaded: {said}", received=source) from error
-    made = LocalReasoner(model.to(device), tokenizer, family, ReasonerInfo("local", str(source)), **options)
-    settings = {
-        "units": made.convention.units.value,
-        "view": asdict(made.convention.view),
-        "temperature": made.temperature,
-        "max_tokens": made.max_tokens,
-        "precision": precision,
-        "revision": revision,
-    }
-    made.info = ReasonerInfo("local", str(source), folder, settings)
-    return made
+    info = ReasonerInfo("local", str(source), folder, {"precision": precision, "revision": revision})
+    return LocalReasoner(model.to(device), tokenizer, family, info, **options)
 
 
 def _folder(source: str, revision: str | None) -> str:

@@ -19,12 +19,11 @@ from typing import Any
 import httpx2
 
 from terraprompt.errors import ConfigError, ReasonerError
+from terraprompt.reasoners import KEY_VARIABLE
 
-__all__ = ["KEY_VARIABLE", "RefusedError", "Server", "ServerConfig"]
+__all__ = ["RefusedError", "Server", "ServerConfig"]
 
 log = logging.getLogger(__name__)
-
-KEY_VARIABLE = "TERRAPROMPT_REASONER_KEY"
 
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _LARGEST = 16 << 20  # bytes of a reply
