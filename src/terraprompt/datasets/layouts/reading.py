@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from terraprompt.datasets.sample import Sample
-from terraprompt.errors import DatasetError
+from terraprompt.errors import DatasetError, PickleRefusedError
+from terraprompt.pickles import load_pickle
 
 __all__ = [
     "PICTURES",
@@ -22,6 +23,7 @@ __all__ = [
     "existing",
     "load_json",
     "texts",
+    "unpickled",
 ]
 
 _T = TypeVar("_T")
@@ -192,3 +194,11 @@ def by_stem(folder: Path, suffixes: tuple[str, ...], faults: Faults) -> Mapping[
             continue
         out[path.stem] = path
     return out
+
+
+def unpickled(path: Path) -> Any:
+    """:func:`terraprompt.pickles.load_pickle`; what it refuses is a broken item."""
+    try:
+        return load_pickle(path)
+    except PickleRefusedError as error:
+        raise BrokenItemError(path, error.what[:1].lower() + error.what[1:].rstrip(".")) from None
