@@ -56,7 +56,7 @@ class BrokenItemError(DatasetError):
         super().__init__(
             f"{reason[:1].upper()}{reason[1:]}.",
             received=file,
-            hint="Repair the copy, or skip such items (keep_going).",
+            hint="Repair the copy, or leave broken items out (keep_going, --keep-going).",
         )
 
     @classmethod
