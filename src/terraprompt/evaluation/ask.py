@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.datasets.rle import RunLengths
 from terraprompt.datasets.sample import Sample
 from terraprompt.engines.base import Answer, Embedding, Engine
 from terraprompt.errors import DatasetError, EngineError, PromptError, SceneError, TerrapromptError
 from terraprompt.evaluation.predictions import Prediction
+from terraprompt.evaluation.rle import Rle
 from terraprompt.pipeline import Session
 from terraprompt.prompt import Prompt
 from terraprompt.scene import open_scene
@@ -89,7 +89,7 @@ def _ask(session: _Listening, one: Asked, *, selector: bool, keep_going: bool) -
         with session.segment(prompt, selector="auto" if selector else None) as result:
             status, reason = result.status.value, result.reason
             if status != "failed":
-                mask = RunLengths.encode(result.mask() == 1)
+                mask = Rle.encode(result.mask() == 1)
     except EngineError as error:
         reason = str(error)
     except _BROKEN as error:
@@ -195,4 +195,3 @@ def _peak_memory() -> float:
         return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-

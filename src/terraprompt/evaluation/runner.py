@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 
-class Loader(Protocol):
+class Loader(Hashable, Protocol):
     """Makes an engine in whatever process it is called; picklable and hashable."""
 
     def load(self) -> Engine:
@@ -104,11 +104,12 @@ class _Card:
 
 def to_ask(samples: Sequence[Sample], protocol: ScoringProtocol) -> list[Asked]:
     """What is asked of each sample under a protocol's rule, in the order of the samples."""
-    return [
-        Asked(sample, wording)
-        for sample in samples
-        for wording in (protocol.choose_instruction(sample.id, len(sample.instructions)) if sample.instructions else (0,))
-    ]
+    asked = []
+    for sample in samples:
+        count = len(sample.instructions)
+        wordings = protocol.choose_instruction(sample.id, count) if count else (0,)
+        asked += [Asked(sample, wording) for wording in wordings]
+    return asked
 
 
 def predict(
@@ -150,7 +151,9 @@ def predict(
         raise ConfigError("At least one process must work.", received=run.jobs)
     if has_predictions(run.folder) and not run.resume:
         raise ConfigError(
-            "There are predictions already.", received=run.folder, hint="Add --resume or --overwrite, or choose another -o."
+            "There are predictions already.",
+            received=run.folder,
+            hint="Add --resume or --overwrite, or choose another -o.",
         )
     with closing(_Crew(loader, run.jobs)) as crew:
         card = crew.card()

@@ -1,0 +1,279 @@
+"""A finished evaluation as a value, and as JSON and Markdown; :mod:`.report_html` makes the page of it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from terraprompt import __version__
+from terraprompt.evaluation.charts import bin_counts
+from terraprompt.evaluation.outcome import SIZES
+from terraprompt.evaluation.predictions import Prediction, Settings
+from terraprompt.evaluation.protocols import Protocol
+from terraprompt.evaluation.scores import Estimate, Group, Scores
+from terraprompt.evaluation.scoring import Judged
+from terraprompt.evaluation.tables import markdown
+
+__all__ = ["Report", "Scope", "headline", "make_report", "shown", "size_name", "to_markdown"]
+
+#: Metrics that are told elsewhere on the page.
+_ELSEWHERE = ("seconds",)
+_SIZE_NAMES = dict(zip(SIZES, ("no target", "below 1 %", "1 to 10 %", "above 10 %"), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which samples were asked.
+
+    Attributes:
+        available: samples of the split, of the chosen task, that were read.
+        limit: only the first so many were asked; None = all.
+        task: only samples of this task; None = all.
+        unreadable: (what, why) of items that the reader left out.
+        boxes_only: samples left out because the protocol wants masks and they have boxes.
+    """
+
+    available: int
+    limit: int | None = None
+    task: str | None = None
+    unreadable: tuple[tuple[str, str], ...] = ()
+    boxes_only: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that the page says.
+
+    Attributes:
+        settings: what the answers depend on.
+        protocol: whose rules scored them.
+        scope: which samples were asked.
+        scores: the numbers.
+        judged: every question with its answer and score.
+        skipped: (sample, why) of broken ones.
+        published: other systems on this data set.
+        warnings: why numbers should be read with care, one sentence each.
+        seed: of the intervals.
+        run: seconds, memory and machine; differs from run to run, all the rest does not.
+    """
+
+    settings: Settings
+    protocol: Protocol
+    scope: Scope
+    scores: Scores
+    judged: tuple[Judged, ...]
+    skipped: tuple[tuple[str, str], ...]
+    published: tuple[Published, ...]
+    warnings: tuple[str, ...]
+    seed: int
+    run: Mapping[str, Any]
+
+    @property
+    def histogram(self) -> list[int]:
+        """How many samples with a target have which IoU."""
+        return bin_counts([one.score.iou for one in self.judged if one.score.truth > 0])
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers and what they depend on, ready for JSON; equal for equal answers."""
+        settings = asdict(self.settings)
+        return {
+            "dataset": settings.pop("dataset"),
+            "split": settings.pop("split"),
+            "samples": len(self.judged),
+            "scope": asdict(self.scope),
+            "skipped": [{"sample": sample, "reason": reason} for sample, reason in self.skipped],
+            "protocol": {"name": self.protocol.name, "origin": self.protocol.origin},
+            "answers": settings,
+            "seed": self.seed,
+            "version": __version__,
+            "warnings": list(self.warnings),
+            "scores": self.scores.as_dict(),
+            "iou_histogram": self.histogram,
+            "published": [asdict(row) for row in self.published],
+        }
+
+
+def make_report(
+    settings: Settings,
+    protocol: Protocol,
+    scope: Scope,
+    judged: Sequence[Judged],
+    predictions: Sequence[Prediction],
+    *,
+    seed: int = 0,
+    command: str = "",
+    created: str = "",
+) -> Report:
+    """Summarise a run.
+
+    Args:
+        settings: of the predictions.
+        protocol: that scored them.
+        scope: which samples were asked.
+        judged: at least one score.
+        predictions: all of them, skipped ones too.
+        seed: of the intervals.
+        command: that made it.
+        created: time, ISO 8601.
+
+    Raises:
+        ConfigError: no score.
+    """
+    scores = protocol.summarise([one.score for one in judged], seed=seed)
+    skipped = tuple((row.sample_id, row.reason or "") for row in predictions if row.status == "skipped")
+    published = tuple(published_for(settings.dataset, settings.split))
+    return Report(
+        settings, protocol, scope, scores, tuple(judged), skipped, published,
+        tuple(_warnings(settings, protocol, scope, published, len(skipped))), seed,
+        {"command": command, "created": created, **_machine(predictions)},
+    )  # fmt: skip
+
+
+def _warnings(
+    settings: Settings, protocol: Protocol, scope: Scope, published: Sequence[Published], skipped: int
+) -> list[str]:
+    said = []
+    asked = scope.available if scope.limit is None else min(scope.limit, scope.available)
+    if asked < scope.available or scope.task is not None:
+        part = f"{asked:,} of {scope.available:,} samples" + (f" of the task {scope.task}" if scope.task else "")
+        said.append(f"A part of the data set was asked: {part}.")
+    if settings.question != protocol.questions:
+        said.append(
+            f"The protocol {protocol.name} asks the {protocol.questions} wording of a sample; these answers are to the "
+            f"{settings.question} one."
+        )
+    others = sorted({row.protocol for row in published} - {protocol.name})
+    if others:
+        said.append(
+            f"Published numbers made under other protocols ({', '.join(others)}) are not comparable with these "
+            f"({protocol.name}); their rows are marked."
+        )
+    splits = sorted({row.split for row in published} - {settings.split})
+    if splits:
+        said.append(f"Published numbers are of the split {', '.join(splits)}; these are of {settings.split}.")
+    if scope.boxes_only:
+        said.append(
+            f"{scope.boxes_only:,} samples have boxes and no masks; the protocol {protocol.name} cannot judge them."
+        )
+    broken = len(scope.unreadable) + skipped
+    if broken:
+        said.append(f"{broken:,} broken samples were left out; they are listed below.")
+    return said
+
+
+def _machine(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    import torch
+
+    seconds = np.array([row.seconds for row in predictions if row.status != "skipped"] or [0.0])
+    memory = [row.memory_mb for row in predictions if np.isfinite(row.memory_mb)]
+    return {
+        "seconds_mean": float(seconds.mean()),
+        "seconds_median": float(np.median(seconds)),
+        "seconds_p95": float(np.percentile(seconds, 95)),
+        "seconds_total": float(seconds.sum()),
+        "memory_peak_mb": max(memory, default=None),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def shown(estimate: Estimate) -> str:
+    """A share as per cent with two decimals; "-" where it is undefined."""
+    return "-" if estimate.value is None else f"{100 * estimate.value:.2f}"
+
+
+def interval(estimate: Estimate) -> str:
+    """The 95 % interval as per cent; "" where there is none."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"{100 * estimate.low:.2f} to {100 * estimate.high:.2f}"
+
+
+def size_name(grouping: str, value: str) -> str:
+    """A group as people read it."""
+    return _SIZE_NAMES.get(value, value) if grouping == "size" else value
+
+
+def headline(group: Group) -> dict[str, Estimate]:
+    """The metrics that a table shows, in order."""
+    return {name: estimate for name, estimate in group.metrics.items() if name not in _ELSEWHERE}
+
+
+def to_markdown(report: Report) -> str:
+    """The report as Markdown: numbers, groups, published ones, failures, provenance."""
+    settings, run = report.settings, report.run
+    lines = [f"# {settings.engine} on {settings.dataset}, {settings.split}", ""]
+    lines += [f"Protocol {report.protocol.name} ({report.protocol.origin}); {len(report.judged):,} samples.", ""]
+    lines += [f"> {warning}" for warning in report.warnings] + [""] * bool(report.warnings)
+    rows = [["metric", "per cent", "95 % interval", "samples"]]
+    for name, estimate in headline(report.scores.overall).items():
+        rows.append([name, shown(estimate), interval(estimate), str(estimate.samples)])
+    lines += [markdown(rows), ""]
+    if report.published:
+        lines += ["## Published", "", markdown(published_table(report)), ""]
+    for grouping, groups in report.scores.groups.items():
+        rows = [[grouping, "samples", "gIoU", "95 % interval", "cIoU", "failed"]]
+        for value, group in groups.items():
+            giou, ciou = group.metrics["gIoU"], group.metrics["cIoU"]
+            name = size_name(grouping, value)
+            rows.append([name, str(group.samples), shown(giou), interval(giou), shown(ciou), str(group.failed)])
+        lines += [f"## By {grouping}", "", markdown([[_cell(c) for c in row] for row in rows]), ""]
+    if report.scores.failures:
+        rows = [["failure", "times"], *([_cell(why), str(n)] for why, n in report.scores.failures.items())]
+        lines += ["## Failures", "", markdown(rows), ""]
+    left_out = [*report.scope.unreadable, *report.skipped]
+    if left_out:
+        rows = [["left out", "reason"], *([_cell(what), _cell(why)] for what, why in left_out)]
+        lines += ["## Left out", "", markdown(rows), ""]
+    lines += ["## Made with", ""]
+    lines += [f"- {name}: {_cell(value)}" for name, value in provenance(report).items()]
+    lines += [f"- seconds an answer: {run['seconds_mean']:.3f} (median {run['seconds_median']:.3f})"]
+    return "\n".join(lines) + "\n"
+
+
+def published_table(report: Report) -> list[list[str]]:
+    """This run beside published ones; those under another protocol are marked with ≠."""
+    mine = {name: shown(e) for name, e in report.scores.overall.metrics.items()}
+    names = list(dict.fromkeys(name for row in report.published for name in row.values))
+    rows = [["system", "protocol", *names]]
+    rows.append([f"{report.settings.engine} (this run)", report.protocol.name, *(mine.get(n, "-") for n in names)])
+    for row in report.published:
+        other = "" if row.protocol == report.protocol.name else " ≠"
+        values = (f"{row.values[n]:.2f}" if n in row.values else "-" for n in names)
+        rows.append([row.method, row.protocol + other, *values])
+    return rows
+
+
+def provenance(report: Report) -> dict[str, str]:
+    """What made the numbers, as text by name."""
+    s, run = report.settings, report.run
+    settings = ", ".join(f"{key} {value}" for key, value in s.engine_settings.items())
+    memory = run["memory_peak_mb"]
+    facts = {
+        "engine": s.engine,
+        "model": s.model,
+        "revision": s.revision,
+        "checksum": s.checksum,
+        "engine settings": settings,
+        "data set": f"{s.dataset}, split {s.split}",
+        "protocol": report.protocol.name,
+        "wording asked": s.question,
+        "words of size and place": "decided by the flow" if s.selector else "left to the engine",
+        "seed": f"{s.seed} (questions), {report.seed} (intervals)",
+        "version": f"terraprompt {s.version} (answers), {__version__} (scores)",
+        "command": run["command"],
+        "created": run["created"],
+        "peak memory": "" if memory is None else f"{memory:,.0f} MiB a process",
+        "machine": f"{run['machine']}, Python {run['python']}, torch {run['torch']}",
+    }
+    return {name: str(value) for name, value in facts.items() if value}
+
+
+def _cell(text: str) -> str:
+    """Text that neither breaks a table nor becomes markup."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
