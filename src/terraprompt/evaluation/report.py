@@ -14,11 +14,25 @@ from terraprompt.evaluation.charts import bin_counts
 from terraprompt.evaluation.outcome import SIZES
 from terraprompt.evaluation.predictions import Prediction, Settings
 from terraprompt.evaluation.protocols import Protocol
-from terraprompt.evaluation.scores import Estimate, Group, Scores
+from terraprompt.evaluation.references import Reference, references_for
+from terraprompt.evaluation.scores import Comparison, Estimate, Group, Scores
 from terraprompt.evaluation.scoring import Judged
-from terraprompt.evaluation.tables import markdown
+from terraprompt.evaluation.tables import Table, markdown, pack_tables
 
-__all__ = ["Report", "Scope", "headline", "make_report", "shown", "size_name", "to_markdown"]
+__all__ = [
+    "Report",
+    "Scope",
+    "comparison_table",
+    "headline",
+    "headline_table",
+    "interval",
+    "make_report",
+    "provenance",
+    "published_table",
+    "shown",
+    "size_name",
+    "to_markdown",
+]
 
 #: Metrics that are told elsewhere on the page.
 _ELSEWHERE = ("seconds",)
@@ -58,6 +72,7 @@ class Report:
         published: other systems on this data set.
         warnings: why numbers should be read with care, one sentence each.
         seed: of the intervals.
+        extra: (title, table) of this data set alone.
         run: seconds, memory and machine; differs from run to run, all the rest does not.
     """
 
@@ -67,9 +82,10 @@ class Report:
     scores: Scores
     judged: tuple[Judged, ...]
     skipped: tuple[tuple[str, str], ...]
-    published: tuple[Published, ...]
+    published: tuple[Reference, ...]
     warnings: tuple[str, ...]
     seed: int
+    extra: tuple[tuple[str, Table], ...]
     run: Mapping[str, Any]
 
     @property
@@ -94,6 +110,7 @@ class Report:
             "scores": self.scores.as_dict(),
             "iou_histogram": self.histogram,
             "published": [asdict(row) for row in self.published],
+            "tables": dict(self.extra),
         }
 
 
@@ -125,16 +142,17 @@ def make_report(
     """
     scores = protocol.summarise([one.score for one in judged], seed=seed)
     skipped = tuple((row.sample_id, row.reason or "") for row in predictions if row.status == "skipped")
-    published = tuple(published_for(settings.dataset, settings.split))
+    published = tuple(references_for(settings.dataset))
     return Report(
         settings, protocol, scope, scores, tuple(judged), skipped, published,
         tuple(_warnings(settings, protocol, scope, published, len(skipped))), seed,
+        tuple(pack_tables(judged)) if settings.dataset == "pack" and protocol.name == "native" else (),
         {"command": command, "created": created, **_machine(predictions)},
     )  # fmt: skip
 
 
 def _warnings(
-    settings: Settings, protocol: Protocol, scope: Scope, published: Sequence[Published], skipped: int
+    settings: Settings, protocol: Protocol, scope: Scope, published: Sequence[Reference], skipped: int
 ) -> list[str]:
     said = []
     asked = scope.available if scope.limit is None else min(scope.limit, scope.available)
@@ -184,7 +202,7 @@ def _machine(predictions: Sequence[Prediction]) -> dict[str, Any]:
 
 def shown(estimate: Estimate) -> str:
     """A share as per cent with two decimals; "-" where it is undefined."""
-    return "-" if estimate.value is None else f"{100 * estimate.value:.2f}"
+    return _hundredths(estimate.value)
 
 
 def interval(estimate: Estimate) -> str:
@@ -204,16 +222,38 @@ def headline(group: Group) -> dict[str, Estimate]:
     return {name: estimate for name, estimate in group.metrics.items() if name not in _ELSEWHERE}
 
 
+def headline_table(report: Report) -> Table:
+    """Every metric over all samples, per cent."""
+    rows = [["metric", "per cent", "95 % interval", "samples"]]
+    for name, estimate in headline(report.scores.overall).items():
+        rows.append([name, shown(estimate), interval(estimate), str(estimate.samples)])
+    return rows
+
+
+def comparison_table(done: Comparison) -> Table:
+    """Every metric of two runs on their common samples, per cent, and the difference with its interval."""
+    rows = [["metric", "A", "B", "B - A", "95 % interval"]]
+    for name, d in done.metrics.items():
+        if name in _ELSEWHERE:
+            continue
+        a, b = (_hundredths(v) for v in (d.a, d.b))
+        change = "-" if d.difference is None else f"{100 * d.difference:+.2f}"
+        span = "" if d.low is None or d.high is None else f"{100 * d.low:+.2f} to {100 * d.high:+.2f}"
+        rows.append([name, a, b, change, span])
+    return rows
+
+
+def _hundredths(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
 def to_markdown(report: Report) -> str:
     """The report as Markdown: numbers, groups, published ones, failures, provenance."""
     settings, run = report.settings, report.run
     lines = [f"# {settings.engine} on {settings.dataset}, {settings.split}", ""]
     lines += [f"Protocol {report.protocol.name} ({report.protocol.origin}); {len(report.judged):,} samples.", ""]
     lines += [f"> {warning}" for warning in report.warnings] + [""] * bool(report.warnings)
-    rows = [["metric", "per cent", "95 % interval", "samples"]]
-    for name, estimate in headline(report.scores.overall).items():
-        rows.append([name, shown(estimate), interval(estimate), str(estimate.samples)])
-    lines += [markdown(rows), ""]
+    lines += [markdown(headline_table(report)), ""]
     if report.published:
         lines += ["## Published", "", markdown(published_table(report)), ""]
     for grouping, groups in report.scores.groups.items():
@@ -223,6 +263,8 @@ def to_markdown(report: Report) -> str:
             name = size_name(grouping, value)
             rows.append([name, str(group.samples), shown(giou), interval(giou), shown(ciou), str(group.failed)])
         lines += [f"## By {grouping}", "", markdown([[_cell(c) for c in row] for row in rows]), ""]
+    for title, table in report.extra:
+        lines += [f"## {title}", "", markdown(table), ""]
     if report.scores.failures:
         rows = [["failure", "times"], *([_cell(why), str(n)] for why, n in report.scores.failures.items())]
         lines += ["## Failures", "", markdown(rows), ""]

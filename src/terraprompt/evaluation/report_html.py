@@ -77,6 +77,7 @@ def to_html(report: Report, *, pictures: bool = True) -> str:
         _published(report),
         _section("How good single answers are", _distribution(report)),
         *(_grouping(name, groups) for name, groups in report.scores.groups.items()),
+        *(_section(title, _plain(table)) for title, table in report.extra),
         _section("Failures", _counted(report.scores.failures, "reason", "times")),
         _section("Left out", _left_out([*report.scope.unreadable, *report.skipped])),
         _section("Best, median and worst", _cases(report)) if pictures else "",
@@ -99,10 +100,8 @@ def _section(title: str, content: str) -> str:
 
 def _number(name: str, estimate: Estimate) -> str:
     """A cell that shows a rounded number and carries the exact one."""
-    return (
-        f'<td class="n" data-metric="{escape(name)}" data-value="{"" if estimate.value is None else repr(estimate.value)}">'
-        f"{shown(estimate)}</td>"
-    )
+    exact = "" if estimate.value is None else repr(estimate.value)
+    return f'<td class="n" data-metric="{escape(name)}" data-value="{exact}">{shown(estimate)}</td>'
 
 
 def _big(report: Report) -> str:
@@ -176,6 +175,11 @@ def _grouping(grouping: str, groups: Mapping[str, Group]) -> str:
     more = len(groups) - _MOST_GROUPS
     note = f'<p class="faint">{more:,} more are in summary.json.</p>' if more > 0 else ""
     return _section(f"By {grouping}", _table(head, rows) + note)
+
+
+def _plain(table: Sequence[Sequence[str]]) -> str:
+    rows = ["".join(f"<td>{escape(cell.strip('*'))}</td>" for cell in row) for row in table[1:]]
+    return _table(table[0], [f"<tr>{row}</tr>" for row in rows])
 
 
 def _counted(counts: Mapping[str, int], what: str, times: str) -> str:

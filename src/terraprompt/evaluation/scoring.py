@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,14 +142,13 @@ def read_scores(path: Path) -> list[SampleScore]:
         raise DatasetError(
             "There are no scores.", received=path, hint="Give the output folder of a finished `terraprompt evaluate`."
         ) from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise DatasetError(f"A file of scores cannot be read ({error}).", received=path) from error
     if not scores:
         raise ConfigError("There is nothing to compare.", received=path)
     return scores
 
 
-def _score(raw: Mapping[str, object]) -> SampleScore:
-    values = dict(raw)
-    hits = cast("Mapping[str, bool]", values.pop("hits"))
-    return SampleScore(hits={float(x): reached for x, reached in hits.items()}, **values)  # type: ignore[arg-type]
+def _score(raw: dict[str, Any]) -> SampleScore:
+    raw["hits"] = {float(x): reached for x, reached in raw["hits"].items()}
+    return SampleScore(**raw)
