@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-__all__ = ["Rle"]
+from terraprompt.datasets.rle import RunLengths
+from terraprompt.errors import DatasetError
+
+__all__ = ["Overlaps", "Rle", "overlaps"]
+
+Ints = NDArray[np.int64]
+#: Masks per call of ``coco.area``, which fails from 256 on.
+_AT_ONCE = 128
+#: Pairs that a process gets at a time.
+_PER_TASK = 16 * _AT_ONCE
+Coded = tuple[tuple[int, int], bytes, tuple[int, int], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +45,76 @@ class Rle:
         return cls((height, width), bytes(found["counts"]))
 
     def decode(self) -> NDArray[np.uint8]:
-        """uint8 (H, W), 1 = target."""
-        return np.ascontiguousarray(coco.decode(self._coco))
+        """uint8 (H, W), 1 = target.
+
+        Raises:
+            DatasetError: the lengths are damaged, or do not add up to the size.
+        """
+        # Not coco.decode: it takes ten times as long, and where the runs end early it returns unset memory.
+        return RunLengths(*self.size, self.counts.decode("latin-1")).load()
 
     @property
     def area(self) -> int:
-        """Target pixels."""
-        return int(coco.area(self._coco))
+        """Target pixels; the lengths are taken on trust."""
+        return int(coco.area({"size": self.size, "counts": self.counts}))
+
+
+@dataclass(frozen=True, slots=True)
+class Overlaps:
+    """Pixel counts of many mask pairs.
+
+    Attributes:
+        intersection, predicted, truth: int64 (pairs,).
+    """
+
+    intersection: Ints
+    predicted: Ints
+    truth: Ints
 
     @property
-    def _coco(self) -> dict[str, object]:
-        return {"size": list(self.size), "counts": self.counts}
+    def union(self) -> Ints:
+        """int64 (pairs,)."""
+        return self.predicted + self.truth - self.intersection
+
+
+def overlaps(pairs: Iterable[tuple[Rle, Rle]], *, processes: int = 1) -> Overlaps:
+    """Count (predicted, truth) pairs from their run lengths, in time proportional to the runs and not to the pixels.
+
+    The lengths are taken on trust: what a stranger wrote is decoded first, which checks it.
+
+    Args:
+        pairs: taken one by one.
+        processes: how many share the work; more than one pays from some 20,000 pairs on.
+
+    Raises:
+        DatasetError: the two masks of a pair differ in size.
+    """
+    if processes == 1:
+        parts = [_count(chunk) for chunk in _chunks(pairs, _AT_ONCE)]
+    else:
+        # Spawned, not forked: the caller may hold threads.
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            parts = list(pool.map(_count_many, _chunks(pairs, _PER_TASK)))
+    columns = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0), np.int64)
+    return Overlaps(*columns)
+
+
+def _chunks(pairs: Iterable[tuple[Rle, Rle]], size: int) -> Iterator[list[Coded]]:
+    remaining = iter(pairs)
+    while chunk := [(p.size, p.counts, t.size, t.counts) for p, t in islice(remaining, size)]:
+        yield chunk
+
+
+def _count_many(pairs: list[Coded]) -> Ints:
+    return np.concatenate([_count(pairs[i : i + _AT_ONCE]) for i in range(0, len(pairs), _AT_ONCE)], axis=1)
+
+
+def _count(pairs: list[Coded]) -> Ints:
+    """int64 (3, pairs): intersection, predicted, truth."""
+    for size, _, other, _ in pairs:
+        if size != other:  # coco.merge would answer with an empty mask
+            raise DatasetError("Two run-length masks of a pair differ in size.", received=(size, other))
+    left = [{"size": size, "counts": counts} for size, counts, _, _ in pairs]
+    right = [{"size": size, "counts": counts} for _, _, size, counts in pairs]
+    both = [coco.merge([p, t], intersect=True) for p, t in zip(left, right, strict=True)]
+    return np.stack([np.asarray(coco.area(side), np.int64) for side in (both, left, right)])
