@@ -21,7 +21,7 @@ from terraprompt.instructions.geometry import clear_selectors, components
 from terraprompt.instructions.writer import absent_categories, category_instruction, selector_instruction
 from terraprompt.prompt import Prompt, Task
 
-__all__ = ["Kind", "Plan", "Question", "questions"]
+__all__ = ["Kind", "Plan", "Question", "middle", "questions"]
 
 Box = tuple[float, float, float, float]
 Kind = Literal["text", "box", "point", "selector", "weak text", "absent"]
@@ -117,7 +117,7 @@ def _about_mask(record: Record, category: str, plan: Plan, rng: np.random.Genera
         return
     for part in _objects(truth, plan, rng):
         yield Question(category, "box", Task.INTERACTIVE, "", None, part, boxes=(tight_box(part),))
-        yield Question(category, "point", Task.INTERACTIVE, "", None, part, points=(_middle(part),))
+        yield Question(category, "point", Task.INTERACTIVE, "", None, part, points=(middle(part),))
     found = components(truth)
     selectors = clear_selectors(found)
     for _ in range(min(plan.selections, len(selectors))):
@@ -136,8 +136,8 @@ def _objects(truth: NDArray[np.uint8], plan: Plan, rng: np.random.Generator) -> 
         yield (labels == i + 1).astype(np.uint8)
 
 
-def _middle(part: NDArray[np.uint8]) -> tuple[float, float]:
-    """Centre of the pixel farthest from the outline: where a careful person clicks."""
+def middle(part: NDArray[np.uint8]) -> tuple[float, float]:
+    """Centre (x, y) of the pixel of a mask (height, width) farthest from its outline: where a careful person clicks."""
     depth = ndimage.distance_transform_edt(np.pad(part, 1))[1:-1, 1:-1]
     y, x = np.unravel_index(int(depth.argmax()), depth.shape)
     return float(x) + 0.5, float(y) + 0.5

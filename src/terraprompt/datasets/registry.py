@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from terraprompt.datasets.layouts import LAYOUTS, Faults, Layout, Problem
+from terraprompt.datasets.layouts import LAYOUTS, AbsentSplitError, Faults, Layout, Problem
 from terraprompt.datasets.sample import Sample
 from terraprompt.errors import DatasetError
 
@@ -82,16 +82,20 @@ def read_samples(
         )
     if not folder.is_dir():
         raise DatasetError(f"There is no copy of {layout.title} here.", received=folder, hint=layout.where)
-    known = [p.name for p in inspect.signature(layout.read).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    fixed = getattr(layout.read, "keywords", {})
+    taken = inspect.signature(layout.read).parameters.values()
+    known = [p.name for p in taken if p.kind is p.KEYWORD_ONLY and p.name not in fixed]
     if unknown := sorted(set(options) - set(known)):
         raise DatasetError(
-            f"{layout.title} has no such option.", received=", ".join(unknown), hint=f"Options: {', '.join(known)}."
+            f"{layout.title} has no such option.",
+            received=", ".join(unknown),
+            hint=f"Options: {', '.join(known) or 'none'}.",
         )
     faults = faults or Faults()
-    return _unique(layout.read(folder, split, faults, **options), faults)
+    return _unique(layout.read(folder, split, faults, **options), folder, split, faults)
 
 
-def _unique(samples: Iterator[Sample], faults: Faults) -> Iterator[Sample]:
+def _unique(samples: Iterator[Sample], folder: Path, split: str, faults: Faults) -> Iterator[Sample]:
     seen: set[str] = set()
     for sample in samples:
         if sample.id in seen:
@@ -99,3 +103,5 @@ def _unique(samples: Iterator[Sample], faults: Faults) -> Iterator[Sample]:
             continue
         seen.add(sample.id)
         yield sample
+    if not seen and not faults.found:
+        raise AbsentSplitError(folder, f"nothing here belongs to the split {split!r}")

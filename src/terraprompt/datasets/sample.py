@@ -102,12 +102,16 @@ class NoTarget:
 
     Attributes:
         image: whose size the empty mask has.
+        mask: a label picture that must be empty too, or None.
     """
 
     image: Path
+    mask: Path | None = None
 
     def load(self) -> NDArray[np.uint8]:
-        """See :class:`Truth`."""
+        """See :class:`Truth`; a label picture that is not empty is an error."""
+        if self.mask is not None and read_values(self.mask).any():
+            raise DatasetError("A mask is not empty although the answer is.", received=self.mask)
         width, height = picture_size(self.image)
         return np.zeros((height, width), np.uint8)
 

@@ -11,7 +11,18 @@ from typing import Any, TypeVar
 from terraprompt.datasets.sample import Sample
 from terraprompt.errors import DatasetError
 
-__all__ = ["BrokenItemError", "Faults", "Layout", "Problem", "by_stem", "existing", "load_json", "texts"]
+__all__ = [
+    "PICTURES",
+    "AbsentSplitError",
+    "BrokenItemError",
+    "Faults",
+    "Layout",
+    "Problem",
+    "by_stem",
+    "existing",
+    "load_json",
+    "texts",
+]
 
 _T = TypeVar("_T")
 PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
@@ -47,6 +58,18 @@ class BrokenItemError(DatasetError):
         )
 
 
+class AbsentSplitError(DatasetError):
+    """A copy does not hold a split: its list, manifest or folder is not there.
+
+    Args:
+        file: what was looked for.
+        reason: what is wrong with it, without a full stop.
+    """
+
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(f"{reason[:1].upper()}{reason[1:]}.", received=file, hint="Get the whole data set.")
+
+
 @dataclass(slots=True)
 class Faults:
     """Broken items of one reading: the first is an error, or all are collected.
@@ -77,6 +100,8 @@ class Faults:
         """
         try:
             return build()
+        except AbsentSplitError:
+            raise
         except DatasetError as error:
             if not self.keep_going:
                 raise
