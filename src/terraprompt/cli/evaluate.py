@@ -65,6 +65,9 @@ def evaluate(
     plain: Annotated[
         bool, typer.Option("--plain", help="Send words of size and place to the engine as they are.")
     ] = False,
+    clicks: Annotated[
+        bool, typer.Option("--clicks", help="Count the clicks to a good mask (NoC) on interactive samples.")
+    ] = False,
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Show best, median and worst answers in the report.")
     ] = True,
@@ -89,7 +92,7 @@ def evaluate(
     if device is not None:
         usable_device(device)
     options = {name: value for name, value in (("weights", weights), ("device", device)) if value is not None}
-    choice = harness.Choice(None if task is None else task.value, limit, seed, not plain, _command(context))
+    choice = harness.Choice(None if task is None else task.value, limit, seed, not plain, clicks, _command(context))
 
     def bar(label: str) -> AbstractContextManager[Progress | None]:
         return progress(label, quiet=quiet)

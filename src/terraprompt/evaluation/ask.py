@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from terraprompt.datasets.sample import Sample
 from terraprompt.engines.base import Answer, Embedding, Engine
 from terraprompt.errors import DatasetError, EngineError, PromptError, SceneError, TerrapromptError
+from terraprompt.evaluation.noc import simulate
 from terraprompt.evaluation.predictions import Prediction
 from terraprompt.evaluation.rle import Rle
 from terraprompt.pipeline import Session
@@ -21,8 +22,10 @@ from terraprompt.prompt import Prompt
 from terraprompt.scene import open_scene
 from terraprompt.scene.tiles import Tile
 
-__all__ = ["Asked", "ask_image", "by_image"]
+__all__ = ["GOOD", "Asked", "ask_image", "by_image"]
 
+#: IoUs of NoC@85 and NoC@90; clicking ends at the higher one.
+GOOD = (0.85, 0.9)
 # What a broken sample raises; everything else that an engine raises arrives as an EngineError.
 _BROKEN = (DatasetError, SceneError, PromptError)
 
@@ -49,7 +52,7 @@ def by_image(asked: Sequence[Asked]) -> list[tuple[Asked, ...]]:
 
 
 def ask_image(
-    engine: Engine, asked: Sequence[Asked], *, selector: bool = True, keep_going: bool = False
+    engine: Engine, asked: Sequence[Asked], *, selector: bool = True, keep_going: bool = False, clicks: bool = False
 ) -> list[Prediction]:
     """Answers to all questions about one image, in their order.
 
@@ -59,6 +62,8 @@ def ask_image(
         selector: let the flow decide words of size and place (:mod:`terraprompt.selectors`), as it does for users;
             False sends sentences to the engine as they are.
         keep_going: a broken sample becomes a prediction "skipped" in place of an error.
+        clicks: instead of the sample's own prompt, click until the mask is good (:mod:`.noc`); the prediction is the
+            last mask, its notes hold the clicks and the IoU after each.
 
     Raises:
         DatasetError: a sample is broken (image or truth missing, damaged or of different sizes, a prompt outside the
@@ -70,7 +75,7 @@ def ask_image(
         with open_scene(asked[0].sample.image) as scene:
             session = _Listening(engine, scene)
             for one in asked:
-                rows.append(_ask(session, one, selector=selector, keep_going=keep_going))
+                rows.append(_ask(session, one, selector=selector, keep_going=keep_going, clicks=clicks))
     except (SceneError, DatasetError) as error:
         if isinstance(error, _NamedError):
             raise
@@ -78,26 +83,50 @@ def ask_image(
     return rows
 
 
-def _ask(session: _Listening, one: Asked, *, selector: bool, keep_going: bool) -> Prediction:
+def _ask(session: _Listening, one: Asked, *, selector: bool, keep_going: bool, clicks: bool) -> Prediction:
     sample = one.sample
-    status, reason, mask = "failed", None, None
+    status, reason, mask, notes = "failed", None, None, dict[str, Any]()
     session.heard.clear()
     start = time.perf_counter()
     try:
         prompt = _checked(sample, one, (session.scene.height, session.scene.width))
         start = time.perf_counter()
-        with session.segment(prompt, selector="auto" if selector else None) as result:
-            status, reason = result.status.value, result.reason
-            if status != "failed":
-                mask = Rle.encode(result.mask() == 1)
+        if clicks:
+            found, notes = _click(session, sample.load_mask())
+            status, mask = "found" if found.any() else "no_target", Rle.encode(found)
+        else:
+            with session.segment(prompt, selector="auto" if selector else None) as result:
+                status, reason = result.status.value, result.reason
+                if status != "failed":
+                    mask = Rle.encode(result.mask() == 1)
+            notes = {"answers": session.heard.copy()} if session.heard else {}
     except EngineError as error:
         reason = str(error)
     except _BROKEN as error:
         return _broken(one, error, keep_going)
     return Prediction(
-        sample.id, status, reason, mask, sample.task.value, one.text, one.wording,
-        {"answers": session.heard.copy()} if session.heard else {}, time.perf_counter() - start, _peak_memory(),
+        sample.id, status, reason, mask, sample.task.value, one.text, one.wording, notes,
+        time.perf_counter() - start, _peak_memory(),
     )  # fmt: skip
+
+
+def _click(session: Session, truth: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+    """The mask after the last simulated click; the clicks ``(x, y, label)`` in pixels, and the IoU after each."""
+    if not truth.any():
+        raise DatasetError("There is no target to click on.")
+    last: NDArray[np.bool_] = np.zeros(truth.shape, bool)
+    clicks: list[list[float]] = []
+
+    def predict(points: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+        nonlocal last
+        clicks[:] = [[x, y, label] for (x, y), label in zip(points.tolist(), labels.tolist(), strict=True)]
+        prompt = Prompt(points=tuple((x, y) for x, y, _ in clicks), labels=tuple(int(v) for *_, v in clicks))
+        with session.segment(prompt) as result:
+            last = np.asarray(result.mask() == 1)
+        return last
+
+    ious = simulate(predict, truth, until=max(GOOD))
+    return last, {"clicks": clicks, "ious": ious}
 
 
 def _checked(sample: Sample, one: Asked, size: tuple[int, int]) -> Prompt:

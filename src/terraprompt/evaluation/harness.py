@@ -15,13 +15,15 @@ from typing import Any
 from terraprompt.datasets.registry import Dataset
 from terraprompt.datasets.sample import Sample
 from terraprompt.errors import ConfigError, DatasetError, EngineError, OutputError
-from terraprompt.evaluation.predictions import MERGED, PARTS, Prediction, Settings, read_predictions
+from terraprompt.evaluation.ask import Asked
+from terraprompt.evaluation.predictions import CLICKS, MERGED, PARTS, Prediction, Settings, read_predictions
 from terraprompt.evaluation.protocols import Protocol
 from terraprompt.evaluation.report import Report, Scope, make_report, to_markdown
 from terraprompt.evaluation.report_html import to_html
 from terraprompt.evaluation.runner import Loader, Run, predict, to_ask
 from terraprompt.evaluation.scoring import asked_of, can_judge, judge, write_scores
 from terraprompt.outputs.files import translated
+from terraprompt.prompt import Task
 
 __all__ = ["Choice", "check_answers", "check_folder", "evaluate", "score_again", "write_report"]
 
@@ -38,7 +40,7 @@ class Choice:
         task: only samples of this task; None = all.
         limit: only the first so many; None = all.
         seed: of what the data set draws (questions of the pack) and of the intervals.
-        selector: as in :func:`.ask.ask_image`.
+        selector, clicks: as in :func:`.ask.ask_image`.
         command: recorded in the report.
     """
 
@@ -46,6 +48,7 @@ class Choice:
     limit: int | None = None
     seed: int = 0
     selector: bool = True
+    clicks: bool = False
     command: str = ""
 
 
@@ -98,11 +101,12 @@ def evaluate(
         EngineError, ConfigError, OutputError: see :func:`.runner.predict`.
     """
     samples, scope = _chosen(dataset, protocol, choice)
-    asked = to_ask(samples, protocol)
+    asked = [Asked(sample) for sample in samples] if choice.clicks else to_ask(samples, protocol)
     with progress("asking") as tell:
         settings, predictions = predict(
-            asked, loader, run, dataset=dataset.name, split=dataset.split, rule=protocol.questions, seed=choice.seed,
-            selector=choice.selector, progress=tell,
+            asked, loader, run, dataset=dataset.name, split=dataset.split, seed=choice.seed,
+            rule=CLICKS if choice.clicks else protocol.questions, selector=choice.selector, clicks=choice.clicks,
+            progress=tell,
         )  # fmt: skip
     with progress("scoring") as tell:
         judged = judge(asked, predictions, protocol, progress=tell)
@@ -158,7 +162,9 @@ def _report(
 def _chosen(dataset: Dataset, protocol: Protocol, choice: Choice) -> tuple[list[Sample], Scope]:
     samples = [s for s in dataset.samples if choice.task is None or s.task.value == choice.task]
     usable = [s for s in samples if can_judge(protocol, s)]
-    if samples and not usable:
+    if choice.clicks:
+        usable = _click_targets(usable)
+    if samples and not usable and not choice.clicks:
         raise DatasetError(
             f"{dataset.name} has boxes and no masks.",
             received=f"protocol {protocol.name}",
@@ -170,6 +176,15 @@ def _chosen(dataset: Dataset, protocol: Protocol, choice: Choice) -> tuple[list[
     problems = tuple((str(problem.file), problem.reason) for problem in dataset.problems)
     scope = Scope(len(usable), choice.limit, choice.task, problems, len(samples) - len(usable))
     return usable[: choice.limit], scope
+
+
+def _click_targets(samples: Sequence[Sample]) -> list[Sample]:
+    """One interactive sample a target: a data set may ask for one thing by a point and by a box."""
+    once: dict[object, Sample] = {}
+    for sample in samples:
+        if sample.task is Task.INTERACTIVE and sample.truth is not None:
+            once.setdefault((sample.image, sample.truth), sample)
+    return list(once.values())
 
 
 def _check_any(judged: Sequence[object], predictions: Sequence[Prediction]) -> None:

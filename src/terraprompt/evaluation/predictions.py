@@ -37,6 +37,8 @@ __all__ = [
 
 MERGED = "predictions.parquet"
 PARTS = "predictions"
+#: Question rule of a run that clicks instead of asking the samples' own questions.
+CLICKS = "clicks"
 _KEY = b"terraprompt"
 #: Sample id and wording: what makes a question.
 Key = tuple[str, int]

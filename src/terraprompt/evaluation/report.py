@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from terraprompt import __version__
+from terraprompt.evaluation.ask import GOOD
 from terraprompt.evaluation.charts import bin_counts
+from terraprompt.evaluation.metrics import bootstrap
+from terraprompt.evaluation.noc import noc
 from terraprompt.evaluation.outcome import SIZES
-from terraprompt.evaluation.predictions import Prediction, Settings
+from terraprompt.evaluation.predictions import CLICKS, Prediction, Settings
 from terraprompt.evaluation.protocols import Protocol
-from terraprompt.evaluation.references import Reference, references_for
+from terraprompt.evaluation.published import FAULTS, Published, published_for
 from terraprompt.evaluation.scores import Comparison, Estimate, Group, Scores
 from terraprompt.evaluation.scoring import Judged
 from terraprompt.evaluation.tables import Table, markdown, pack_tables
@@ -23,6 +27,7 @@ __all__ = [
     "Report",
     "Scope",
     "comparison_table",
+    "faults",
     "headline",
     "headline_table",
     "interval",
@@ -82,7 +87,7 @@ class Report:
     scores: Scores
     judged: tuple[Judged, ...]
     skipped: tuple[tuple[str, str], ...]
-    published: tuple[Reference, ...]
+    published: tuple[Published, ...]
     warnings: tuple[str, ...]
     seed: int
     extra: tuple[tuple[str, Table], ...]
@@ -142,24 +147,53 @@ def make_report(
     """
     scores = protocol.summarise([one.score for one in judged], seed=seed)
     skipped = tuple((row.sample_id, row.reason or "") for row in predictions if row.status == "skipped")
-    published = tuple(references_for(settings.dataset))
+    published = tuple(published_for(settings.dataset))
     return Report(
         settings, protocol, scope, scores, tuple(judged), skipped, published,
         tuple(_warnings(settings, protocol, scope, published, len(skipped))), seed,
-        tuple(pack_tables(judged)) if settings.dataset == "pack" and protocol.name == "native" else (),
+        tuple(_extra(settings, protocol, judged, seed)),
         {"command": command, "created": created, **_machine(predictions)},
     )  # fmt: skip
 
 
+def _extra(settings: Settings, protocol: Protocol, judged: Sequence[Judged], seed: int) -> Iterator[tuple[str, Table]]:
+    if settings.question == CLICKS:
+        yield "Clicks", click_table(judged, seed=seed)
+    elif settings.dataset == "pack" and protocol.name == "native":
+        yield from pack_tables(judged)
+
+
+def click_table(judged: Sequence[Judged], *, seed: int = 0) -> Table:
+    """NoC@85 and NoC@90 of a run with clicks; a failure counts as the most clicks there are."""
+    rows = [["", "mean clicks", "95 % interval", "targets", "not reached"]]
+    ious = [one.prediction.notes.get("ious", []) for one in judged]
+    for good in GOOD:
+        clicks = [noc(found, good) for found in ious]
+        low, high = bootstrap(clicks, seed=seed)
+        missed = sum(max(found, default=0.0) < good for found in ious)
+        span, mean = f"{low:.2f} to {high:.2f}", f"{np.mean(clicks):.2f}"
+        rows.append([f"NoC@{100 * good:.0f}", mean, span, str(len(clicks)), str(missed)])
+    return rows
+
+
+def faults(report: Report) -> list[str]:
+    """What must be said beside the published numbers, each once."""
+    shown_methods = {row.method for row in report.published}
+    known = [f"{who}: {what}" for who, what in FAULTS.items() if shown_methods & set(who.split(", "))]
+    return list(dict.fromkeys([*(f"{row.method}: {row.note}" for row in report.published if row.note), *known]))
+
+
 def _warnings(
-    settings: Settings, protocol: Protocol, scope: Scope, published: Sequence[Reference], skipped: int
+    settings: Settings, protocol: Protocol, scope: Scope, published: Sequence[Published], skipped: int
 ) -> list[str]:
     said = []
     asked = scope.available if scope.limit is None else min(scope.limit, scope.available)
     if asked < scope.available or scope.task is not None:
         part = f"{asked:,} of {scope.available:,} samples" + (f" of the task {scope.task}" if scope.task else "")
         said.append(f"A part of the data set was asked: {part}.")
-    if settings.question != protocol.questions:
+    if settings.question == CLICKS:
+        said.append("The masks are those after the last simulated click, not answers to the samples' own prompts.")
+    elif settings.question != protocol.questions:
         said.append(
             f"The protocol {protocol.name} asks the {protocol.questions} wording of a sample; these answers are to the "
             f"{settings.question} one."
@@ -175,7 +209,8 @@ def _warnings(
         said.append(f"Published numbers are of the split {', '.join(splits)}; these are of {settings.split}.")
     if scope.boxes_only:
         said.append(
-            f"{scope.boxes_only:,} samples have boxes and no masks; the protocol {protocol.name} cannot judge them."
+            f"{scope.boxes_only:,} samples were left out: they have boxes and no masks, which the protocol "
+            f"{protocol.name} cannot judge."
         )
     broken = len(scope.unreadable) + skipped
     if broken:
@@ -184,8 +219,6 @@ def _warnings(
 
 
 def _machine(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    import torch
-
     seconds = np.array([row.seconds for row in predictions if row.status != "skipped"] or [0.0])
     memory = [row.memory_mb for row in predictions if np.isfinite(row.memory_mb)]
     return {
@@ -196,7 +229,7 @@ def _machine(predictions: Sequence[Prediction]) -> dict[str, Any]:
         "memory_peak_mb": max(memory, default=None),
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": version("torch"),
     }
 
 
@@ -253,42 +286,54 @@ def to_markdown(report: Report) -> str:
     lines = [f"# {settings.engine} on {settings.dataset}, {settings.split}", ""]
     lines += [f"Protocol {report.protocol.name} ({report.protocol.origin}); {len(report.judged):,} samples.", ""]
     lines += [f"> {warning}" for warning in report.warnings] + [""] * bool(report.warnings)
-    lines += [markdown(headline_table(report)), ""]
+    lines += [markdown(headline_table(report))]
     if report.published:
-        lines += ["## Published", "", markdown(published_table(report)), ""]
+        lines += ["## Published", "", markdown(published_table(report))]
+        lines += [*(f"- {_cell(fault)}" for fault in faults(report)), ""]
     for grouping, groups in report.scores.groups.items():
         rows = [[grouping, "samples", "gIoU", "95 % interval", "cIoU", "failed"]]
         for value, group in groups.items():
             giou, ciou = group.metrics["gIoU"], group.metrics["cIoU"]
             name = size_name(grouping, value)
             rows.append([name, str(group.samples), shown(giou), interval(giou), shown(ciou), str(group.failed)])
-        lines += [f"## By {grouping}", "", markdown([[_cell(c) for c in row] for row in rows]), ""]
+        lines += [f"## By {grouping}", "", markdown([[_cell(c) for c in row] for row in rows])]
     for title, table in report.extra:
-        lines += [f"## {title}", "", markdown(table), ""]
+        lines += [f"## {title}", "", markdown(table)]
     if report.scores.failures:
         rows = [["failure", "times"], *([_cell(why), str(n)] for why, n in report.scores.failures.items())]
-        lines += ["## Failures", "", markdown(rows), ""]
+        lines += ["## Failures", "", markdown(rows)]
     left_out = [*report.scope.unreadable, *report.skipped]
     if left_out:
         rows = [["left out", "reason"], *([_cell(what), _cell(why)] for what, why in left_out)]
-        lines += ["## Left out", "", markdown(rows), ""]
+        lines += ["## Left out", "", markdown(rows)]
     lines += ["## Made with", ""]
     lines += [f"- {name}: {_cell(value)}" for name, value in provenance(report).items()]
     lines += [f"- seconds an answer: {run['seconds_mean']:.3f} (median {run['seconds_median']:.3f})"]
     return "\n".join(lines) + "\n"
 
 
-def published_table(report: Report) -> list[list[str]]:
-    """This run beside published ones; those under another protocol are marked with ≠."""
-    mine = {name: shown(e) for name, e in report.scores.overall.metrics.items()}
+def published_table(report: Report) -> Table:
+    """This run beside published ones, part by part as they are published; those under another protocol have a ≠."""
     names = list(dict.fromkeys(name for row in report.published for name in row.values))
-    rows = [["system", "protocol", *names]]
-    rows.append([f"{report.settings.engine} (this run)", report.protocol.name, *(mine.get(n, "-") for n in names)])
-    for row in report.published:
-        other = "" if row.protocol == report.protocol.name else " ≠"
-        values = (f"{row.values[n]:.2f}" if n in row.values else "-" for n in names)
-        rows.append([row.method, row.protocol + other, *values])
+    rows = [["system", "part", "protocol", *names]]
+    for task, level in dict.fromkeys((row.task, row.level) for row in report.published):
+        part = " ".join(word for word in (task, level) if word)
+        group = _part(report.scores, task, level)
+        mine = (shown(group.metrics[n]) if group and n in group.metrics else "-" for n in names)
+        rows.append([f"{report.settings.engine} (this run)", part, report.protocol.name, *mine])
+        for row in report.published:
+            if (row.task, row.level) == (task, level):
+                other = "" if row.protocol == report.protocol.name else " ≠"
+                values = (f"{row.values[n]:.2f}" if n in row.values else "-" for n in names)
+                rows.append([row.method, part, row.protocol + other, *values])
     return rows
+
+
+def _part(scores: Scores, task: str | None, level: str | None) -> Group | None:
+    """Our samples of the part of a split that published numbers are about."""
+    if level is not None:
+        return scores.groups.get("level", {}).get(level)
+    return scores.overall if task is None else scores.groups.get("task", {}).get(task)
 
 
 def provenance(report: Report) -> dict[str, str]:

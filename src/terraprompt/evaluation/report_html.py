@@ -11,6 +11,7 @@ from terraprompt.evaluation.cases import Case, choose_cases, panels
 from terraprompt.evaluation.charts import bar, histogram
 from terraprompt.evaluation.report import (
     Report,
+    faults,
     headline,
     interval,
     provenance,
@@ -142,18 +143,17 @@ def _table(head: Sequence[str], rows: Iterable[str]) -> str:
 def _published(report: Report) -> str:
     if not report.published:
         return ""
-    head, ours, *others = published_table(report)
+    head, *table = published_table(report)
     rows = []
-    for row, kind in [(ours, "ours"), *((other, "theirs") for other in others)]:
-        cells = "".join(f'<td class="n">{escape(cell)}</td>' for cell in row[2:])
-        rows.append(f'<tr class="{kind}"><td>{escape(row[0])}</td><td>{escape(row[1])}</td>{cells}</tr>')
-    notes = "".join(
-        f'<p class="faint">{escape(row.method)}: {escape(row.note)}</p>' for row in report.published if row.note
-    )
+    for row in table:
+        cells = "".join(f'<td class="n">{escape(cell)}</td>' for cell in row[3:])
+        names = "".join(f"<td>{escape(cell)}</td>" for cell in row[:3])
+        rows.append(f'<tr class="{"ours" if row[0].endswith("(this run)") else "theirs"}">{names}{cells}</tr>')
+    notes = "".join(f'<p class="faint">{escape(fault)}</p>' for fault in faults(report))
     differs = any(row.protocol != report.protocol.name for row in report.published)
     mark = '<p class="faint">≠: another protocol, not comparable with this run.</p>' if differs else ""
-    table = _table([head[0], head[1], *(f"n {name}" for name in head[2:])], rows)
-    return _section("Beside published numbers", table + mark + notes)
+    shown_table = _table([*head[:3], *(f"n {name}" for name in head[3:])], rows)
+    return _section("Beside published numbers", shown_table + mark + notes)
 
 
 def _distribution(report: Report) -> str:

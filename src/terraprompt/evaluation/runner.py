@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import _thread
 import functools
 import json
 import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
@@ -122,6 +122,7 @@ def predict(
     rule: str,
     seed: int = 0,
     selector: bool = True,
+    clicks: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Settings, list[Prediction]]:
     """Answers to all questions, from the run folder where they are there.
@@ -135,7 +136,7 @@ def predict(
         loader: of the engine, called once in every process.
         run: folder, processes, and what to do with broken samples.
         dataset, split, rule, seed: recorded; a run is resumed only with the same ones.
-        selector: as in :func:`.ask.ask_image`.
+        selector, clicks: as in :func:`.ask.ask_image`.
         progress: called with (answered, all).
 
     Returns:
@@ -157,7 +158,7 @@ def predict(
         )
     with closing(_Crew(loader, run.jobs)) as crew:
         card = crew.card()
-        _check_tasks(card, questions)
+        _check_tasks(card, {Task.INTERACTIVE} if clicks else {q.sample.prompt(q.wording).task for q in questions})
         info = card.info
         settings = Settings(
             dataset, split, card.name, info.name, info.revision, info.checksum, _json_values(info.settings), rule, seed,
@@ -170,7 +171,7 @@ def predict(
         if done:
             log.info("%d of %d answers are there already", answered, len(order))
         with PredictionWriter(run.folder, settings, rows=run.part_rows, seconds=run.part_seconds) as writer:
-            for rows in crew.ask(by_image(todo), selector=selector, keep_going=run.keep_going):
+            for rows in crew.ask(by_image(todo), selector=selector, keep_going=run.keep_going, clicks=clicks):
                 writer.add(rows)
                 answered += len(rows)
                 if progress is not None:
@@ -180,8 +181,7 @@ def predict(
     return settings, [row for row in read_predictions(run.folder)[1] if row.key in wanted]
 
 
-def _check_tasks(card: _Card, questions: Sequence[Asked]) -> None:
-    asked = {q.sample.prompt(q.wording).task for q in questions}
+def _check_tasks(card: _Card, asked: Set[Task]) -> None:
     if not asked <= card.tasks:
         raise EngineError(
             f'The engine "{card.name}" answers {", ".join(sorted(card.tasks))} prompts only.',
@@ -209,6 +209,7 @@ class _Crew:
     def __init__(self, loader: Loader, jobs: int) -> None:
         self._loader = loader
         self._pool: ProcessPoolExecutor | None = None
+        self._busy = False
         if jobs > 1:
             context = multiprocessing.get_context("spawn")
             lifeline, self._held = context.Pipe(duplex=False)
@@ -225,17 +226,21 @@ class _Crew:
             for group in groups:
                 yield ask_image(_engine(self._loader), group, **options)
             return
+        self._busy = True
         futures = [self._pool.submit(_work, self._loader, group, options) for group in groups]
         for future in as_completed(futures):
             yield _result(future)
+        self._busy = False
 
     def close(self) -> None:
         """Stop the processes; what they are at is given up."""
         if self._pool is None:
             _engine.cache_clear()
             return
-        self._held.close()
+        if self._busy:
+            self._held.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._held.close()
 
 
 def _result(future: Future[T]) -> T:
@@ -252,6 +257,8 @@ def _result(future: Future[T]) -> T:
 
 _STOP = threading.Event()
 _PATIENCE_S = 5.0
+#: A worker's share of the cores; None = all that torch takes.
+_threads: int | None = None
 
 
 def _begin(lifeline: Connection, threads: int) -> None:
@@ -259,9 +266,8 @@ def _begin(lifeline: Connection, threads: int) -> None:
 
     Ctrl-C reaches the parent alone, which then stops its workers in order.
     """
-    import torch
-
-    torch.set_num_threads(threads)
+    global _threads
+    _threads = threads
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
@@ -271,7 +277,9 @@ def _watch(lifeline: Connection) -> None:
     with suppress(EOFError, OSError):
         lifeline.recv_bytes()
     _STOP.set()
-    _thread.interrupt_main(signal.SIGTERM)  # unwinds, so that work files are removed
+    main = threading.main_thread().ident
+    if main is not None:
+        signal.pthread_kill(main, signal.SIGTERM)  # unwinds, so that work files are removed
     time.sleep(_PATIENCE_S)
     os._exit(1)
 
@@ -289,7 +297,10 @@ def _work(loader: Loader, group: Sequence[Asked], options: Mapping[str, bool]) -
 @functools.lru_cache(maxsize=1)
 def _engine(loader: Loader) -> Engine:
     """Loaded once a process."""
-    return loader.load()
+    engine = loader.load()
+    if _threads is not None and "torch" in sys.modules:  # an engine may do without
+        sys.modules["torch"].set_num_threads(_threads)
+    return engine
 
 
 def _card(loader: Loader) -> _Card:
