@@ -57,7 +57,7 @@ def open_dataset(
 
     Args:
         name: one of :func:`dataset_names`.
-        root: folder of the copy.
+        root: folder of the copy, or an index of it (``.parquet``, see :mod:`.index`), which opens at once.
         split: which part.
         keep_going: leave broken items out and list them, instead of stopping at the first.
         options: of the layout, e.g. ``plan`` of "pack".
@@ -65,6 +65,8 @@ def open_dataset(
     Raises:
         DatasetError: an unknown name, split or option, no copy at ``root``, a broken manifest, or a broken item.
     """
+    if Path(root).suffix.lower() == ".parquet" and Path(root).is_file():
+        return _from_index(layout_of(name), Path(root), split, options)
     faults = Faults(keep_going)
     samples = tuple(read_samples(name, root, split=split, faults=faults, **options))
     return Dataset(name, split, samples, tuple(faults.found))
@@ -93,6 +95,23 @@ def read_samples(
         )
     faults = faults or Faults()
     return _unique(layout.read(folder, split, faults, **options), folder, split, faults)
+
+
+def _from_index(layout: Layout, path: Path, split: str, options: dict[str, Any]) -> Dataset:
+    from terraprompt.datasets.index import open_index  # pyarrow, which reading a folder does not need
+
+    index = open_index(path)
+    if (index.name, index.split) != (layout.name, split):
+        raise DatasetError(
+            "The index is of another data set or split.",
+            received=f"{index.name}, {index.split}",
+            hint=f"Asked for: {layout.name}, {split}.",
+        )
+    if options:
+        raise DatasetError(
+            "An index takes no options: they were settled when it was written.", received=", ".join(sorted(options))
+        )
+    return Dataset(layout.name, split, index)
 
 
 def _unique(samples: Iterator[Sample], folder: Path, split: str, faults: Faults) -> Iterator[Sample]:

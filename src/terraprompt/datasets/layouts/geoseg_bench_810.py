@@ -96,7 +96,7 @@ def _sample(
         try:
             truth = coco_truth(mask, height, width, name=f"record {number}")
         except DatasetError as error:
-            raise BrokenItemError(path, str(error).rstrip(".")) from None
+            raise BrokenItemError.of(path, error) from None
     return Sample(
         id=f"{path.stem}/{number}",
         image=image,

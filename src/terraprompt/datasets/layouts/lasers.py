@@ -85,7 +85,7 @@ def _sample(folder: Path, path: Path, number: int, record: Any, seen: Counter[st
     try:
         truth = coco_truth(masks, height, width, name=name)
     except DatasetError as error:
-        raise BrokenItemError(path, str(error).rstrip(".")) from None
+        raise BrokenItemError.of(path, error) from None
     seen[str(record["id"])] += 1
     count = seen[str(record["id"])]
     return Sample(

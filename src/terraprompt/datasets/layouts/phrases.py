@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Set
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def read_phrases(
     """Samples in the order of the lines of ``output_phrase_<split>.txt``.
 
     A line names its image with or without extension; a name may hold blanks: the shortest beginning of the line that
-    names an image is taken. The sample's id is the image's stem, with ``#2``, ``#3`` … for its further phrases.
+    names a picture is taken. The sample's id is the image's stem, with ``#2``, ``#3`` … for its further phrases.
 
     Args:
         root: folder of the copy.
@@ -41,17 +41,21 @@ def read_phrases(
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise BrokenItemError(path, f"not UTF-8 text ({error})") from None
+    known = pictures.keys() | labels.keys()  # either tells which words of a line are the name
     seen: Counter[str] = Counter()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        parts = faults.attempt(path, partial(_parts, line, number, path, pictures, root / images))
+        parts = faults.attempt(path, partial(_parts, line, number, path, known, root / images))
         if parts is None:
             continue
         stem, phrase = parts
+        folders = ((images, "image", pictures), (masks, "mask", labels))
+        missing = [(folder, what) for folder, what, have in folders if stem not in have]
+        for folder, what in missing:
+            faults.add(root / folder / f"{stem}.*", f"the {what} is missing that line {number} of {path.name} names")
         seen[stem] += 1
-        if stem not in labels:
-            faults.add(root / masks / f"{stem}{pictures[stem].suffix}", f"the mask is missing (line {number})")
+        if missing:
             continue
         yield Sample(
             id=stem if seen[stem] == 1 else f"{stem}#{seen[stem]}",
@@ -65,15 +69,13 @@ def read_phrases(
         )
 
 
-def _parts(line: str, number: int, path: Path, pictures: Mapping[str, Path], folder: Path) -> tuple[str, str]:
+def _parts(line: str, number: int, path: Path, known: Set[str], folder: Path) -> tuple[str, str]:
     """Stem and phrase of a line."""
     words = line.split()
     for count in range(1, len(words)):
         named = " ".join(words[:count])
-        stem = named if named in pictures else Path(named).stem
-        if stem in pictures and (
-            named == stem or named == pictures[stem].name or Path(named).suffix.lower() in PICTURES
-        ):
+        stem = named if named in known else Path(named).stem
+        if stem in known and (named == stem or Path(named).suffix.lower() in PICTURES):
             return stem, " ".join(words[count:])
     if len(words) == 1:
         raise BrokenItemError(path, f"line {number} has no phrase: {line!r}")

@@ -57,6 +57,11 @@ class BrokenItemError(DatasetError):
             hint="Repair the copy, or skip such items (keep_going).",
         )
 
+    @classmethod
+    def of(cls, file: Path | str, error: DatasetError) -> BrokenItemError:
+        """A fault that was found without its file at hand."""
+        return cls(file, error.what.rstrip(".") + ("" if error.received is None else f" ({error.received})"))
+
 
 class AbsentSplitError(DatasetError):
     """A copy does not hold a split: its list, manifest or folder is not there.

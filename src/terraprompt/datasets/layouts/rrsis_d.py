@@ -83,7 +83,7 @@ def _sample(root: Path, path: Path, ref: dict[str, Any], instances: _Instances, 
     try:
         truth = coco_truth(raw, height, width, name=f"annotation {annotation['id']}")
     except DatasetError as error:
-        raise BrokenItemError(instances.path, str(error).rstrip(".")) from None
+        raise BrokenItemError.of(instances.path, error) from None
     return Sample(
         id=str(ref["ref_id"]),
         image=existing(root / "images" / "rrsisd" / "JPEGImages" / file, "image"),

@@ -75,7 +75,7 @@ def _samples(path: Path, image: Path, raw: Any, k: int, split: str) -> list[Samp
     try:
         truth = RunLengths.of(mask, name=f"instance {k}")
     except DatasetError as error:
-        raise BrokenItemError(path, str(error).rstrip(".")) from None
+        raise BrokenItemError.of(path, error) from None
     pixels = truth.load()
     if not pixels.any():
         raise BrokenItemError(path, f"instance {k} has an empty mask, so there is nothing to point at")
