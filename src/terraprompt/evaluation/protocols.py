@@ -197,8 +197,15 @@ _PRESETS = (
     _SEGEARTH,
     replace(
         _SEGEARTH,
+        name="unigeoseg-rsvg",
+        origin="UniGeoSeg on DIOR-RSVG: the box of the largest component",
+        grid=Grid("letterbox", 512),
+        shape="box of the largest component",
+    ),
+    replace(
+        _SEGEARTH,
         name="segearth-rsvg",
-        origin="SegEarth-R1 and UniGeoSeg on DIOR-RSVG: the box of the largest component",
+        origin="SegEarth-R1 on DIOR-RSVG: the box of the largest component",
         shape="box of the largest component",
     ),
     Protocol(
