@@ -92,7 +92,7 @@ def evidence(notes: Mapping[str, Any]) -> list[Prompt]:
     found = []
     for answer in notes.get("answers", ()):
         points = [p for p in answer.get("points") or () if _is_numbers(p, 2)]
-        boxes = [b[:4] for b in answer.get("boxes") or () if _is_numbers(b, 4)]
+        boxes = [b[:4] for b in answer.get("boxes") or () if _is_numbers(b, 4) and b[0] != b[2] and b[1] != b[3]]
         labels = tuple(1 if len(p) < 3 or p[2] else 0 for p in points)
         try:
             found.append(Prompt(points=tuple((p[0], p[1]) for p in points), labels=labels, boxes=tuple(boxes)))

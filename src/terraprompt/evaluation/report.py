@@ -283,9 +283,9 @@ def _hundredths(value: float | None) -> str:
 def to_markdown(report: Report) -> str:
     """The report as Markdown: numbers, groups, published ones, failures, provenance."""
     settings, run = report.settings, report.run
-    lines = [f"# {settings.engine} on {settings.dataset}, {settings.split}", ""]
+    lines = [f"# {_cell(f'{settings.engine} on {settings.dataset}, {settings.split}')}", ""]
     lines += [f"Protocol {report.protocol.name} ({report.protocol.origin}); {len(report.judged):,} samples.", ""]
-    lines += [f"> {warning}" for warning in report.warnings] + [""] * bool(report.warnings)
+    lines += [f"> {_cell(warning)}\n>" for warning in report.warnings] + [""] * bool(report.warnings)
     lines += [markdown(headline_table(report))]
     if report.published:
         lines += ["## Published", "", markdown(published_table(report))]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,7 +137,7 @@ def read_scores(path: Path) -> list[SampleScore]:
     """
     path = path / "scores.jsonl" if path.is_dir() else path
     try:
-        scores = [_score(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        scores = [SampleScore(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
         raise DatasetError(
             "There are no scores.", received=path, hint="Give the output folder of a finished `terraprompt evaluate`."
@@ -147,8 +147,3 @@ def read_scores(path: Path) -> list[SampleScore]:
     if not scores:
         raise ConfigError("There is nothing to compare.", received=path)
     return scores
-
-
-def _score(raw: dict[str, Any]) -> SampleScore:
-    raw["hits"] = {float(x): reached for x, reached in raw["hits"].items()}
-    return SampleScore(**raw)
