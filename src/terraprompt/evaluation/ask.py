@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +54,8 @@ def by_image(asked: Sequence[Asked]) -> list[tuple[Asked, ...]]:
 
 def ask_image(
     engine: Engine, asked: Sequence[Asked], *, selector: bool = True, keep_going: bool = False, clicks: bool = False
-) -> list[Prediction]:
-    """Answers to all questions about one image, in their order.
+) -> Iterator[Prediction]:
+    """Answers to all questions about one image, in their order, as they come.
 
     Args:
         engine: loaded.
@@ -70,17 +71,16 @@ def ask_image(
             image); the message names it.
         OutputError: no room for work files.
     """
-    rows: list[Prediction] = []
-    try:
-        with open_scene(asked[0].sample.image) as scene:
+    with ExitStack() as stack:
+        try:
+            scene = stack.enter_context(open_scene(asked[0].sample.image))
             session = _Listening(engine, scene)
+        except SceneError as error:
             for one in asked:
-                rows.append(_ask(session, one, selector=selector, keep_going=keep_going, clicks=clicks))
-    except (SceneError, DatasetError) as error:
-        if isinstance(error, _NamedError):
-            raise
-        rows += [_broken(one, error, keep_going) for one in asked[len(rows) :]]
-    return rows
+                yield _broken(one, error, keep_going)
+            return
+        for one in asked:
+            yield _ask(session, one, selector=selector, keep_going=keep_going, clicks=clicks)
 
 
 def _ask(session: _Listening, one: Asked, *, selector: bool, keep_going: bool, clicks: bool) -> Prediction:
@@ -140,14 +140,10 @@ def _checked(sample: Sample, one: Asked, size: tuple[int, int]) -> Prompt:
     return sample.prompt(one.wording)
 
 
-class _NamedError(DatasetError):
-    """Names its sample already."""
-
-
 def _broken(one: Asked, error: TerrapromptError, keep_going: bool) -> Prediction:
     sample = one.sample
     if not keep_going:
-        raise _NamedError(
+        raise DatasetError(
             f'The sample "{sample.id}" is broken: {error.what}',
             received=error.received,
             hint="Repair it, or leave such samples out with --keep-going.",

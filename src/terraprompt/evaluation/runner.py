@@ -221,10 +221,10 @@ class _Crew:
         return _card(self._loader) if self._pool is None else _result(self._pool.submit(_card, self._loader))
 
     def ask(self, groups: Sequence[Sequence[Asked]], **options: bool) -> Iterator[list[Prediction]]:
-        """Answers image by image, as they come; options of :func:`.ask.ask_image`."""
+        """Answers as they come, from other processes image by image; options of :func:`.ask.ask_image`."""
         if self._pool is None:
             for group in groups:
-                yield ask_image(_engine(self._loader), group, **options)
+                yield from ([row] for row in ask_image(_engine(self._loader), group, **options))
             return
         self._busy = True
         futures = [self._pool.submit(_work, self._loader, group, options) for group in groups]
@@ -291,7 +291,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def _work(loader: Loader, group: Sequence[Asked], options: Mapping[str, bool]) -> list[Prediction]:
     if _STOP.is_set():
         raise SystemExit(1)
-    return ask_image(_engine(loader), group, **options)
+    return list(ask_image(_engine(loader), group, **options))
 
 
 @functools.lru_cache(maxsize=1)
