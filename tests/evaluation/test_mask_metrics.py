@@ -144,6 +144,14 @@ def test_bf_score_by_hand(pair, share):
     assert bf_score(*pair, share=share) == pytest.approx(bf_by_hand(*pair, near))
 
 
+def test_bf_score_reaches_as_far_as_it_says():
+    truth = np.zeros((30, 40), np.uint8)  # a diagonal of 50 pixels
+    truth[10:20, 10:20] = 1
+    shifted = np.roll(truth, 1, axis=1)
+    assert bf_score(shifted, truth, share=0.02) == 1  # exactly one pixel away
+    assert bf_score(shifted, truth, share=0.019) < 1
+
+
 # Boxes
 
 

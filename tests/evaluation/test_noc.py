@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from terraprompt.errors import ConfigError
-from terraprompt.evaluation.noc import next_click, noc, simulate
+from terraprompt.evaluation.noc import next_click, noc, simulate, summarise_clicks
 
 TRUTH = np.zeros((40, 40), bool)
 PARTS = [
@@ -110,6 +110,20 @@ def test_reaching_it_with_the_last_click_is_not_a_failure_to_reach_it():
     assert noc([0.0] * 19 + [0.9], 0.9) == 20
     assert noc([0.0, 0.9, 0.5], 0.9) == 2
     assert noc([], 0.9) == 20
+
+
+def test_means_over_targets():
+    curves = [[0.5, 0.9], [0.86], [0.1] * 20, [0.0] * 19 + [0.9]]
+    found = summarise_clicks(iter(curves))
+    assert list(found) == ["NoC@85", "NoF@85", "NoC@90", "NoF@90"]
+    assert found["NoC@85"].value == (2 + 1 + 20 + 20) / 4
+    assert found["NoF@85"].value == 0.25  # the last click reached it
+    assert found["NoC@90"].value == (2 + 20 + 20 + 20) / 4
+    assert found["NoF@90"].value == 0.5
+    assert found["NoC@85"].low < found["NoC@85"].value < found["NoC@85"].high
+    assert found["NoC@85"].samples == 4
+    with pytest.raises(ConfigError, match="at least one value"):
+        summarise_clicks([])
 
 
 def test_pixels_or_depth_say_which_region_is_larger():

@@ -77,6 +77,14 @@ def test_samples_and_sums(subset, theirs, name):
         assert summary.overall.metrics["Pr@0.5"].samples == expected["valid_samples"]
 
 
+@pytest.mark.parametrize(("subset", "theirs", "name"), [e for e in EVERY if e[1].startswith("segearth")])
+def test_float32_evaluators_to_the_last_bit(subset, theirs, name):
+    expected = CASES["subsets"][subset][theirs]
+    scores, summary = run(subset, theirs, name)
+    assert [s.iou for s in scores] == expected["per_sample_iou"]
+    assert (values(summary)["gIoU"], values(summary)["cIoU"]) == (expected["gIoU"], expected["cIoU"])
+
+
 @pytest.mark.parametrize("subset", [s for s in SUBSETS if s != "no_target_only"])
 def test_gres(subset):
     expected = CASES["subsets"][subset]["rela_gres"]

@@ -1,11 +1,11 @@
 """Number of clicks (NoC): how many simulated clicks an interactive system needs to reach an IoU.
 
-The simulated person sees the truth, clicks into the middle of the worst mistake, looks at the new mask, and clicks again.
+The simulated person sees the truth, clicks into the middle of the worst mistake, looks at the new mask, clicks again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from terraprompt.errors import ConfigError
+from terraprompt.evaluation.intervals import bootstrap
 from terraprompt.evaluation.metrics import Overlap
+from terraprompt.evaluation.scores import Estimate
 
-__all__ = ["LIMIT", "Rule", "next_click", "noc", "simulate"]
+__all__ = ["LIMIT", "Rule", "next_click", "noc", "simulate", "summarise_clicks"]
 
 #: Most clicks per target; a target that is not reached counts as this many.
 LIMIT = 20
@@ -111,3 +113,32 @@ def noc(ious: Sequence[float], threshold: float, *, limit: int = LIMIT) -> int:
         limit: the one that the clicks were simulated with.
     """
     return next((i for i, iou in enumerate(ious[:limit], start=1) if iou >= threshold), limit)
+
+
+def summarise_clicks(
+    curves: Iterable[Sequence[float]],
+    *,
+    thresholds: Sequence[float] = (0.85, 0.9),
+    limit: int = LIMIT,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Mean clicks and failures over targets, with seeded 95 % intervals.
+
+    Args:
+        curves: the IoUs of :func:`simulate`, of each target, at least one.
+        thresholds, limit: see :func:`noc`.
+        seed: of the intervals.
+
+    Returns:
+        "NoC@85": mean clicks, and "NoF@85": share of targets that were not reached within the limit; the same for every
+        threshold.
+    """
+    rows = [list(curve) for curve in curves]
+    out = {}
+    for threshold in thresholds:
+        clicks = [float(noc(row, threshold, limit=limit)) for row in rows]
+        failures = [float(max(row[:limit], default=0.0) < threshold) for row in rows]
+        for name, values in ((f"NoC@{100 * threshold:g}", clicks), (f"NoF@{100 * threshold:g}", failures)):
+            low, high = bootstrap(values, seed=seed)
+            out[name] = Estimate(float(np.mean(values)), low, high, len(values))
+    return out
