@@ -13,8 +13,7 @@ import numpy as np
 from terraprompt import __version__
 from terraprompt.evaluation.ask import GOOD
 from terraprompt.evaluation.charts import bin_counts
-from terraprompt.evaluation.metrics import bootstrap
-from terraprompt.evaluation.noc import noc
+from terraprompt.evaluation.noc import summarise_clicks
 from terraprompt.evaluation.outcome import SIZES
 from terraprompt.evaluation.predictions import CLICKS, Prediction, Settings
 from terraprompt.evaluation.protocols import Protocol
@@ -165,14 +164,12 @@ def _extra(settings: Settings, protocol: Protocol, judged: Sequence[Judged], see
 
 def click_table(judged: Sequence[Judged], *, seed: int = 0) -> Table:
     """NoC@85 and NoC@90 of a run with clicks; a failure counts as the most clicks there are."""
-    rows = [["", "mean clicks", "95 % interval", "targets", "not reached"]]
-    ious = [one.prediction.notes.get("ious", []) for one in judged]
+    rows = [["", "mean clicks", "95 % interval", "not reached, per cent", "targets"]]
+    found = summarise_clicks([one.prediction.notes.get("ious", []) for one in judged], thresholds=GOOD, seed=seed)
     for good in GOOD:
-        clicks = [noc(found, good) for found in ious]
-        low, high = bootstrap(clicks, seed=seed)
-        missed = sum(max(found, default=0.0) < good for found in ious)
-        span, mean = f"{low:.2f} to {high:.2f}", f"{np.mean(clicks):.2f}"
-        rows.append([f"NoC@{100 * good:.0f}", mean, span, str(len(clicks)), str(missed)])
+        clicks, missed = found[f"NoC@{100 * good:g}"], found[f"NoF@{100 * good:g}"]
+        span = f"{clicks.low:.2f} to {clicks.high:.2f}"
+        rows.append([f"NoC@{100 * good:g}", f"{clicks.value:.2f}", span, shown(missed), str(clicks.samples)])
     return rows
 
 
