@@ -25,9 +25,9 @@ class Bright(BoxFilterEngine):
 
     name = "bright"
 
-    def __init__(self, *, slow: float = 0.0, slack: int = 0) -> None:
+    def __init__(self, *, slow: float = 0.0, slack: int = 0, down: bool = False) -> None:
         super().__init__(128, 32, radius=0, revision=str(slack))
-        self.slow, self.slack = slow, slack
+        self.slow, self.slack, self.down = slow, slack, down
 
     def answer(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
         time.sleep(self.slow)
@@ -36,7 +36,7 @@ class Bright(BoxFilterEngine):
 
     def _one(self, image: np.ndarray, prompt: Prompt) -> Answer:
         text = prompt.text or ""
-        if "break" in text:
+        if self.down or "break" in text:
             raise RuntimeError(HOSTILE)
         if "die" in text:
             os._exit(9)
@@ -53,10 +53,11 @@ class BrightLoader:
 
     slow: float = 0.0
     slack: int = 0
+    down: bool = False
 
     def load(self) -> Bright:
         """A fresh engine."""
-        return Bright(slow=self.slow, slack=self.slack)
+        return Bright(slow=self.slow, slack=self.slack, down=self.down)
 
 
 def make_dataset(folder: Path, images: int = 4, *, texts: Sequence[str] = ("the roofs", "what is bright")) -> Dataset:

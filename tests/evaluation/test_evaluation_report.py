@@ -175,17 +175,18 @@ def test_rows_under_the_protocol_of_the_run_are_not_marked(tmp_path, dataset):
 
 
 def test_cases_are_the_best_median_and_worst(tmp_path):
-    dataset = make_dataset(tmp_path / "data", 6, texts=("the roofs", "nothing of it", "break"))
+    dataset = make_dataset(tmp_path / "data", 9, texts=("the roofs", "nothing of it", "break"))
     report = make_report(tmp_path / "out", dataset)
     cases = choose_cases(report.judged, each=3)
-    kinds = [case.kind for case in cases]
-    assert kinds == sorted(kinds, key=["best", "median", "worst"].index)
-    ids = [case.judged.score.sample_id for case in cases]
-    assert len(set(ids)) == len(ids)
+    assert [case.kind for case in cases] == ["best"] * 3 + ["median"] * 3 + ["worst"] * 3
+    assert len({case.judged.asked.sample.image for case in cases}) == 9
     assert {case.judged.score.iou for case in cases if case.kind == "best"} == {1.0}
     assert {case.judged.score.iou for case in cases if case.kind == "worst"} == {0.0}
     assert all(case.judged.score.truth for case in cases if case.kind != "worst")
+    ids = [case.judged.score.sample_id for case in cases]
     assert [c.judged.score.sample_id for c in choose_cases(report.judged[::-1], each=3)] == ids
+    few = choose_cases(report.judged, each=7)
+    assert [sum(case.kind == kind for case in few) for kind in ("best", "median", "worst")] == [3, 3, 3]
 
 
 def decoded(uri):

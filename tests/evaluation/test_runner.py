@@ -119,6 +119,8 @@ def test_a_failure_of_the_engine_is_counted_with_its_reason(tmp_path):
     assert sum(report.scores.failures.values()) == 4
     assert all("alert" in reason for reason in report.scores.failures)
     check_answers(report)
+    kept = run_it(dataset, tmp_path / "out", resume=True)
+    assert [told(one.prediction) for one in kept.judged] == [told(one.prediction) for one in report.judged]
     only = replace(dataset, samples=tuple(s for s in dataset.samples if s.id.endswith("text-1")))
     with pytest.raises(EngineError, match="failed on every sample"):
         check_answers(run_it(only, tmp_path / "only"))
@@ -358,3 +360,14 @@ def test_the_folder_is_checked_before_any_work(tmp_path):
         check_folder(out, resume=True, overwrite=True)
     with pytest.raises(OutputError):
         check_folder(out / "mine.txt")
+
+
+def test_failures_are_asked_again_if_told_so(tmp_path):
+    """As of an engine behind an address that did not answer for a while."""
+    dataset = make_dataset(tmp_path / "data", 2)
+    run_it(dataset, tmp_path / "out", loader=BrightLoader(down=True))
+    assert run_it(dataset, tmp_path / "out", resume=True).scores.overall.failed == 8
+    report = run_it(dataset, tmp_path / "out", resume=True, retry=True)
+    assert report.scores.overall.failed == 0
+    run_it(dataset, tmp_path / "whole")
+    assert (tmp_path / "out/summary.json").read_bytes() == (tmp_path / "whole/summary.json").read_bytes()

@@ -55,6 +55,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the intervals, and of the questions to a pack.")] = 0,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes, each with its own engine.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry-failed", help="With --resume: ask again what the engine failed on.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Leave broken samples out and count them, instead of stopping.")
@@ -86,6 +89,8 @@ def evaluate(
         missing = [name for name, given in (("--dataset", dataset), ("--root", root), ("-o", output)) if given is None]
         raise typer.BadParameter(f"{', '.join(missing)} must be given.")
     rule = protocol(rules)
+    if retry and not resume:
+        raise typer.BadParameter("--retry-failed goes with --resume.")
     if kept is not None and (resume or jobs > 1):
         raise typer.BadParameter("--from scores answers that are there: --resume and -j have no meaning.")
     opened = _open(dataset, root, split, keep_going=keep_going, seed=seed)
@@ -101,7 +106,7 @@ def evaluate(
     if kept is not None:
         report = harness.score_again(opened, kept, rule, choice, bar)
     else:
-        run = Run(output, jobs, resume, keep_going)
+        run = Run(output, jobs, resume, retry, keep_going)
         try:
             report = harness.evaluate(opened, EngineSpec.of(engine, **options), rule, run, choice, bar)
         except KeyboardInterrupt:

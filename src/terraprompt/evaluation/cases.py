@@ -35,7 +35,8 @@ def choose_cases(judged: Sequence[Judged], *, each: int = 4) -> list[Case]:
     """The best, median and worst answers by IoU, the same for the same scores.
 
     Right silence is perfect and shows nothing, so the best and the median are among samples with a target. Among equals
-    the id decides, hashed: neighbours in a data set are too much alike.
+    the id decides, hashed: neighbours in a data set are too much alike. An image is shown once; of few
+    images each kind gets its share.
     """
 
     def place(one: Judged) -> tuple[float, str]:
@@ -43,16 +44,22 @@ def choose_cases(judged: Sequence[Judged], *, each: int = 4) -> list[Case]:
 
     everything = sorted(judged, key=place)
     targets = [one for one in everything if one.score.truth > 0]
-    best = targets[::-1][:each]
-    middle = max(0, (len(targets) - each) // 2)
-    groups = {"best": best, "median": targets[middle : middle + each], "worst": everything[:each]}
-    cases, seen = [], set[str]()
-    for kind, group in groups.items():
-        for one in group:
-            if one.score.sample_id not in seen:
-                seen.add(one.score.sample_id)
-                cases.append(Case(kind, one))
-    return cases
+    middle = len(targets) // 2
+    outward = sorted(range(len(targets)), key=lambda i: (abs(i - middle), i))
+    ways = {
+        "best": iter(targets[::-1]),
+        "median": iter([targets[i] for i in outward]),
+        "worst": iter(everything),
+    }
+    chosen: dict[str, list[Case]] = {kind: [] for kind in ways}
+    seen: set[object] = set()
+    for _ in range(each):
+        for kind in ("worst", "best", "median"):
+            one = next((one for one in ways[kind] if one.asked.sample.image not in seen), None)
+            if one is not None:
+                seen.add(one.asked.sample.image)
+                chosen[kind].append(Case(kind, one))
+    return [case for cases in chosen.values() for case in cases]
 
 
 def panels(one: Judged, *, side: int = 320) -> dict[str, str]:

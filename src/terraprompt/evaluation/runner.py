@@ -75,12 +75,13 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How a run is done; nothing here changes an answer.
+    """How a run is done; nothing here changes an answer of an engine that gives the same one twice.
 
     Attributes:
         folder: of the run.
         jobs: processes, each with its own engine.
         resume: go on with the answers that are there.
+        retry: when going on, ask again what the engine failed on.
         keep_going: leave broken samples out and count them.
         part_rows, part_seconds: as in :class:`.predictions.PredictionWriter`.
     """
@@ -88,6 +89,7 @@ class Run:
     folder: Path
     jobs: int = 1
     resume: bool = False
+    retry: bool = False
     keep_going: bool = False
     part_rows: int = 200
     part_seconds: float = 20.0
@@ -158,14 +160,14 @@ def predict(
         )
     with closing(_Crew(loader, run.jobs)) as crew:
         card = crew.card()
-        _check_tasks(card, {Task.INTERACTIVE} if clicks else {q.sample.prompt(q.wording).task for q in questions})
+        _check_tasks(card, {Task.INTERACTIVE} if clicks else {q.sample.task for q in questions})
         info = card.info
         settings = Settings(
             dataset, split, card.name, info.name, info.revision, info.checksum, _json_values(info.settings), rule, seed,
             selector, __version__,
         )  # fmt: skip
         order = [(q.sample.id, q.wording) for q in questions]
-        done = _done(run.folder, settings) if has_predictions(run.folder) else frozenset()
+        done = _done(run.folder, settings, run.retry) if has_predictions(run.folder) else frozenset()
         todo = [q for q, key in zip(questions, order, strict=True) if key not in done]
         answered = len(order) - len(todo)
         if done:
@@ -190,11 +192,12 @@ def _check_tasks(card: _Card, asked: Set[Task]) -> None:
         )
 
 
-def _done(folder: Path, settings: Settings) -> frozenset[Key]:
+def _done(folder: Path, settings: Settings, retry: bool) -> frozenset[Key]:
     """Questions with an answer. A skipped sample is asked again: it may have been repaired."""
     theirs, rows = read_predictions(folder)
     settings.check_same(theirs, folder)
-    return frozenset(row.key for row in rows if row.status != "skipped")
+    again = {"skipped", "failed"} if retry else {"skipped"}
+    return frozenset(row.key for row in rows if row.status not in again)
 
 
 def _json_values(values: Mapping[str, Any]) -> dict[str, Any]:
