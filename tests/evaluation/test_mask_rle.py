@@ -64,6 +64,9 @@ def test_counts_of_many_pairs():
     assert found.predicted.tolist() == [o.predicted for o in dense]
     assert found.truth.tolist() == [o.truth for o in dense]
     assert found.union.tolist() == [o.union for o in dense]
+    shared = overlaps(iter(pairs * 8), processes=2)  # more than one portion
+    assert shared.intersection.tolist() == found.intersection.tolist() * 8
+    assert shared.truth.tolist() == found.truth.tolist() * 8
     theirs = [
         coco.iou([{"size": p.size, "counts": p.counts}], [{"size": t.size, "counts": t.counts}], [0])[0, 0]
         for p, t in pairs

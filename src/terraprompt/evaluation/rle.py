@@ -14,15 +14,13 @@ from pycocotools import mask as coco
 
 from terraprompt.datasets.rle import RunLengths
 from terraprompt.errors import DatasetError
+from terraprompt.evaluation.rle_counts import Coded, count
 
 __all__ = ["Overlaps", "Rle", "overlaps"]
 
 Ints = NDArray[np.int64]
-#: Masks per call of ``coco.area``, which fails from 256 on.
-_AT_ONCE = 128
 #: Pairs that a process gets at a time.
-_PER_TASK = 16 * _AT_ONCE
-Coded = tuple[tuple[int, int], bytes, tuple[int, int], bytes]
+_PER_TASK = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,31 +88,21 @@ def overlaps(pairs: Iterable[tuple[Rle, Rle]], *, processes: int = 1) -> Overlap
         DatasetError: the two masks of a pair differ in size.
     """
     if processes == 1:
-        parts = [_count(chunk) for chunk in _chunks(pairs, _AT_ONCE)]
+        parts = [count(task) for task in _tasks(pairs)]
     else:
         # Spawned, not forked: the caller may hold threads.
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            parts = list(pool.map(_count_many, _chunks(pairs, _PER_TASK)))
+            parts = list(pool.map(count, _tasks(pairs)))
     columns = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0), np.int64)
     return Overlaps(*columns)
 
 
-def _chunks(pairs: Iterable[tuple[Rle, Rle]], size: int) -> Iterator[list[Coded]]:
+def _tasks(pairs: Iterable[tuple[Rle, Rle]]) -> Iterator[list[Coded]]:
     remaining = iter(pairs)
-    while chunk := [(p.size, p.counts, t.size, t.counts) for p, t in islice(remaining, size)]:
-        yield chunk
-
-
-def _count_many(pairs: list[Coded]) -> Ints:
-    return np.concatenate([_count(pairs[i : i + _AT_ONCE]) for i in range(0, len(pairs), _AT_ONCE)], axis=1)
-
-
-def _count(pairs: list[Coded]) -> Ints:
-    """int64 (3, pairs): intersection, predicted, truth."""
-    for size, _, other, _ in pairs:
-        if size != other:  # coco.merge would answer with an empty mask
-            raise DatasetError("Two run-length masks of a pair differ in size.", received=(size, other))
-    left = [{"size": size, "counts": counts} for size, counts, _, _ in pairs]
-    right = [{"size": size, "counts": counts} for _, _, size, counts in pairs]
-    both = [coco.merge([p, t], intersect=True) for p, t in zip(left, right, strict=True)]
-    return np.stack([np.asarray(coco.area(side), np.int64) for side in (both, left, right)])
+    while some := list(islice(remaining, _PER_TASK)):
+        for predicted, truth in some:
+            if predicted.size != truth.size:  # coco.merge would answer with an empty mask
+                raise DatasetError(
+                    "Two run-length masks of a pair differ in size.", received=(predicted.size, truth.size)
+                )
+        yield [(p.size, p.counts, t.size, t.counts) for p, t in some]
