@@ -201,6 +201,17 @@ def test_no_text_crashes_a_reader(text: str) -> None:
         assert bool(parsed.instances) is (parsed.verdict is Verdict.OK)
 
 
+@pytest.mark.parametrize(
+    "unit", ["<think>", "</think>", "<answer>", "```json", "```json" + " " * 9, "[", "{}", "[]", " "]
+)
+def test_hostile_text_is_read_in_linear_time(unit: str) -> None:
+    """A reader that looks ahead again and again would not come back from a million characters."""
+    for text in (unit * (1_000_000 // len(unit)), "```json" + unit * (1_000_000 // len(unit))):
+        assert parse_strict(text).verdict is not Verdict.OK
+        assert parse_lenient(text).verdict is not Verdict.OK
+        assert not tagged(text)
+
+
 def test_thousands_of_items_are_read() -> None:
     parsed = parse_lenient(wrapped("[" + ",".join([ITEM] * 10_000) + "]"))
     assert len(parsed.instances) == 10_000

@@ -126,6 +126,9 @@ def test_bad_settings(server: EndpointServer) -> None:
     for bad in ({"tries": 0}, {"limit": 0}):
         with pytest.raises(ConfigError):
             answered(server, GOOD, **bad)
+    for image in (np.zeros(3, np.uint8), np.zeros((4, 4, 3), np.float32)):
+        with pytest.raises(ConfigError, match="uint8"):
+            ask(connect(server.url, "m"), image, "x")  # type: ignore[arg-type]
 
 
 # Placement

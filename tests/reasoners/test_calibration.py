@@ -148,3 +148,5 @@ def test_a_local_checkpoint(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -
     assert made.info.settings["units"] == "pixels"
     assert made.info.settings["precision"] == "fp32"
     assert made.max_tokens == 3
+    with pytest.raises(ConfigError, match="for endpoints"):
+        open_reasoner(cache=tmp_path)  # type: ignore[arg-type]

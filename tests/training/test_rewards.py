@@ -165,5 +165,6 @@ def test_matching_reward_of_completions() -> None:
 
 
 def test_repetition() -> None:
-    texts = ["<think>A pier. Two tanks. A PIER.</think>", "<think>One is 2.5 m. Two.</think>", "<think></think>", "x"]
+    texts = ["<think>A pier. Two tanks. A PIER</think>", "<think>One is 2.5 m. Two.</think>", "<think></think>", "x"]
     assert non_repetition_reward(texts) == [pytest.approx(2 / 3), 1.0, 0.0, 0.0]
+    assert non_repetition_reward(["<think>" + "." * 1_000_000 + "</think>"]) == [0.0]

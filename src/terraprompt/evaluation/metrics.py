@@ -1,16 +1,26 @@
-"""Overlap of masks under the default protocol ``native``: native grid, GRES rule for empty masks."""
+"""Metrics of one mask pair, and the summary of many under the default rules: native grid, GRES rule for empty masks.
+
+Ratios with nothing below the line follow one rule: 1 if prediction and truth are both empty, else 0.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terraprompt.errors import ConfigError
+from terraprompt.evaluation.contours import bf_score, boundary_iou
+from terraprompt.evaluation.intervals import bootstrap
 
-__all__ = ["Overlap", "Summary", "bootstrap", "summarise"]
+__all__ = [
+    "EXTRAS", "Overlap", "Summary", "accuracy", "bootstrap", "dice", "precision", "recall", "specificity", "summarise",
+]  # fmt: skip
+
+Mask = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,51 @@ class Overlap:
     def iou(self) -> float:
         """Intersection over union; two empty masks agree: 1."""
         return self.intersection / self.union if self.union else 1.0
+
+
+def dice(overlap: Overlap) -> float:
+    """``2 |P and G| / (|P| + |G|)``, the F1 of pixels; two empty masks: 1."""
+    return _ratio(2 * overlap.intersection, overlap.predicted + overlap.truth, overlap)
+
+
+def precision(overlap: Overlap) -> float:
+    """Share of the predicted pixels that are target; nothing predicted: 0, or 1 if there is no target."""
+    return _ratio(overlap.intersection, overlap.predicted, overlap)
+
+
+def recall(overlap: Overlap) -> float:
+    """Share of the target that was predicted; no target: 0, or 1 if nothing was predicted."""
+    return _ratio(overlap.intersection, overlap.truth, overlap)
+
+
+def accuracy(overlap: Overlap, pixels: int) -> float:
+    """Share of an image's ``pixels`` that are right."""
+    return (pixels - overlap.union + overlap.intersection) / pixels
+
+
+def specificity(overlap: Overlap, pixels: int) -> float:
+    """Share of the background that was left alone; an image without background: 1."""
+    background = pixels - overlap.truth
+    return (pixels - overlap.union) / background if background else 1.0
+
+
+def _ratio(above: int, below: int, overlap: Overlap) -> float:
+    return above / below if below else float(overlap.union == 0)
+
+
+#: Further metrics of a sample by name: of prediction and truth (H, W) on one grid, and their counts.
+EXTRAS: Mapping[str, Callable[[Mask, Mask, Overlap], float]] = MappingProxyType(
+    {
+        "boundary IoU": lambda p, t, _: boundary_iou(p, t),
+        "boundary IoU 0.5 %": lambda p, t, _: boundary_iou(p, t, share=0.005),
+        "dice": lambda p, t, o: dice(o),
+        "BF score": lambda p, t, _: bf_score(p, t),
+        "accuracy": lambda p, t, o: accuracy(o, t.size),
+        "precision": lambda p, t, o: precision(o),
+        "recall": lambda p, t, o: recall(o),
+        "specificity": lambda p, t, o: specificity(o, t.size),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +133,3 @@ def summarise(overlaps: Iterable[Overlap]) -> Summary:
         n_acc=float(np.mean([o.predicted == 0 for o in empty])) if empty else None,
         t_acc=float(np.mean([o.predicted > 0 for o in target])) if target else None,
     )
-
-
-def bootstrap(values: Sequence[float], *, seed: int = 0, rounds: int = 2000) -> tuple[float, float]:
-    """95 % percentile interval of the mean of at least one of ``values``, seeded."""
-    if not len(values):
-        raise ConfigError("An interval needs at least one value.", received="0 values")
-    array = np.asarray(values, np.float64)
-    picks = np.random.default_rng(seed).integers(len(array), size=(rounds, len(array)))
-    low, high = np.percentile(array[picks].mean(1), (2.5, 97.5))
-    return float(low), float(high)

@@ -23,15 +23,25 @@ import json_repair
 
 from terraprompt.errors import ConfigError
 
-__all__ = ["AnswerRules", "Instance", "Parsed", "Verdict", "parse_lenient", "parse_strict", "tagged", "unstructured"]
+__all__ = [
+    "AnswerRules",
+    "Instance",
+    "Parsed",
+    "Verdict",
+    "parse_lenient",
+    "parse_strict",
+    "tagged",
+    "thought",
+    "unstructured",
+]
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 
-_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+# None of these can fail after a long look ahead: hostile text of any size is read in linear time.
 _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
-_FENCE = re.compile(r"```json\s*(.*?)```", re.DOTALL)
-_ANY_FENCE = re.compile(r"```[a-zA-Z]*\s*(.*?)(?:```|\Z)", re.DOTALL)
+_FENCE = re.compile(r"```json(.*?)(```|\Z)", re.DOTALL)
+_ANY_FENCE = re.compile(r"```[a-zA-Z]*(.*?)(?:```|\Z)", re.DOTALL)
 # Repair takes quadratic time on hostile text (half a second for 4,000 characters); a completion of 1,024 tokens fits.
 _REPAIRABLE = 4096
 _STARTS = 64
@@ -155,6 +165,13 @@ def tagged(text: str) -> bool:
     return once and re.fullmatch(r"\s*<think>.*</think>\s*<answer>.*</answer>\s*", text, re.DOTALL) is not None
 
 
+def thought(text: str) -> str:
+    """What stands between the first ``<think>`` and the ``</think>`` after it; "" if there is none."""
+    _, _, rest = text.partition("<think>")
+    think, closing, _ = rest.partition("</think>")
+    return think if closing else ""
+
+
 def unstructured(text: str) -> str:
     """A schema-bound answer ``{"think": …, "instances": […]}`` in the tagged form; any other text as it is."""
     try:
@@ -167,8 +184,7 @@ def unstructured(text: str) -> str:
 
 
 def _parsed(text: str, rules: AnswerRules, *, strict: bool) -> Parsed:
-    thought = _THINK.search(text)
-    think = thought[1].strip() if thought else ""
+    think = thought(text).strip()
     try:
         if not text.strip():
             raise _FaultError(Verdict.EMPTY, "The answer is empty.")
@@ -184,7 +200,7 @@ def _parsed(text: str, rules: AnswerRules, *, strict: bool) -> Parsed:
 def _fenced(text: str) -> Any:
     answer = _ANSWER.search(text)
     fence = _FENCE.search(answer[1] if answer else text)
-    if fence is None:
+    if fence is None or not fence[2]:
         raise _FaultError(Verdict.NO_FENCE, "Put the JSON list between ```json and ```.")
     return _decoded(fence[1])
 

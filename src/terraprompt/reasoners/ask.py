@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from terraprompt.errors import BudgetError, ConfigError, ReasonerError
 from terraprompt.reasoners.answer import AnswerRules, Instance, Verdict, parse_lenient
 from terraprompt.reasoners.base import Reasoner, Reply
-from terraprompt.reasoners.conventions import Convention, Seen, Units
+from terraprompt.reasoners.conventions import Convention, Seen, Units, check_image
 from terraprompt.reasoners.placement import place
 
 __all__ = ["Reading", "ask"]
@@ -83,6 +83,7 @@ def ask(
     """
     if tries < 1 or limit < 1:
         raise ConfigError("Asking needs at least one try and one instance.", received=(tries, limit))
+    check_image(image)
     shown = reasoner.convention.view.size((image.shape[0], image.shape[1]))
     size = (image.shape[0], image.shape[1])
     replies: list[Reply] = []
@@ -131,7 +132,7 @@ def ask(
                 fault = placed.fault
                 return reading("failed")
             complaint = placed.fault
-        previous = reply.text
+        previous = reply.text.strip() or None
         verdict = "cut off" if reply.finish_reason == "length" else parsed.verdict.value
         fault = f"No usable answer in {attempt + 1} tries; the last one ({verdict}): {complaint}"
         log.info("Answer %d cannot be used: %s", attempt + 1, complaint)

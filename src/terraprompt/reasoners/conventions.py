@@ -24,7 +24,18 @@ from terraprompt.errors import ConfigError
 from terraprompt.geometry import Frame
 from terraprompt.reasoners.answer import Instance
 
-__all__ = ["FAMILIES", "Convention", "Detection", "Seen", "Units", "View", "detect", "family_convention", "smart_size"]
+__all__ = [
+    "FAMILIES",
+    "Convention",
+    "Detection",
+    "Seen",
+    "Units",
+    "View",
+    "check_image",
+    "detect",
+    "family_convention",
+    "smart_size",
+]
 
 Size = tuple[int, int]
 
@@ -40,6 +51,12 @@ class Units(StrEnum):
     UNIT = "0..1"
     THOUSAND = "0..1000"
     AUTO = "auto"
+
+
+def check_image(image: NDArray[np.uint8]) -> None:
+    """Raise a ConfigError unless the image is uint8 (height, width, 3) with at least one pixel."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
+        raise ConfigError("An image must be uint8 (height, width, 3).", received=(image.dtype, image.shape))
 
 
 def smart_size(size: Size, *, factor: int, min_pixels: int, max_pixels: int) -> Size:
@@ -97,8 +114,7 @@ class View:
 
     def shown(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The image uint8 (height, width, 3) as the reasoner sees it, bicubic."""
-        if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
-            raise ConfigError("An image must be uint8 (height, width, 3).", received=(image.dtype, image.shape))
+        check_image(image)
         height, width = self.size((image.shape[0], image.shape[1]))
         if (height, width) == image.shape[:2]:
             return image

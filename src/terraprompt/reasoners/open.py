@@ -73,6 +73,8 @@ def open_reasoner(
         convention = chosen_convention(family_convention(model), units, side)
         return connect(endpoint, model, convention=convention, cache=cache, budget=budget, server=server, **settings)
     if local:
+        if cache is not None or budget is not None:
+            raise ConfigError("A cache and a budget are for endpoints.", received=f"local model {local}")
         from terraprompt.reasoners.local import load_local
 
         made = load_local(local, device=device, precision=precision, **settings)

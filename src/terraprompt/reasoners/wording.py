@@ -27,10 +27,9 @@ _SCHEMA = 'Reason in "think", then list the items in "instances".'
 
 
 def _points_words(rules: AnswerRules) -> str:
-    count = "one or more" if rules.points is None else {1: "one", 2: "two"}.get(rules.points, str(rules.points))
-    words = f', "positive_points" holds exactly {count} [x, y] well inside it'
-    if rules.points is None:
-        words = ', "positive_points" holds one or more [x, y] well inside it'
+    names = {None: "one or more", 1: "exactly one", 2: "exactly two"}
+    count = names.get(rules.points, f"exactly {rules.points}")
+    words = f', "positive_points" holds {count} [x, y] well inside it'
     return words + (f', "negative_points" {rules.negatives} [x, y] near it but outside' if rules.negatives else "")
 
 

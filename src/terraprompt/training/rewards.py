@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
 from terraprompt.errors import ConfigError
-from terraprompt.reasoners.answer import AnswerRules, Instance, Verdict, parse_strict, tagged
+from terraprompt.reasoners.answer import AnswerRules, Instance, Verdict, parse_strict, tagged, thought
 from terraprompt.reasoners.duplicates import box_iou, suppress
 
 __all__ = [
@@ -179,9 +179,8 @@ def non_repetition_reward(completions: Sequence[Completion], **_: Any) -> list[f
     """1 where no sentence of the reasoning comes twice, less the share of repeated ones; 0 without reasoning."""
     scores = []
     for completion in completions:
-        thought = re.search(r"<think>(.*?)</think>", _text(completion), re.DOTALL)
-        parts = re.split(r"[.!?\n]+(?:\s|$)", thought[1]) if thought else []
-        sentences = [" ".join(part.lower().split()) for part in parts if part.strip()]
+        parts = re.split(r"(?<=[.!?])\s+|\n", thought(_text(completion)).lower())
+        sentences = [words for part in parts if (words := " ".join(part.split()).rstrip(".!?"))]
         scores.append(len(set(sentences)) / len(sentences) if sentences else 0.0)
     return scores
 
