@@ -22,6 +22,8 @@ __all__ = ["FocusField", "Look", "blank", "first_looks", "paint", "second_look"]
 
 #: Largest enlargement: beyond it there is only blur.
 _ZOOM = 4.0
+#: Side of a shared window over that of what it is for.
+_SURROUNDED = 4 / 3
 #: A second look is worth it when its window is at most so much of the first one's side.
 _MUCH_SMALLER = 0.5
 #: Rows of the scene that are written at once.
@@ -64,13 +66,14 @@ def first_looks(
         scene: the windows stay inside it.
         size: the engine's tile side.
         focus: grid side for a target whose size is known; None = ``size``.
-        shared: boxes too get a window of ``size`` on a lattice, which neighbours share; nothing is enlarged.
+        shared: boxes too get a window of ``size``, and neighbours one together; nothing is enlarged.
     """
     focus = focus or size
     looks = []
+    together = _together(targets, size, scene) if shared else {}
     for number, target in enumerate(targets):
         if shared:
-            tile = _around(_bounds(target), scene, size, least=size, lattice=max(1, size // 4), zoom=1.0)
+            tile = together[number]
         elif target.boxes:
             tile = _around(target.boxes[0], scene, focus, least=focus / _ZOOM)
         else:
@@ -113,6 +116,29 @@ def second_look(
     return replace(look, tile=closer) if smaller and seen else None
 
 
+def _together(targets: Sequence[Prompt], size: int, scene: Scene) -> dict[int, Tile]:
+    """A window for each target, shared by those that fit into three quarters of ``size``; the rest is surroundings."""
+    groups: list[tuple[Box, list[int]]] = []
+    order = sorted(range(len(targets)), key=lambda i: (_bounds(targets[i])[1], _bounds(targets[i])[0]))
+    for i in order:
+        for number, (box, members) in enumerate(groups):
+            joined = _joined(box, _bounds(targets[i]))
+            if max(joined[2] - joined[0], joined[3] - joined[1]) <= size / _SURROUNDED:
+                groups[number] = (joined, [*members, i])
+                break
+        else:
+            groups.append((_bounds(targets[i]), [i]))
+    windows: dict[int, Tile] = {}
+    for box, members in groups:
+        tile = _around(box, scene, size, least=size, lattice=max(1, size // 8), zoom=1.0, room=_SURROUNDED)
+        windows |= dict.fromkeys(members, tile)
+    return windows
+
+
+def _joined(a: Box, b: Box) -> Box:
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+
+
 def _bounds(target: Prompt) -> Box:
     """The box, else that of the positive points."""
     if target.boxes:
@@ -125,9 +151,18 @@ def _positive(target: Prompt) -> list[tuple[float, float]]:
     return [point for point, label in zip(target.points, target.labels, strict=True) if label == 1]
 
 
-def _around(box: Box, scene: Scene, size: int, *, least: float, lattice: int = 1, zoom: float = _ZOOM) -> Tile:
+def _around(
+    box: Box,
+    scene: Scene,
+    size: int,
+    *,
+    least: float,
+    lattice: int = 1,
+    zoom: float = _ZOOM,
+    room: float = 2.0,
+) -> Tile:
     x0, y0, x1, y1 = box
-    side = round(max(2.0 * max(x1 - x0, y1 - y0), least))
+    side = round(max(room * max(x1 - x0, y1 - y0), least))
     left, width = _fit((x0 + x1) / 2, side, scene.width, lattice, scene.left)
     top, height = _fit((y0 + y1) / 2, side, scene.height, lattice, scene.top)
     zoom = min(zoom, size / max(width, height))
