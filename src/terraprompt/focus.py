@@ -6,7 +6,7 @@ what the engine sees; one larger than a tile is seen reduced.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,10 +18,12 @@ from terraprompt.prompt import Box, Prompt
 from terraprompt.scene import Scene, Tile
 from terraprompt.stitch import ABSENT, StitchedRows
 
-__all__ = ["FocusField", "Look", "first_looks", "paint", "second_look"]
+__all__ = ["FocusField", "Look", "blank", "first_looks", "paint", "second_look"]
 
 #: Largest enlargement: beyond it there is only blur.
 _ZOOM = 4.0
+#: Side of a shared window over that of what it is for.
+_SURROUNDED = 4 / 3
 #: A second look is worth it when its window is at most so much of the first one's side.
 _MUCH_SMALLER = 0.5
 #: Rows of the scene that are written at once.
@@ -50,30 +52,34 @@ class Look:
         return _in_tile(self.asked, self.tile)
 
 
-def first_looks(prompt: Prompt, scene: Scene, size: int, focus: int | None = None) -> list[Look]:
-    """One window a target, from top to bottom.
+def first_looks(
+    targets: Sequence[Prompt], scene: Scene, size: int, focus: int | None = None, *, shared: bool = False
+) -> list[Look]:
+    """One look a target, from top to bottom; looks through one window stand together.
 
     A box: centred on it, twice its longer side, at least ``focus / 4``. Points: ``size`` pixels round the middle of the
     positive ones, or twice their spread if that is more; placed on a coarse lattice of the file, so that one more
     click nearby sees the same window (and finds it in the cache), whatever the bbox.
 
     Args:
-        prompt: points and boxes in pixels of ``scene``.
+        targets: one target each (:meth:`Prompt.objects`), in pixels of ``scene``.
         scene: the windows stay inside it.
         size: the engine's tile side.
         focus: grid side for a target whose size is known; None = ``size``.
+        shared: boxes too get a window of ``size``, and neighbours one together; nothing is enlarged.
     """
     focus = focus or size
     looks = []
-    for number, target in enumerate(prompt.objects()):
-        if target.boxes:
+    together = _together(targets, size, scene) if shared else {}
+    for number, target in enumerate(targets):
+        if shared:
+            tile = together[number]
+        elif target.boxes:
             tile = _around(target.boxes[0], scene, focus, least=focus / _ZOOM)
         else:
-            xs, ys = zip(*_positive(target), strict=True)
-            middle = (min(xs), min(ys), max(xs), max(ys))
-            tile = _around(middle, scene, size, least=size, lattice=max(1, size // 8))
+            tile = _around(_bounds(target), scene, size, least=size, lattice=max(1, size // 8))
         looks.append(Look(number, target, tile, tile.top))
-    return sorted(looks, key=lambda look: look.top)
+    return sorted(looks, key=lambda look: (look.top, look.tile.left, look.tile.width, look.tile.height))
 
 
 def second_look(
@@ -110,16 +116,56 @@ def second_look(
     return replace(look, tile=closer) if smaller and seen else None
 
 
+def _together(targets: Sequence[Prompt], size: int, scene: Scene) -> dict[int, Tile]:
+    """A window for each target, shared by those that fit into three quarters of ``size``; the rest is surroundings."""
+    groups: list[tuple[Box, list[int]]] = []
+    order = sorted(range(len(targets)), key=lambda i: (_bounds(targets[i])[1], _bounds(targets[i])[0]))
+    for i in order:
+        for number, (box, members) in enumerate(groups):
+            joined = _joined(box, _bounds(targets[i]))
+            if max(joined[2] - joined[0], joined[3] - joined[1]) <= size / _SURROUNDED:
+                groups[number] = (joined, [*members, i])
+                break
+        else:
+            groups.append((_bounds(targets[i]), [i]))
+    windows: dict[int, Tile] = {}
+    for box, members in groups:
+        tile = _around(box, scene, size, least=size, lattice=max(1, size // 8), zoom=1.0, room=_SURROUNDED)
+        windows |= dict.fromkeys(members, tile)
+    return windows
+
+
+def _joined(a: Box, b: Box) -> Box:
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+
+
+def _bounds(target: Prompt) -> Box:
+    """The box, else that of the positive points."""
+    if target.boxes:
+        return target.boxes[0]
+    xs, ys = zip(*_positive(target), strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
 def _positive(target: Prompt) -> list[tuple[float, float]]:
     return [point for point, label in zip(target.points, target.labels, strict=True) if label == 1]
 
 
-def _around(box: Box, scene: Scene, size: int, *, least: float, lattice: int = 1) -> Tile:
+def _around(
+    box: Box,
+    scene: Scene,
+    size: int,
+    *,
+    least: float,
+    lattice: int = 1,
+    zoom: float = _ZOOM,
+    room: float = 2.0,
+) -> Tile:
     x0, y0, x1, y1 = box
-    side = round(max(2.0 * max(x1 - x0, y1 - y0), least))
+    side = round(max(room * max(x1 - x0, y1 - y0), least))
     left, width = _fit((x0 + x1) / 2, side, scene.width, lattice, scene.left)
     top, height = _fit((y0 + y1) / 2, side, scene.height, lattice, scene.top)
-    zoom = min(_ZOOM, size / max(width, height))
+    zoom = min(zoom, size / max(width, height))
     grid = (max(1, round(height * zoom)), max(1, round(width * zoom)))
     return Tile(left, top, width, height, None if grid == (height, width) else grid)
 
@@ -227,3 +273,10 @@ def paint(fields: Iterable[FocusField], scene: Scene) -> Iterator[StitchedRows]:
         yield StitchedRows(top, logits, valid)
     if not any_valid:
         raise PromptError("The prompt lies where the scene has no data.", hint="Point at valid pixels.")
+
+
+def blank(scene: Scene) -> Iterator[StitchedRows]:
+    """Rows that hold no target; all pixels count as valid, as those outside the windows of :func:`paint`."""
+    for top in range(0, scene.height, _ROWS):
+        shape = (min(_ROWS, scene.height - top), scene.width)
+        yield StitchedRows(top, np.full(shape, ABSENT, np.float32), np.ones(shape, bool))

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from terraprompt import __version__
 from terraprompt.choose import choose
 from terraprompt.embeddings import EmbeddingCache, cache_key
-from terraprompt.engines.base import Embedding, Engine
+from terraprompt.engines.base import Embedding, Engine, Proposals, Proposer
 from terraprompt.engines.registry import load_engine
-from terraprompt.errors import ConfigError, EngineError, SceneError, TerrapromptError
-from terraprompt.focus import FocusField, Look, first_looks, paint, second_look
+from terraprompt.errors import BudgetError, ConfigError, EngineError, PromptError, SceneError, TerrapromptError
+from terraprompt.focus import FocusField, Look, blank, first_looks, paint, second_look
 from terraprompt.outputs import Canvas, Result, check_refinement
+from terraprompt.pointing import explained, failure, on_scene
 from terraprompt.prompt import Prompt
 from terraprompt.scene import (
     RowBand,
@@ -72,7 +73,8 @@ def segment(
         options: as in :meth:`Session.segment` (threshold, refine, selector, progress, workdir, ...).
 
     Raises:
-        SceneError, PromptError, EngineError, OutputError, ConfigError: a failure is never an empty result.
+        SceneError, PromptError, EngineError, OutputError, ConfigError: a failure is never an empty result. (That of a
+            reasoner has its own: see :meth:`Session.segment`.)
     """
     with open_scene(src, bands, bbox=bbox, bbox_crs=bbox_crs) as scene:
         # One prompt needs no memory of what was seen.
@@ -132,6 +134,8 @@ class Session:
         """Scene and prompt to result.
 
         A text is asked of every tile of the scene; points and boxes are looked at through windows around each target.
+        An engine that points (:class:`terraprompt.engines.base.Proposer`) is shown an overview with the text instead,
+        and each target that it proposes is looked at like one that was given; its evidence is in the result's notes.
 
         Args:
             prompt: a sentence, or a :class:`Prompt`; coordinates in any CRS, or in pixels of the scene.
@@ -139,14 +143,19 @@ class Session:
             refine: look a second time, closer, at a small target that points lie on.
             selector: which of the found objects are meant: its ``phrase`` is asked in place of the text, its choice is
                 made over the whole scene. "auto" takes it from a text without points and boxes
-                (:func:`terraprompt.selectors.parse_selector`); None sends every text to the engine as it is.
+                (:func:`terraprompt.selectors.parse_selector`) if the engine does not point; None sends every text to
+                the engine as it is.
             progress: called with (done, total).
             workdir: an existing folder for work files, which go with the result; None = the system's temporary folder.
             finish: options of :meth:`terraprompt.outputs.Canvas.finish` (min_area_m2, min_pixels, fill_holes_m2,
                 simplify).
 
+        Returns:
+            Found or no target. Failed, with a reason and no mask, where an engine that points gave no usable answer.
+
         Raises:
             PromptError: the prompt does not fit the scene.
+            BudgetError: the tokens or the money of an engine that asks others are used up.
             SceneError: no valid pixel in the extent, or damage met while reading.
             EngineError: the engine does not answer such prompts, or failed; the message names the tile.
             OutputError: the canvas cannot be written.
@@ -161,12 +170,21 @@ class Session:
             )
         check_refinement(self.scene.crs, **finish)
         asked = self.scene.to_pixels(given)
+        points = isinstance(self.engine, Proposer) and not asked.is_spatial
         if selector == "auto":
-            selector = None if given.is_spatial else parse_selector(given.text or "")
+            selector = None if asked.is_spatial or points else parse_selector(given.text or "")
         if selector is not None:
             asked = replace(asked, text=selector.phrase)
-        if asked.is_spatial:
-            rows = self._focus(asked, threshold if refine else None, progress)
+        settings = {"threshold": threshold, "refine": refine, **finish}
+        provenance = self._provenance(given, selector, settings)
+        proposals = self._propose(asked.text or "") if points else None
+        if proposals is not None and proposals.status == "failed":
+            return failure(proposals.reason, self.scene, provenance, proposals)
+        if proposals is not None and not proposals.prompts:
+            rows = blank(self.scene)
+        elif proposals is not None or asked.is_spatial:
+            targets = asked.objects() if proposals is None else proposals.prompts
+            rows = self._focus(targets, threshold if refine else None, progress)
         else:
             rows = self._sweep(asked, progress)
         with Canvas.create(
@@ -177,10 +195,17 @@ class Session:
             transform=self.scene.transform,
             threshold=threshold,
         ) as canvas:
-            for band in rows:
-                canvas.write_band(band.top, band.logits, band.valid)
-            settings = {"threshold": threshold, "refine": refine, **finish}
-            result = canvas.finish(self._provenance(given, selector, settings), **finish)
+            try:
+                for band in rows:
+                    canvas.write_band(band.top, band.logits, band.valid)
+            except PromptError as error:  # of windows without a valid pixel
+                if proposals is None:
+                    raise
+                said = f"What was proposed cannot be looked at: {error.what}"
+                return failure(said, self.scene, provenance, proposals)
+            result = canvas.finish(provenance, **finish)
+        if proposals is not None:
+            result = explained(result, proposals)
         return result if selector is None else choose(result, selector.selector, self.scene)
 
     def perceive(
@@ -265,41 +290,71 @@ class Session:
         if not asked:
             raise SceneError("No pixel within the extent is valid.", hint="Choose another bbox.")
 
-    def _focus(self, prompt: Prompt, refine: float | None, progress: Progress | None) -> Iterator[StitchedRows]:
-        """Look at each target of a prompt with points or boxes through its own window."""
+    def _propose(self, text: str) -> Proposals:
+        """Show the whole scene, reduced where it is larger than the engine wants it; the answer in scene pixels."""
+        engine, scene = self.engine, self.scene
+        assert isinstance(engine, Proposer)
+        whole = Tile(0, 0, scene.width, scene.height)
+        with self._blame([whole]):
+            height, width = engine.overview((scene.height, scene.width))
+            shape = min(height, scene.height), min(width, scene.width)
+        image, valid = read_tile(scene, self.stretch, replace(whole, grid=shape))
+        if not valid.any():
+            raise SceneError("No pixel within the extent is valid.", hint="Choose another bbox.")
+        with self._blame([whole]):
+            return on_scene(engine.propose(image, text), scene, shape)
+
+    def _focus(
+        self, targets: Sequence[Prompt], refine: float | None, progress: Progress | None
+    ) -> Iterator[StitchedRows]:
+        """Look at each target, given by points or a box, through a window round it."""
         tile = self.engine.tile
-        looks = first_looks(prompt, self.scene, tile.size, tile.focus or tile.size)
-        return paint(self._fields(looks, refine, progress), self.scene)
+        looks = first_looks(targets, self.scene, tile.size, tile.focus or tile.size, shared=tile.shared)
+        return paint(self._fields(looks, None if tile.shared else refine, progress), self.scene)
 
     def _fields(self, looks: Sequence[Look], refine: float | None, progress: Progress | None) -> Iterator[FocusField]:
         size, done = self.engine.tile.focus or self.engine.tile.size, 0
+        held: dict[Tile, Embedding] = {}
+        before: FocusField | None = None
         for group in _batches(looks, self._batch):
-            seen = {look.target: (look, logits) for look, logits in self._look(group)}
+            seen = {look.target: (look, logits) for look, logits in self._look(group, held)}
             if refine is not None:
                 limit = math.log(refine / (1 - refine))
                 closer = [second_look(look, logits, self.scene, size, limit) for look, logits in seen.values()]
-                again = self._look([look for look in closer if look is not None])
+                again = self._look([look for look in closer if look is not None], {})
                 seen |= {look.target: (look, logits) for look, logits in again}
-            yield from (FocusField(look, logits) for look, logits in seen.values())
+            for look, logits in seen.values():
+                # Many answers in one window of scene pixels become one, so that memory does not grow with them.
+                if before is not None and before.tile == look.tile and look.tile.grid is None:
+                    logits = np.maximum(before.logits, logits)
+                elif before is not None:
+                    yield before
+                before = FocusField(look, logits)
             done += len(group)
             if progress is not None:
                 progress(done, len(looks))
+        if before is not None:
+            yield before
 
-    def _look(self, looks: Sequence[Look]) -> list[tuple[Look, Logits]]:
-        """Answers of the windows that hold a valid pixel."""
-        worth: list[Look] = []
-        images: list[NDArray[np.uint8] | None] = []
-        for look in looks:
-            image, holds = None, self._key(look.tile) in self._cache
+    def _look(self, looks: Sequence[Look], held: dict[Tile, Embedding]) -> list[tuple[Look, Logits]]:
+        """Answers of the windows that hold a valid pixel; ``held`` passes the last window on to the next call."""
+        images: dict[Tile, NDArray[np.uint8] | None] = {}
+        for tile in dict.fromkeys(look.tile for look in looks):
+            if tile in held:
+                continue
+            image, holds = None, self._key(tile) in self._cache
             if not holds:
-                image, valid = read_tile(self.scene, self.stretch, look.tile)
+                image, valid = read_tile(self.scene, self.stretch, tile)
                 holds = bool(valid.any())
             if holds:
-                worth.append(look)
-                images.append(image)
+                images[tile] = image
+        seen = held | dict(zip(images, self.perceive(list(images), list(images.values())), strict=True))
+        worth = [look for look in looks if look.tile in seen]
         tiles = [look.tile for look in worth]
-        embeddings = self.perceive(tiles, images)
-        answers = self.answer(tiles, embeddings, [look.prompt for look in worth])
+        answers = self.answer(tiles, [seen[tile] for tile in tiles], [look.prompt for look in worth])
+        held.clear()
+        if worth:
+            held[tiles[-1]] = seen[tiles[-1]]
         return list(zip(worth, answers, strict=True))
 
     def _key(self, tile: Tile) -> str:
@@ -335,9 +390,11 @@ class Session:
 
     @contextmanager
     def _blame(self, tiles: Sequence[Tile]) -> Iterator[None]:
-        """Whatever goes wrong in an engine becomes an EngineError that names the tile."""
+        """Whatever goes wrong in an engine becomes an EngineError that names the tile; but a spent budget stays one."""
         try:
             yield
+        except BudgetError:
+            raise
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
             if isinstance(error, TerrapromptError):

@@ -14,8 +14,22 @@ import typer
 
 from terraprompt.cli.common import as_json as to_json
 from terraprompt.cli.common import numbers, progress, usable_device
+from terraprompt.cli.engine_options import (
+    Cache,
+    Endpoint,
+    KeyEnv,
+    Local,
+    MaxTokens,
+    Model,
+    Segmenter,
+    Side,
+    Timeout,
+    Tokens,
+    Units,
+    given,
+)
 from terraprompt.engines.registry import load_engine
-from terraprompt.errors import ConfigError, OutputError, PromptError, TerrapromptError
+from terraprompt.errors import ConfigError, EngineError, OutputError, PromptError
 from terraprompt.outputs import Result, Status, check_target, save_stac
 from terraprompt.pipeline import Session
 from terraprompt.prompt import Prompt, Task
@@ -92,6 +106,17 @@ def segment(
     creation_option: Annotated[
         list[str] | None, typer.Option("--co", help="GDAL creation option of the mask, KEY=VALUE.")
     ] = None,
+    endpoint: Endpoint = None,
+    model: Model = None,
+    local: Local = None,
+    segmenter: Segmenter = None,
+    units: Units = None,
+    side: Side = None,
+    key_env: KeyEnv = None,
+    timeout: Timeout = None,
+    max_tokens: MaxTokens = None,
+    tokens: Tokens = None,
+    replies: Cache = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
@@ -120,7 +145,11 @@ def segment(
                 )
         prompt = _prompt(instruction, point or [], box or [], prompt_file, prompt_crs, task, opened)
         opened.to_pixels(prompt)  # what does not fit the scene is said before a model is loaded
-        loaded = load_engine(engine, device=usable_device(device), **({"weights": weights} if weights else {}))
+        more = given(
+            weights=weights, endpoint=endpoint, model=model, local=local, segmenter=segmenter, units=units, side=side,
+            key_env=key_env, timeout=timeout, max_tokens=max_tokens, tokens=tokens, cache=replies,
+        )  # fmt: skip
+        loaded = load_engine(engine, device=usable_device(device), **more)
         session = Session(loaded, opened, stretch=stretch.value, batch=batch, cache_bytes=0)
         with progress("segmenting", quiet=quiet or as_json) as report:
             result = session.segment(
@@ -128,14 +157,20 @@ def segment(
                 min_area_m2=min_area, fill_holes_m2=fill_holes, simplify=simplify,
             )  # fmt: skip
         with result:
-            _save(result, session, prompt, targets, overwrite, options)
-            summary = _summary(result, {k: str(v) for k, v in targets.items() if v}, time.monotonic() - started)
+            failed = result.status is Status.FAILED
+            if not failed:
+                _save(result, session, prompt, targets, overwrite, options)
+            files = {} if failed else {k: str(v) for k, v in targets.items() if v}
+            summary = _summary(result, files, time.monotonic() - started)
     if as_json:
         typer.echo(to_json(summary))
-    elif not quiet:
+    if failed:
+        raise EngineError(f"No mask was made. {result.reason}")
+    if not quiet and not as_json:
         ground = "" if summary["area_m2"] is None else f", {summary['area_m2']:,.1f} m2"
         count = summary["objects"]
-        what = f"{count:,} object{'' if count == 1 else 's'}{ground}" if count else "no target found"
+        remark = f" ({result.reason})" if result.reason else ""
+        what = f"{count:,} object{'' if count == 1 else 's'}{ground}" if count else f"no target found{remark}"
         typer.echo(f"{what} in {summary['seconds']:.1f} s: {', '.join(summary['files'].values())}", err=True)
     raise typer.Exit(0 if result.status is Status.FOUND else 3)
 
@@ -240,8 +275,6 @@ def _save(
     overwrite: bool,
     options: dict[str, str],
 ) -> None:
-    if result.status is Status.FAILED:
-        raise TerrapromptError(result.reason or "The segmentation failed.")
     if (path := targets["mask"]) is not None:
         result.save_mask(path, overwrite=overwrite, creation_options=options or None)
     if (path := targets["probability"]) is not None:
@@ -265,5 +298,6 @@ def _summary(result: Result, files: dict[str, str], seconds: float) -> dict[str,
         "area_m2": round(sum(known), 3) if len(known) == len(areas) and known else None,
         "files": files,
         "seconds": round(seconds, 3),
+        "notes": dict(result.notes),
         "provenance": dict(result.provenance),
     }

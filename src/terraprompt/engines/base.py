@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from terraprompt.errors import EngineError
 from terraprompt.prompt import Prompt, Task
 
-__all__ = ["Answer", "Embedding", "Engine", "ModelInfo", "TileSpec"]
+__all__ = ["Answer", "Embedding", "Engine", "ModelInfo", "Proposals", "Proposer", "TileSpec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,9 @@ class TileSpec:
         multiple: tile sides are padded up to a multiple of this before the model sees them.
         batch: tiles perceived together.
         focus: grid side of the window round a single target (a box fills about half of it); 0 = ``size``.
+        shared: look at single targets at the scene's own resolution, through windows of ``size`` that neighbours
+            share, in place of an enlarged one for each. For engines whose perceiving is costly and that see small
+            things well.
     """
 
     size: int = 512
@@ -50,6 +54,7 @@ class TileSpec:
     multiple: int = 32
     batch: int = 4
     focus: int = 0
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,5 +111,66 @@ class Engine(Protocol):
             embeddings: from :meth:`perceive` of this engine.
             prompts: with points and boxes in pixel coordinates of the perceived image (``crs=None``), each describing
                 one target.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Proposals:
+    """Where a text's targets are, as points and boxes; or that there are none; or why nobody knows.
+
+    Attributes:
+        status: "found", "no_target" or "failed".
+        prompts: one target each, points and at most one box, in pixels of the image that was asked about; empty unless
+            found.
+        reason: of a failure; a remark on "no_target", if there is one.
+        notes: evidence as JSON values (reasoning, replies, verdicts, what was mended, tokens, seconds, ...).
+
+    Raises:
+        EngineError: the parts contradict each other.
+    """
+
+    status: Literal["found", "no_target", "failed"]
+    prompts: tuple[Prompt, ...] = ()
+    reason: str = ""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.status not in ("found", "no_target", "failed") or (self.status == "failed" and not self.reason):
+            raise EngineError("A proposal needs a status, a failed one also a reason.", received=self.status)
+        if bool(self.prompts) != (self.status == "found"):
+            raise EngineError(
+                "Prompts are proposed if and only if something is found.",
+                received=f"{len(self.prompts)} prompts, {self.status}",
+            )
+        for prompt in self.prompts:
+            if not prompt.is_spatial or prompt.crs is not None or len(prompt.boxes) > 1:
+                raise EngineError(
+                    "A proposed prompt is about one target, in pixels, with points or a box.",
+                    received=prompt.describe(),
+                )
+
+
+@runtime_checkable
+class Proposer(Engine, Protocol):
+    """An engine that reads a text by pointing: it looks at the whole scene once and says where to look closer.
+
+    A scene is shown to it as one picture; what it proposes is answered at the scene's own resolution.
+    """
+
+    def overview(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) at which it wants to see a scene of ``size``; more than the scene has is not read."""
+        ...
+
+    def propose(self, image: NDArray[np.uint8], instruction: str) -> Proposals:
+        """Find the targets of a text.
+
+        Args:
+            image: RGB uint8 (height, width, 3) of the whole scene, already stretched; may be squeezed.
+            instruction: what to find, in the user's words.
+
+        Raises:
+            BudgetError: asking could cost more than is left; it stops a whole run, see
+                :class:`terraprompt.errors.BudgetError`.
         """
         ...

@@ -233,7 +233,7 @@ class Canvas:
         objects = _objects(runs, outlines, scores, ground, self.transform if self.crs else None)
         return Result(
             Status.FOUND if objects else Status.NO_TARGET, None, self.width, self.height, self.crs,
-            self.transform, dict(provenance), objects, gsd, _Lease(self._folder, "mask.tif", runs),
+            self.transform, dict(provenance), objects, gsd, _lease=_Lease(self._folder, "mask.tif", runs),
         )  # fmt: skip
 
     def _close_files(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from terraprompt.outputs.result import Result
     from terraprompt.prompt import Prompt
 
-__all__ = ["blend", "mark", "write_picture"]
+__all__ = ["blend", "mark", "noted", "write_picture"]
 
 _FILL, _LINE, _CASING = (255, 64, 129), (255, 255, 255), (160, 0, 70)
 _GIVEN, _REFUSED = (90, 220, 255), (255, 90, 60)
@@ -38,6 +38,7 @@ _STATUS_INK = {
 }
 # Outlines of more objects than this would hide what they outline.
 _MAX_OUTLINES = 20000
+_LINES = 4  # of reasoning
 
 SceneRGB = NDArray[np.uint8] | Callable[[int, int], NDArray[np.uint8]]
 
@@ -51,8 +52,8 @@ def write_picture(
     max_side: int = 1600,
     overwrite: bool = False,
 ) -> Path:
-    """Draw the mask over the scene: translucent fill, outlines, the points and boxes that were given, and a strip
-    with instruction, status and scale bar.
+    """Draw the mask over the scene: translucent fill, outlines, the points and boxes that were given or that the
+    engine noted, and a strip with instruction, status, scale bar and, if the engine says it, its reasoning.
 
     Args:
         scene_rgb: uint8 (h, w, 3) of the whole scene at any size, or a function of (height, width) that
@@ -72,8 +73,9 @@ def write_picture(
     cover, nodata = _coverage(result, size)
     image = Image.fromarray(blend(_scene(scene_rgb, size), cover, nodata))
     _outline(image, result, (size[1] / result.width, size[0] / result.height))
-    if prompt is not None:
-        mark(image, prompt, (size[1] / result.width, size[0] / result.height))
+    for marks in (noted(result.notes), prompt):
+        if marks is not None:
+            mark(image, marks, (size[1] / result.width, size[0] / result.height))
     framed = _caption(image, result, size[1] / result.width)
     notes = PngImagePlugin.PngInfo()
     for key in PROVENANCE_KEYS:
@@ -195,6 +197,20 @@ def mark(image: Image.Image, prompt: Prompt, scale: tuple[float, float]) -> None
             draw.line((cx - radius / 2, cy, cx + radius / 2, cy), fill=_LINE, width=2)
 
 
+def noted(notes: Mapping[str, Any]) -> Prompt | None:
+    """What an engine noted that it pointed at, see :class:`.result.Result`; None if nothing."""
+    from terraprompt.prompt import Prompt
+
+    points, boxes = notes.get("points") or (), notes.get("boxes") or ()
+    if not points and not boxes:
+        return None
+    return Prompt(
+        points=tuple((x, y) for x, y, _ in points),
+        labels=tuple(label for *_, label in points),
+        boxes=tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in boxes),
+    )
+
+
 def _font(size: int) -> Any:
     # The built-in font knows Latin letters only; a system font, where there is one, knows the rest.
     try:
@@ -209,7 +225,8 @@ def _caption(image: Image.Image, result: Result, scale: float) -> Image.Image:
     pad = unit
     width = max(image.width, 22 * unit)
     big, small = _font(round(unit * 1.25)), _font(unit)
-    height = round(unit * 4.6)
+    words = _wrapped(str(result.notes.get("think", "")), small, width - 2 * pad)
+    height = round(unit * 4.6) + round(unit * 1.4 * len(words))
     sheet = Image.new("RGB", (width, image.height + height), _PAPER)
     sheet.paste(image, ((width - image.width) // 2, 0))
     draw = ImageDraw.Draw(sheet)
@@ -224,6 +241,8 @@ def _caption(image: Image.Image, result: Result, scale: float) -> Image.Image:
     draw.text((pad, second), status, font=small, fill=_STATUS_INK[result.status])
     left = pad + draw.textlength(status + "  ", font=small)
     draw.text((left, second), _fitted(draw, _facts(result), small, room + pad - left), font=small, fill=_FAINT)
+    for number, line in enumerate(words):
+        draw.text((pad, second + round(unit * (1.9 + 1.4 * number))), line, font=small, fill=_FAINT)
     if bar:
         length, label = bar
         right, y = width - pad, second + round(unit * 0.9)
@@ -241,6 +260,20 @@ def _facts(result: Result) -> str:
         facts.append(f"{total / 1e4:,.1f} ha" if total >= 1e4 else f"{total:,.0f} m²")
     model = as_text(result.provenance, "model") or as_text(result.provenance, "engine")
     return " · ".join([*facts, *([model] if model else [])])
+
+
+def _wrapped(text: str, font: Any, room: float) -> list[str]:
+    """Text in lines of at most ``room`` pixels; the last of at most :data:`_LINES` is cut with an ellipsis."""
+    draw = ImageDraw.Draw(Image.new("L", (1, 1)))
+    words, lines = text.split(), list[str]()
+    words = [*words[: 40 * _LINES], *("…" for _ in words[40 * _LINES :][:1])]
+    while words and len(lines) < _LINES - 1:
+        count = 1
+        while count < len(words) and draw.textlength(" ".join(words[: count + 1]), font=font) <= room:
+            count += 1
+        lines.append(_fitted(draw, " ".join(words[:count]), font, room))
+        words = words[count:]
+    return [*lines, _fitted(draw, " ".join(words), font, room)] if words else lines
 
 
 def _fitted(draw: ImageDraw.ImageDraw, text: str, font: Any, room: float) -> str:

@@ -97,6 +97,9 @@ class Result:
             version, bands, stretch, created; any may be missing.
         objects: in raster order; empty unless found.
         gsd: metres a pixel in the middle of the scene, or None without a CRS.
+        notes: evidence of the engine on its way to the mask, as JSON values; empty where it says nothing. "boxes"
+            ``[[x0, y0, x1, y1], …]`` and "points" ``[[x, y, label], …]`` are what it pointed at, in pixels of the mask,
+            "think" is its reasoning; :meth:`save_picture` shows these.
     """
 
     status: Status
@@ -108,6 +111,7 @@ class Result:
     provenance: Mapping[str, Any]
     objects: tuple[SegmentedObject, ...] = ()
     gsd: float | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
     _lease: _Lease | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -124,9 +128,10 @@ class Result:
         crs: Any,
         transform: Affine,
         provenance: Mapping[str, Any],
+        notes: Mapping[str, Any] | None = None,
     ) -> Result:
         """A result that says why there is none; it has no mask to read or to save."""
-        return cls(Status.FAILED, reason, width, height, crs, transform, dict(provenance))
+        return cls(Status.FAILED, reason, width, height, crs, transform, dict(provenance), notes=dict(notes or {}))
 
     # Pixels
 

@@ -61,6 +61,7 @@ def ask(
     limit: int = 256,
     overlap: float = 0.5,
     earlier: Sequence[Seen] = (),
+    convention: Convention | None = None,
 ) -> Reading:
     """Ask, read leniently, and ask again with the reader's complaint where that fails.
 
@@ -73,6 +74,7 @@ def ask(
         limit: instances at most.
         overlap: box IoU above which the smaller of two instances goes.
         earlier: ``answered`` of other readings, as evidence where the convention is ``AUTO``.
+        convention: in which answers are read, where it is known better (:mod:`.probe`); None = the reasoner's own.
 
     Returns:
         A failure of the reasoner is a reading too, with status "failed" and the reason.
@@ -92,12 +94,12 @@ def ask(
     think, fault = "", ""
     notes: tuple[str, ...] = ()
     answered: Seen | None = None
-    convention = reasoner.convention
+    declared = used = reasoner.convention if convention is None else convention
 
     def reading(status: Literal["found", "no_target", "failed"], instances: tuple[Instance, ...] = ()) -> Reading:
         reason = fault if status == "failed" else ""
         return Reading(
-            status, instances, think, reason, notes, tuple(verdicts), tuple(replies), answered, convention
+            status, instances, think, reason, notes, tuple(verdicts), tuple(replies), answered, used
         )  # fmt: skip
 
     for attempt in range(tries):
@@ -124,11 +126,11 @@ def ask(
             complaint = parsed.complaint
         else:
             answered = Seen(parsed.instances[:limit], shown)
-            placed = place(parsed.instances, reasoner.convention, size, limit=limit, overlap=overlap, earlier=earlier)
-            notes, convention = placed.notes, placed.convention
+            placed = place(parsed.instances, declared, size, limit=limit, overlap=overlap, earlier=earlier)
+            notes, used = placed.notes, placed.convention
             if not placed.fault:
                 return reading("found", placed.instances)
-            if convention.units is Units.AUTO:  # asking again would not tell
+            if used.units is Units.AUTO:  # asking again would not tell
                 fault = placed.fault
                 return reading("failed")
             complaint = placed.fault

@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from terraprompt.reasoners.answer import AnswerRules, Verdict, parse_lenient
-from terraprompt.reasoners.calibration import LabelledAnswer, calibrate
+from terraprompt.reasoners.answer import Verdict
 from terraprompt.reasoners.endpoint import EndpointReasoner
+from terraprompt.reasoners.probe import probe
 
 __all__ = ["EndpointReport", "check_endpoint"]
 
 _COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (30, 60, 220), "yellow": (240, 220, 40)}
 _OWNERS = {"vllm": "vLLM", "llamacpp": "llama.cpp", "library": "Ollama", "sglang": "SGLang", "openai": "OpenAI"}
-_BOX = (96.0, 48.0, 208.0, 128.0)
-_SIZE = (240, 320)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +74,10 @@ def check_endpoint(reasoner: EndpointReasoner) -> EndpointReport:
         said = _named_colour(reply.text)
         colours.append((name, said))
         counts += [reply.tokens_in, reply.tokens_out]
-    reply = reasoner.reason(_picture(), "the white rectangle")
+    probed = probe(reasoner)
+    reply = probed.reply
     counts += [reply.tokens_in, reply.tokens_out]
-    # One box says much about units on a grey ground, so any number of points will do.
-    parsed = parse_lenient(reply.text, AnswerRules(points=None))
-    measured = calibrate([LabelledAnswer(parsed.instances, (_BOX,), _SIZE)], reasoner.convention.view)
-    best = measured.candidates[0]
+    best = probed.table.candidates[0]
     return EndpointReport(
         server,
         names,
@@ -90,7 +85,7 @@ def check_endpoint(reasoner: EndpointReasoner) -> EndpointReport:
         tuple(colours),
         all(name == said for name, said in colours),
         reasoner.binds_schema,
-        parsed.verdict,
+        probed.parsed.verdict,
         reasoner.server.clean(reply.text),
         best.agreement,
         best.name,
@@ -104,10 +99,3 @@ def _named_colour(text: str) -> str:
     words = {word.strip(".,!:;*\"'`()").lower() for word in text.rpartition("</think>")[2].split()}
     named = [colour for colour in _COLOURS if colour in words]
     return named[0] if len(named) == 1 else ""
-
-
-def _picture() -> NDArray[np.uint8]:
-    image = np.full((*_SIZE, 3), 90, np.uint8)
-    x1, y1, x2, y2 = (int(v) for v in _BOX)
-    image[y1:y2, x1:x2] = 250
-    return image

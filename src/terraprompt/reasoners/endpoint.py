@@ -237,6 +237,7 @@ class EndpointReasoner:
         finish = choice.get("finish_reason") or "stop"
         if isinstance(message.get("refusal"), str) and message["refusal"]:
             text, finish = message["refusal"], "refusal"
+        text = self.server.without_key(text)
         usage = value.get("usage")
         counted = usage if isinstance(usage, dict) else {}
         return Reply(

@@ -19,7 +19,7 @@ __all__ = ["chosen_convention", "open_reasoner"]
 _HOW = (
     f"Name an endpoint and its model (--endpoint http://localhost:8000/v1 --model NAME, or {ENDPOINT_VARIABLE} and "
     f"{MODEL_VARIABLE}), or a local checkpoint (--local FOLDER, or {LOCAL_VARIABLE}); or use an engine that needs no "
-    "reasoner."
+    "reasoner (--engine nano)."
 )
 
 

@@ -126,12 +126,18 @@ class Server:
 
     def clean(self, text: object) -> str:
         """Text of the server, fit for a message: without the key and control characters, 200 characters at most."""
-        words = str(text)
-        key = self._key()
-        if key:
-            words = words.replace(key, "[key]")
+        words = self._without(str(text), self._key())
         words = _CONTROL.sub(" ", words.encode("utf-8", "replace").decode()).strip()
         return words if len(words) <= 200 else words[:199] + "…"
+
+    def without_key(self, text: str) -> str:
+        """An answer of the server, whole, but for the key (unless that is so short that it may be any word)."""
+        key = self._key()
+        return self._without(text, key if len(key) >= 8 else "")
+
+    @staticmethod
+    def _without(text: str, key: str) -> str:
+        return text.replace(key, "[key]") if key else text
 
     def _key(self) -> str:
         key = os.environ.get(self.config.key_variable, "").strip()
