@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from terraprompt.cli.common import as_json, progress, usable_device
+from terraprompt.cli.engine_options import with_engine_options
 from terraprompt.datasets.questions import Plan
 from terraprompt.datasets.registry import Dataset, dataset_names, layout_of, open_dataset
 from terraprompt.evaluation import harness
@@ -36,6 +37,7 @@ def register(app: typer.Typer) -> None:
 
 
 @verb.callback(invoke_without_command=True)
+@with_engine_options
 def evaluate(
     context: typer.Context,
     dataset: Annotated[str | None, typer.Option(help=f"Layout of the data: {', '.join(dataset_names())}.")] = None,
@@ -76,6 +78,8 @@ def evaluate(
     ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_data: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    *,
+    engine_options: dict[str, Any],
 ) -> None:
     """Ask ENGINE about every sample of a data set, score the answers by a protocol, and write a report.
 
@@ -97,6 +101,7 @@ def evaluate(
     if device is not None:
         usable_device(device)
     options = {name: value for name, value in (("weights", weights), ("device", device)) if value is not None}
+    options |= engine_options
     choice = harness.Choice(None if task is None else task.value, limit, seed, not plain, clicks, _command(context))
 
     def bar(label: str) -> AbstractContextManager[Progress | None]:
@@ -167,5 +172,8 @@ def _command(context: typer.Context) -> str:
         if source is None or source.name != "COMMANDLINE" or name == "as_data":
             continue
         flag = (parameter.secondary_opts if value is False else parameter.opts)[0]
-        words += [flag] if isinstance(value, bool) else [flag, str(value)]
+        if isinstance(value, bool):
+            words.append(flag)
+        else:
+            words += [word for one in (value if isinstance(value, list) else [value]) for word in (flag, str(one))]
     return shlex.join(words)

@@ -14,20 +14,7 @@ import typer
 
 from terraprompt.cli.common import as_json as to_json
 from terraprompt.cli.common import numbers, progress, usable_device
-from terraprompt.cli.engine_options import (
-    Cache,
-    Endpoint,
-    KeyEnv,
-    Local,
-    MaxTokens,
-    Model,
-    Segmenter,
-    Side,
-    Timeout,
-    Tokens,
-    Units,
-    given,
-)
+from terraprompt.cli.engine_options import with_engine_options
 from terraprompt.engines.registry import load_engine
 from terraprompt.errors import ConfigError, EngineError, OutputError, PromptError
 from terraprompt.outputs import Result, Status, check_target, save_stac
@@ -49,7 +36,7 @@ class Stretch(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command()(segment)
+    app.command()(with_engine_options(segment))
 
 
 def segment(
@@ -106,20 +93,11 @@ def segment(
     creation_option: Annotated[
         list[str] | None, typer.Option("--co", help="GDAL creation option of the mask, KEY=VALUE.")
     ] = None,
-    endpoint: Endpoint = None,
-    model: Model = None,
-    local: Local = None,
-    segmenter: Segmenter = None,
-    units: Units = None,
-    side: Side = None,
-    key_env: KeyEnv = None,
-    timeout: Timeout = None,
-    max_tokens: MaxTokens = None,
-    tokens: Tokens = None,
-    replies: Cache = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    *,
+    engine_options: dict[str, Any],
 ) -> None:
     """Find in SCENE what INSTRUCTION, points or boxes ask for.
 
@@ -145,10 +123,7 @@ def segment(
                 )
         prompt = _prompt(instruction, point or [], box or [], prompt_file, prompt_crs, task, opened)
         opened.to_pixels(prompt)  # what does not fit the scene is said before a model is loaded
-        more = given(
-            weights=weights, endpoint=endpoint, model=model, local=local, segmenter=segmenter, units=units, side=side,
-            key_env=key_env, timeout=timeout, max_tokens=max_tokens, tokens=tokens, cache=replies,
-        )  # fmt: skip
+        more = engine_options if weights is None else {"weights": weights, **engine_options}
         loaded = load_engine(engine, device=usable_device(device), **more)
         session = Session(loaded, opened, stretch=stretch.value, batch=batch, cache_bytes=0)
         with progress("segmenting", quiet=quiet or as_json) as report:

@@ -42,6 +42,7 @@ def open_reasoner(
     server: Mapping[str, Any] | None = None,
     device: str = "cpu",
     precision: str | None = None,
+    structured: str | None = None,
     **settings: Any,
 ) -> Reasoner:
     """Open the reasoner that is named here, or else in the environment.
@@ -54,6 +55,8 @@ def open_reasoner(
         side: show a square of so many pixels; None = the default of the family.
         cache, budget, server: of an endpoint, see :func:`terraprompt.reasoners.endpoint.connect`.
         device, precision: of a local model.
+        structured: of an endpoint, see :class:`~terraprompt.reasoners.endpoint.EndpointSettings`; a local model is
+            never bound to a schema.
         settings: of :class:`~terraprompt.reasoners.endpoint.EndpointSettings` or
             :class:`~terraprompt.reasoners.local.LocalReasoner`.
 
@@ -71,6 +74,7 @@ def open_reasoner(
 
         model = model or os.environ.get(MODEL_VARIABLE) or _only_model(endpoint, server)
         convention = chosen_convention(family_convention(model), units, side)
+        settings |= {} if structured is None else {"structured": structured}
         return connect(endpoint, model, convention=convention, cache=cache, budget=budget, server=server, **settings)
     if local:
         if cache is not None or budget is not None:
