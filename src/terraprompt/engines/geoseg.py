@@ -337,7 +337,9 @@ def geoseg(
     alpha: float | None = None,
     beta: float | None = None,
     presence: bool = True,
-    disagreement: float = 0.1,
+    disagreement: float = 0.5,
+    context: float = 0.5,
+    fusion: Mode | None = None,
     clicks: int | None = None,
     confidence: float = 0.25,
     max_calls: int | None = None,
@@ -371,7 +373,7 @@ def geoseg(
         refine: correct the boxes.
         calibration: file of ``terraprompt reasoner calibrate -o``.
         alpha, beta: constants of the correction, in place of those of the calibration.
-        presence, disagreement: see :class:`terraprompt.engines.routes.RouteRules`.
+        presence, disagreement, context, fusion: see :class:`terraprompt.engines.routes.RouteRules`.
         clicks: at most, the strongest; None = all.
         confidence: least one of an instance of SAM3.
         max_calls, max_seconds, tries, limit, overlap: see :class:`GeoSegEngine`.
@@ -384,7 +386,9 @@ def geoseg(
         CheckpointError: weights that are missing, damaged or of another architecture.
         EngineError: unknown segmenter, or one that does not read what its route asks.
     """
-    rules = RouteRules(mode, routes, most=clicks, disagreement=disagreement, presence=presence)
+    rules = RouteRules(
+        mode, routes, most=clicks, disagreement=disagreement, context=context, presence=presence, fusion=fusion
+    )
     known = None if calibration is None else BoxCalibration.load(calibration)
     correction = _correction(mode, refine, known, alpha, beta)
     if tokens is not None:

@@ -42,31 +42,38 @@ class RouteRules:
         routes: "A" (clicks), "B" (text) or "AB".
         similar: share of the map's range from which a cell is a click.
         most: clicks at most, the strongest; None = all, half of the cells (``official``).
-        disagreement: see :func:`terraprompt.grounding.fuse`.
+        disagreement: IoU of the routes below which they are not intersected (:func:`terraprompt.grounding.fuse`).
+        context: ``calibrated``: surroundings that the text route sees, as a share of the box's side, on each side and
+            as far as the window goes; ``official`` crops at the box.
         presence: ``calibrated``: hand on the text route's doubt that there is any target.
+        fusion: rules of the fusion where they shall not be those of ``mode``: "official" is a plain intersection.
     """
 
     mode: Mode = "calibrated"
     routes: Literal["A", "B", "AB"] = "AB"
     similar: float = 0.8
     most: int | None = None
-    disagreement: float = 0.1
+    disagreement: float = 0.5
+    context: float = 0.5
     presence: bool = True
+    fusion: Mode | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in ("official", "calibrated") or self.routes not in ("A", "B", "AB"):
+        modes = ("official", "calibrated")
+        if self.mode not in modes or self.fusion not in (None, *modes) or self.routes not in ("A", "B", "AB"):
             raise ConfigError(
                 "Unknown mode or routes.",
-                received=(self.mode, self.routes),
+                received=(self.mode, self.fusion, self.routes),
                 hint="Modes: official, calibrated. Routes: A (clicks), B (text), AB (both).",
             )
         if self.mode == "official" and self.most is not None:
             raise ConfigError("The official mode takes every click.", received=self.most)
-        if not (0 <= self.similar <= 1 and 0 <= self.disagreement <= 1 and (self.most is None or self.most >= 1)):
+        shares = 0 <= self.similar <= 1 and 0 <= self.disagreement <= 1 and self.context >= 0
+        if not shares or (self.most is not None and self.most < 1):
             raise ConfigError(
                 "The rules of the routes are out of range.",
-                received=(self.similar, self.most, self.disagreement),
-                hint="similar and disagreement are 0..1, clicks at least 1.",
+                received=(self.similar, self.most, self.disagreement, self.context),
+                hint="similar and disagreement are 0..1, clicks at least 1, context at least 0.",
             )
 
 
@@ -92,6 +99,7 @@ class _Route:
     score: float | None
     presence: float | None = None
     points: tuple[tuple[float, float], ...] = ()
+    crop: tuple[int, int, int, int] | None = None
 
 
 class Routes:
@@ -155,23 +163,23 @@ class Routes:
         started = time.monotonic()
         size = (int(window.image.shape[0]), int(window.image.shape[1]))
         x0, y0, x1, y1 = refined.crop
-        crop = np.ascontiguousarray(window.image[y0:y1, x0:x1])
         calls, window.calls = window.calls, 0
         notes: dict[str, Any] = {"phrase": phrase, "boxes": [list(refined.expanded)], "crop": list(refined.crop)}
         read = clicked = None
-        told: SegmenterAnswer | None = None
         if "B" in self.rules.routes and self.reading is not None:
-            [embedding] = self.reading.embed([crop])
+            left, top, right, bottom = seen = self._seen(refined, size)
+            [embedding] = self.reading.embed([np.ascontiguousarray(window.image[top:bottom, left:right])])
             [told] = self.reading.predict(embedding, [Prompt(phrase)])
             calls += 2
             logits = np.full(size, ABSENT, np.float32)
-            logits[y0:y1, x0:x1] = told.logits
-            read = _Route(_inside(logits, refined.expanded), told.score, told.presence)
+            logits[top:bottom, left:right] = told.logits
+            inside = _inside(logits, refined.expanded)
+            read = _Route(inside, _text_score(told, inside[top:bottom, left:right]), told.presence, crop=seen)
         if "A" in self.rules.routes and self.similarity is not None:
-            if self.shares and told is not None and isinstance(self.similarity, TextSimilarity):
-                similarity = self.similarity.of(told)
+            if self.shares and isinstance(self.similarity, TextSimilarity):
+                similarity = self.similarity.of(logits[y0:y1, x0:x1])
             else:
-                similarity = self.similarity.map(crop, phrase)
+                similarity = self.similarity.map(np.ascontiguousarray(window.image[y0:y1, x0:x1]), phrase)
                 calls += self.similarity.calls
             clicked = self._clicked(window, refined, similarity)
             calls += bool(clicked.points)
@@ -181,6 +189,14 @@ class Routes:
         seconds, window.seconds = window.seconds + time.monotonic() - started, 0.0
         notes |= {"calls": calls, "seconds": round(seconds, 3)}
         return answer
+
+    def _seen(self, refined: Refined, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """What the text route is shown."""
+        x0, y0, x1, y1 = refined.crop
+        if self.rules.mode == "official":
+            return x0, y0, x1, y1
+        across, down = (math.ceil(self.rules.context * side) for side in (x1 - x0, y1 - y0))
+        return max(x0 - across, 0), max(y0 - down, 0), min(x1 + across, size[1]), min(y1 + down, size[0])
 
     def _clicked(self, window: Window, refined: Refined, similarity: NDArray[np.float32]) -> _Route:
         """Clicks and what the segmenter makes of them; without a click the route is empty."""
@@ -216,7 +232,8 @@ class Routes:
             points_score=None if clicked is None else clicked.score,
             text_score=None if read is None else read.score,
             disagreement=rules.disagreement,
-            mode=rules.mode,
+            measure="iou",
+            mode=rules.fusion or rules.mode,
         )
         fields = [route.logits for route in (clicked, read) if route is not None]
         if fusion.rule == "intersection":
@@ -231,6 +248,15 @@ class Routes:
         notes["fusion"] = {"rule": fusion.rule, "agreement": fusion.agreement, **_noted_mask(logits > 0, box)}
         notes["presence"] = presence
         return Answer(logits, presence, notes)
+
+
+def _text_score(told: SegmenterAnswer, inside: Logits) -> float:
+    """Confidence in what lies in the box: of the best instance there, or the mean probability of the mask there."""
+    here = inside > ABSENT
+    if told.instances:
+        return max((i.score for i in told.instances if (i.mask & here).any()), default=0.0)
+    mask = inside[inside > 0].astype(np.float64)
+    return float((1 / (1 + np.exp(-mask))).mean()) if mask.size else 0.0
 
 
 def _pixels(box: Box, size: tuple[int, ...]) -> tuple[slice, slice]:
@@ -277,7 +303,8 @@ def _noted_map(similarity: NDArray[np.float32], crop: tuple[int, int, int, int])
 def _noted_route(route: _Route, box: Box) -> dict[str, Any]:
     score = None if route.score is None else round(float(route.score), 4)
     presence = None if route.presence is None else round(float(route.presence), 4)
-    return {"score": score, "presence": presence, **_noted_mask(route.logits > 0, box)}
+    seen = {} if route.crop is None else {"crop": list(route.crop)}
+    return {"score": score, "presence": presence, **seen, **_noted_mask(route.logits > 0, box)}
 
 
 def _noted_mask(mask: NDArray[np.bool_], box: Box) -> dict[str, Any]:

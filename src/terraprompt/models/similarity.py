@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from terraprompt.errors import EngineError
 from terraprompt.models.clip_surgery import ClipSurgery
-from terraprompt.models.promptable.base import TEXT, PromptableSegmenter, SegmenterAnswer
+from terraprompt.models.promptable.base import TEXT, PromptableSegmenter
 from terraprompt.prompt import Prompt
 
 __all__ = ["ClipSimilarity", "Similarity", "TextSimilarity"]
@@ -100,11 +100,11 @@ class TextSimilarity:
         """See :meth:`Similarity.map`."""
         [embedding] = self.segmenter.embed([image])
         [answer] = self.segmenter.predict(embedding, [Prompt(phrase)])
-        return self.of(answer)
+        return self.of(answer.logits)
 
-    def of(self, answer: SegmenterAnswer) -> NDArray[np.float32]:
-        """The map of an answer that this segmenter has given already about the picture."""
-        logits = torch.from_numpy(np.ascontiguousarray(answer.logits, np.float32))[None, None]
+    def of(self, answered: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The map of logits (H, W) that this segmenter has given already about the picture."""
+        logits = torch.from_numpy(np.ascontiguousarray(answered, np.float32))[None, None]
         size = (min(logits.shape[2], _CELLS), min(logits.shape[3], _CELLS))
         cells: NDArray[np.float32] = F.adaptive_avg_pool2d(logits, size)[0, 0].numpy()
         return cells
