@@ -35,7 +35,6 @@ from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from endpoint_server import Asked, EndpointServer, Say, endpoint_server
-
 from terraprompt.datasets.pack import Record, find_pack, read_pack
 from terraprompt.engines.geoseg import GeoSegEngine, geoseg
 from terraprompt.evaluation.intervals import bootstrap

@@ -87,17 +87,18 @@ _OTHER_NAMES = {"replies": "cache"}
 def with_engine_options(verb: Callable[..., Any]) -> Callable[..., Any]:
     """A verb whose parameter ``engine_options`` is filled from the options above, those that were given.
 
-    The verb's own parameters come first on its page of help.
+    The verb's own parameters come first on its page of help. A verb with an option ``refine`` of its own keeps it.
     """
+    own = inspect.signature(verb, eval_str=True).parameters
+    offered = {name: kind for name, kind in _OPTIONS.items() if name.removeprefix("no_") not in own}
 
     @functools.wraps(verb)
     def filled(**values: Any) -> Any:
-        mine = {name: values.pop(name) for name in _OPTIONS}
+        mine = {name: values.pop(name) for name in offered}
         return verb(**values, engine_options=given(**mine))
 
-    own = inspect.signature(verb, eval_str=True).parameters
     parameters = [p for name, p in own.items() if name != "engine_options"]
-    for name, kind in _OPTIONS.items():
+    for name, kind in offered.items():
         default = False if name == "no_refine" else None
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
     filled.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
