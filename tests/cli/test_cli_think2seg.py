@@ -107,7 +107,7 @@ def test_a_budget(ask: Any, server: EndpointServer, tmp_path: Path) -> None:
     assert done.code == 1
     assert "token budget is used up" in done.said
     assert server.asked == []
-    kept = ("--replies", tmp_path / "replies", "--overwrite")
+    kept = ("--cache", tmp_path / "replies", "--overwrite")
     assert ask("-o", tmp_path / "m.tif", "--tokens", 20000, *kept).code == 0
     assert ask("-o", tmp_path / "m.tif", "--tokens", 1, *kept).code == 0, "what is known costs nothing"
     assert len(server.asked) == 1
@@ -116,9 +116,12 @@ def test_a_budget(ask: Any, server: EndpointServer, tmp_path: Path) -> None:
 def test_options_reach_the_question(ask: Any, server: EndpointServer, oracle: Oracle, tmp_path: Path) -> None:
     oracle.units = "0..1"
     more = ("--units", "0..1", "--side", 500, "--max-tokens", 300, "--timeout", 9, "--segmenter", "nano")
+    more += ("--no-schema",)
     assert ask("-o", tmp_path / "m.tif", *more).code == 0
     assert oracle.shown == [(500, 500)]
     assert server.asked[0].body["max_tokens"] == 300
+    assert "response_format" not in server.asked[0].body
+    assert "<think>" in server.asked[0].words
 
 
 def test_the_environment_is_enough(
