@@ -55,8 +55,7 @@ class PickledArray:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, data = state
-        dtype = _plain(kind)
-        raw = data.encode("latin1") if isinstance(data, str) else bytes(data)
+        dtype, raw = _plain(kind), _bytes(data)
         if math.prod(shape) * dtype.itemsize != len(raw) or any(side < 0 for side in shape):
             raise pickle.UnpicklingError("an array whose bytes do not fill its shape")
         self._array = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
@@ -78,11 +77,26 @@ def _rebuild(kind: type, *_: Any) -> PickledArray:
 
 
 def _scalar(kind: _Type, data: bytes | str) -> Any:
-    dtype = _plain(kind)
-    raw = data.encode("latin1") if isinstance(data, str) else bytes(data)
+    dtype, raw = _plain(kind), _bytes(data)
     if len(raw) != dtype.itemsize:
         raise pickle.UnpicklingError("a scalar that does not fit its type")
     return np.frombuffer(raw, dtype)[0].item()
+
+
+def _from_buffer(data: bytes, kind: _Type, shape: tuple[int, ...], order: str, *_: Any) -> PickledArray:
+    """How protocol 5 writes arrays."""
+    array = PickledArray()
+    array.__setstate__((1, shape, kind, order == "F", data))
+    return array
+
+
+def _bytes(data: Any) -> bytes:
+    """Python 2's byte strings come as latin-1 text."""
+    if isinstance(data, str):
+        return data.encode("latin1")
+    if not isinstance(data, bytes | bytearray):
+        raise pickle.UnpicklingError("an array of objects")
+    return bytes(data)
 
 
 def _plain(kind: Any) -> np.dtype[Any]:
@@ -98,16 +112,23 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+_STAND_INS: Mapping[str, Any] = {
+    "multiarray._reconstruct": _rebuild,
+    "multiarray.scalar": _scalar,
+    "numeric._frombuffer": _from_buffer,
+}
 _HARMLESS: Mapping[tuple[str, str], Any] = MappingProxyType(
     {
-        ("numpy.core.multiarray", "_reconstruct"): _rebuild,
-        ("numpy._core.multiarray", "_reconstruct"): _rebuild,
-        ("numpy.core.multiarray", "scalar"): _scalar,
-        ("numpy._core.multiarray", "scalar"): _scalar,
+        **{
+            (f"numpy.{core}.{name.partition('.')[0]}", name.partition(".")[2]): call
+            for core in ("core", "_core")
+            for name, call in _STAND_INS.items()
+        },
         ("numpy", "ndarray"): _ArrayClass,
         ("numpy", "dtype"): _Type,
         ("_codecs", "encode"): _encode,
         ("collections", "OrderedDict"): OrderedDict,
+        **{(module, kind.__name__): kind for module in ("builtins", "__builtin__") for kind in (set, frozenset)},
     }
 )
 
@@ -134,11 +155,11 @@ def load_pickle(path: Path) -> Any:
     except FileNotFoundError:
         raise PickleRefusedError("The file is missing.", received=path) from None
     except OSError as error:
-        raise PickleRefusedError(f"The file cannot be read: {error}.", received=path) from None
+        raise PickleRefusedError(f"The file cannot be read ({error}).", received=path) from None
     try:
         return _Restricted(io.BytesIO(data), encoding="latin1").load()
     except pickle.UnpicklingError as error:
         raise PickleRefusedError(f"The pickle is refused: {error}.", received=path) from None
     # What a damaged pickle raises is not a closed list: it builds objects from whatever bytes come.
     except (EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError) as error:
-        raise PickleRefusedError(f"The pickle is damaged: {error!r}.", received=path) from None
+        raise PickleRefusedError(f"The pickle is damaged ({error!r}).", received=path) from None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from rasterio import Affine
 
 from terraprompt.cli import main
@@ -106,3 +107,22 @@ def write_raster() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def pack(town: Any, tmp_path: Path) -> Path:
+    """One labelled image, split val."""
+    root = tmp_path / "pack"
+    (root / "src").mkdir(parents=True)
+    rgb, truth = town.truth.rgb[:128, :128], town.truth.mask("building")[:128, :128]
+    Image.fromarray(rgb).save(root / "src" / "a.png")
+    Image.fromarray(truth).save(root / "src" / "a_mask.png")
+    height, width = truth.shape
+    record = {
+        "id": "src/a", "source": "src", "image": "src/a.png", "width": width, "height": height, "gsd_m": 0.3,
+        "split": "val", "licence": "CC0-1.0", "label_kind": "mask", "labelled": ["building", "lake"],
+        "regions": [{"category": "building", "mask": "src/a_mask.png", "value": 1, "box": None}],
+        "crs": None, "transform": None, "group": "g", "scale_variant": False, "origin": [],
+    }  # fmt: skip
+    (root / "annotations.jsonl").write_text(json.dumps(record) + "\n")
+    return root

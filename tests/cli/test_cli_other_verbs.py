@@ -97,57 +97,7 @@ def test_models_lists_and_describes(run: Callable[..., Any]) -> None:
     assert "Unknown engine. Received: mega." in done.said
 
 
-# evaluate and train
-
-
-@pytest.fixture
-def pack(town: Any, tmp_path: Path) -> Path:
-    """One labelled image, split val."""
-    root = tmp_path / "pack"
-    (root / "src").mkdir(parents=True)
-    rgb, truth = town.truth.rgb[:128, :128], town.truth.mask("building")[:128, :128]
-    Image.fromarray(rgb).save(root / "src" / "a.png")
-    Image.fromarray(truth).save(root / "src" / "a_mask.png")
-    height, width = truth.shape
-    record = {
-        "id": "src/a", "source": "src", "image": "src/a.png", "width": width, "height": height, "gsd_m": 0.3,
-        "split": "val", "licence": "CC0-1.0", "label_kind": "mask", "labelled": ["building", "lake"],
-        "regions": [{"category": "building", "mask": "src/a_mask.png", "value": 1, "box": None}],
-        "crs": None, "transform": None, "group": "g", "scale_variant": False, "origin": [],
-    }  # fmt: skip
-    (root / "annotations.jsonl").write_text(json.dumps(record) + "\n")
-    return root
-
-
-def test_evaluate_prints_tables_and_keeps_every_question(run: Callable[..., Any], pack: Path, tmp_path: Path) -> None:
-    rows = tmp_path / "rows.jsonl"
-    done = run("evaluate", "--data", pack, "-o", rows)
-    assert done.code == 0
-    assert "gIoU (cIoU), per cent, native resolution" in done.out
-    assert "building" in done.out
-    asked = [json.loads(line) for line in rows.read_text().splitlines()]
-    assert {"text", "box", "filled box", "point", "absent"} <= {row["kind"] for row in asked}
-    assert {row["record"] for row in asked} == {"src/a"}
-    before = rows.read_bytes()
-    again = run("evaluate", "--data", pack, "-o", rows)
-    assert (again.code, again.out) == (1, "")
-    assert f"The output is already there. Received: {rows}. Allow it with --overwrite" in again.said
-    assert rows.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (("--data", "nowhere"), "The pack has no index. Received: nowhere/annotations.jsonl."),
-        (("--split", "train"), "There is nothing to evaluate. Received: split train of"),
-        (("--engine", "mega"), "Unknown engine. Received: mega."),
-        (("-o", "rows.txt"), "extension. Received: rows.txt. Use .jsonl"),
-    ],
-)
-def test_evaluate_says_what_it_lacks(run: Callable[..., Any], pack: Path, options: tuple[str, ...], words: str) -> None:
-    done = run("evaluate", "--data", pack, *options)
-    assert (done.code, done.out) == (1, "")
-    assert words in done.said
+# train
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 import layout_copies as copies
-from terraprompt.datasets.layouts.pickles import load_pickle
-from terraprompt.datasets.layouts.reading import BrokenItemError
+from terraprompt.datasets.layouts.reading import BrokenItemError, unpickled
 from terraprompt.datasets.registry import open_dataset
 
 
@@ -27,7 +26,7 @@ def write(path: Path, content: Any, protocol: int = 2) -> Path:
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_plain_data_of_every_protocol(tmp_path: Path, protocol: int) -> None:
     data = [{"ref_id": 1, "split": "test", "raw": b"\xff\0", "box": (1.5, None, True)}, {1, 2}, OrderedDict(a=1)]
-    assert load_pickle(write(tmp_path / "p", data, protocol)) == data
+    assert unpickled(write(tmp_path / "p", data, protocol)) == data
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
@@ -40,7 +39,7 @@ def test_arrays_and_numbers_of_numpy(tmp_path: Path, protocol: int, array: np.nd
         "score": np.float32(0.5),
         "ok": np.bool_(True),
     }
-    found = load_pickle(write(tmp_path / "p", data, protocol))
+    found = unpickled(write(tmp_path / "p", data, protocol))
     for key in ("box", "t"):
         back = np.asarray(found[key])
         assert (back.shape, back.dtype.kind) == (array.shape, array.dtype.kind)
@@ -55,7 +54,7 @@ def test_a_pickle_of_python_2(tmp_path: Path) -> None:
         b"dtype\nq\x05U\x02i8q\x06K\x00K\x01\x87q\x07Rq\x08(K\x03U\x01<q\tNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tq\n"
         b"bU\x08\x2a\x00\x00\x00\x00\x00\x00\x00q\x0b\x86q\x0cRq\ru."
     )
-    assert load_pickle(write(tmp_path / "p", content)) == {"sent": "the café", "id": 42}
+    assert unpickled(write(tmp_path / "p", content)) == {"sent": "the café", "id": 42}
 
 
 class Calls:
@@ -88,7 +87,7 @@ def test_code_in_a_pickle_is_refused_and_nothing_runs(tmp_path: Path, call: Any,
     mark = tmp_path / "ran.npy"
     content = pickle.dumps([{"ref_id": 1}, Calls(*call(mark))], protocol)
     with pytest.raises(BrokenItemError, match="refused") as caught:
-        load_pickle(write(tmp_path / "refs.p", content))
+        unpickled(write(tmp_path / "refs.p", content))
     assert "refs.p" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["refs.p"]
 
@@ -123,7 +122,7 @@ def test_a_pickle_in_the_middle_that_runs_code_is_left_out(tmp_path: Path) -> No
 )
 def test_arrays_that_are_not_plain_are_refused(tmp_path: Path, content: Any) -> None:
     with pytest.raises(BrokenItemError, match=r"refused|damaged"):
-        load_pickle(write(tmp_path / "p", content))
+        unpickled(write(tmp_path / "p", content))
 
 
 def test_an_array_that_claims_more_than_it_holds(tmp_path: Path) -> None:
@@ -131,7 +130,7 @@ def test_an_array_that_claims_more_than_it_holds(tmp_path: Path) -> None:
     lie = honest.replace(b"K\x02K\x03\x86", b"K\xffK\xff\x86")
     assert lie != honest
     with pytest.raises(BrokenItemError, match="do not fill its shape"):
-        load_pickle(write(tmp_path / "p", lie))
+        unpickled(write(tmp_path / "p", lie))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +138,7 @@ def test_an_array_that_claims_more_than_it_holds(tmp_path: Path) -> None:
 )
 def test_a_damaged_pickle_is_named(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(BrokenItemError, match=r"damaged|refused") as caught:
-        load_pickle(write(tmp_path / "refs.p", content))
+        unpickled(write(tmp_path / "refs.p", content))
     assert "refs.p" in str(caught.value)
     with pytest.raises(BrokenItemError, match="missing"):
-        load_pickle(tmp_path / "nobody.p")
+        unpickled(tmp_path / "nobody.p")

@@ -1,67 +1,171 @@
-"""``terraprompt evaluate``: an engine on labelled images."""
+"""``terraprompt evaluate``: an engine on a labelled data set, scored as papers score, with a report."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+import shlex
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from terraprompt.cli.common import progress
-from terraprompt.datasets.pack import read_pack
-from terraprompt.engines.registry import load_engine
-from terraprompt.errors import DatasetError
-from terraprompt.evaluation import tables
-from terraprompt.evaluation.pack import Plan, Row, ask_record
+from terraprompt.cli.common import as_json, progress, usable_device
+from terraprompt.datasets.questions import Plan
+from terraprompt.datasets.registry import Dataset, dataset_names, layout_of, open_dataset
+from terraprompt.evaluation import harness
+from terraprompt.evaluation.protocols import PROTOCOLS, protocol
+from terraprompt.evaluation.report import comparison_table, headline_table
+from terraprompt.evaluation.runner import EngineSpec, Run
+from terraprompt.evaluation.scores import compare
+from terraprompt.evaluation.scoring import read_scores
+from terraprompt.evaluation.tables import markdown
 from terraprompt.outputs import check_target
 from terraprompt.outputs.files import replacing
+from terraprompt.pipeline import Progress
+from terraprompt.prompt import Task
 
 __all__ = ["register"]
+
+verb = typer.Typer()
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command()(evaluate)
+    app.add_typer(verb, name="evaluate")
 
 
+@verb.callback(invoke_without_command=True)
 def evaluate(
-    data: Annotated[Path, typer.Option(help="Folder with annotations.jsonl, images and masks.")],
-    engine: Annotated[str, typer.Option("--engine", "-e", help="Which system answers.")] = "nano",
-    weights: Annotated[Path | None, typer.Option(help="Other weights for the engine.")] = None,
-    split: Annotated[str, typer.Option(help="train or val.")] = "val",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first images.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the sentences and the objects that are prompted.")] = 0,
+    context: typer.Context,
+    dataset: Annotated[str | None, typer.Option(help=f"Layout of the data: {', '.join(dataset_names())}.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the data.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Every question and its counts, JSON lines (.jsonl).")
+        Path | None, typer.Option("--output", "-o", help="Folder for predictions, scores and the report.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
+    split: Annotated[str | None, typer.Option(help="Part of the data; test, or val where there is no test.")] = None,
+    engine: Annotated[str, typer.Option("--engine", "-e", help="Which system answers.")] = "nano",
+    weights: Annotated[str | None, typer.Option(help="Other weights for the engine.")] = None,
+    device: Annotated[str | None, typer.Option(help="torch device of the engine.")] = None,
+    rules: Annotated[
+        str, typer.Option("--protocol", "-p", help=f"Rules of scoring: {', '.join(PROTOCOLS)}.")
+    ] = "native",
+    task: Annotated[Task | None, typer.Option(help="Only samples of this task.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first samples.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the intervals, and of the questions to a pack.")] = 0,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes, each with its own engine.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry-failed", help="With --resume: ask again what the engine failed on.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Leave broken samples out and count them, instead of stopping.")
+    ] = False,
+    kept: Annotated[
+        Path | None, typer.Option("--from", help="Score the predictions of this run again, without the engine.")
+    ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Send words of size and place to the engine as they are.")
+    ] = False,
+    clicks: Annotated[
+        bool, typer.Option("--clicks", help="Count the clicks to a good mask (NoC) on interactive samples.")
+    ] = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Show best, median and worst answers in the report.")
+    ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    as_data: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Ask ENGINE about every labelled image of DATA and print tables: text, box, point, size and place, absence."""
+    """Ask ENGINE about every sample of a data set, score the answers by a protocol, and write a report.
+
+    The output folder gets predictions.parquet (masks as COCO run lengths), scores.jsonl, summary.json, run.json,
+    report.md and report.html. A run that was stopped or killed goes on with --resume and gives the same numbers.
+    `terraprompt evaluate compare A B` sets two runs side by side.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if dataset is None or root is None or output is None:
+        missing = [name for name, given in (("--dataset", dataset), ("--root", root), ("-o", output)) if given is None]
+        raise typer.BadParameter(f"{', '.join(missing)} must be given.")
+    rule = protocol(rules)
+    if retry and not resume:
+        raise typer.BadParameter("--retry-failed goes with --resume.")
+    if kept is not None and (resume or jobs > 1):
+        raise typer.BadParameter("--from scores answers that are there: --resume and -j have no meaning.")
+    opened = _open(dataset, root, split, keep_going=keep_going, seed=seed)
+    if device is not None:
+        usable_device(device)
+    options = {name: value for name, value in (("weights", weights), ("device", device)) if value is not None}
+    choice = harness.Choice(None if task is None else task.value, limit, seed, not plain, clicks, _command(context))
+
+    def bar(label: str) -> AbstractContextManager[Progress | None]:
+        return progress(label, quiet=quiet)
+
+    harness.check_folder(output, resume=resume, overwrite=overwrite, answers=kept is None)
+    if kept is not None:
+        report = harness.score_again(opened, kept, rule, choice, bar)
+    else:
+        run = Run(output, jobs, resume, retry, keep_going)
+        try:
+            report = harness.evaluate(opened, EngineSpec.of(engine, **options), rule, run, choice, bar)
+        except KeyboardInterrupt:
+            typer.echo("What was answered is kept; go on with --resume.", err=True)
+            raise
+    harness.write_report(report, output, pictures=pictures)
+    if as_data:
+        typer.echo(as_json(report.summary()))
+    else:
+        typer.echo(markdown(headline_table(report)))
+        for warning in report.warnings:
+            typer.echo(f"Note: {warning}", err=True)
+        typer.echo(str(output / "report.html"))
+    harness.check_answers(report)
+
+
+@verb.command("compare")
+def compare_runs(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Output folder of a run.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Output folder of another run on the same samples.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The comparison as .json.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
+    as_data: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+) -> None:
+    """What B does better or worse than A: paired differences with 95 % intervals, over the samples that both have."""
     if output is not None:
-        check_target(output, overwrite, kind="lines")
-    loaded = load_engine(engine, **({"weights": weights} if weights else {}))
-    records = read_pack(data, split=split)[:limit]
-    if not records:
-        raise DatasetError(
-            "There is nothing to evaluate.", received=f"split {split} of {data}", hint="Choose --split train or val."
-        )
-    rows: list[Row] = []
-    with progress("evaluating", quiet=quiet) as report:
-        for i, record in enumerate(records):
-            rows += ask_record(loaded, record, Plan(seed=seed))
-            if report:
-                report(i + 1, len(records))
+        check_target(output, overwrite, kind="json")
+    done = compare(read_scores(first), read_scores(second), seed=seed)
+    found = {"a": str(first), "b": str(second), "seed": seed, **done.as_dict()}
     if output is not None:
-        with replacing(output, overwrite, kind="lines") as temporary:
-            temporary.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
-    for title, table in (
-        ("gIoU (cIoU), per cent, native resolution", tables.mask_table(rows)),
-        ("Words of size and place, gIoU (cIoU)", tables.selector_table(rows)),
-        ("Targets that are there, and that are not", tables.absence_table(rows)),
-        ("Box-labelled categories", tables.weak_table(rows)),
-    ):
-        if len(table) > 1:
-            typer.echo(f"\n{title}\n\n{tables.markdown(table)}")
+        with replacing(output, overwrite, kind="json") as temporary:
+            temporary.write_text(as_json(found) + "\n", encoding="utf-8")
+    if as_data:
+        typer.echo(as_json(found))
+        return
+    typer.echo(f"A: {first}\nB: {second}\nProtocol {done.protocol}, {done.samples:,} samples in both.\n")
+    typer.echo(markdown(comparison_table(done)))
+    typer.echo(f"B is better on {done.better:,} samples, equal on {done.equal:,}, worse on {done.worse:,}.")
+    if done.only_a or done.only_b:
+        typer.echo(f"Note: {len(done.only_a):,} samples only in A, {len(done.only_b):,} only in B.", err=True)
+
+
+def _open(name: str, root: Path, split: str | None, *, keep_going: bool, seed: int) -> Dataset:
+    if split is None:
+        splits = layout_of(name).splits
+        split = "test" if "test" in splits else "val"
+    plan: Mapping[str, Any] = {"plan": Plan(seed=seed)} if name == "pack" else {}
+    return open_dataset(name, root, split=split, keep_going=keep_going, **plan)
+
+
+def _command(context: typer.Context) -> str:
+    """The command line, made again from what was given."""
+    words = ["terraprompt", "evaluate"]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source, value = context.get_parameter_source(name), context.params.get(name)
+        if source is None or source.name != "COMMANDLINE" or name == "as_data":
+            continue
+        flag = (parameter.secondary_opts if value is False else parameter.opts)[0]
+        words += [flag] if isinstance(value, bool) else [flag, str(value)]
+    return shlex.join(words)

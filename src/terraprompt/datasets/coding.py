@@ -59,10 +59,10 @@ def decode_sample(raw: dict[str, Any], root: Path) -> Sample:
 
 
 def _relative(path: Path, root: Path) -> str:
-    try:
-        return path.relative_to(root).as_posix()
-    except ValueError:
-        return Path(os.path.relpath(path, root)).as_posix()
+    text, base = path.as_posix(), root.as_posix().rstrip("/") + "/"  # Path.relative_to takes ten times as long
+    if text.startswith(base) and "/../" not in text:
+        return text.removeprefix(base)
+    return Path(os.path.relpath(path, root)).as_posix()
 
 
 def _encode_truth(truth: Truth, root: Path) -> dict[str, Any]:

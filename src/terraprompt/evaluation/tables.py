@@ -6,10 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from terraprompt.evaluation.metrics import bootstrap, summarise
+from terraprompt.evaluation.metrics import Overlap, bootstrap, summarise
 from terraprompt.evaluation.pack import Row
+from terraprompt.evaluation.scoring import Judged
 
-__all__ = ["absence_table", "headline", "markdown", "mask_table", "selector_table", "weak_table"]
+__all__ = [
+    "Table",
+    "absence_table",
+    "headline",
+    "markdown",
+    "mask_table",
+    "pack_tables",
+    "selector_table",
+    "weak_table",
+]
 
 Table = list[list[str]]
 
@@ -136,3 +146,24 @@ def weak_table(rows: Sequence[Row]) -> Table:
             _percent(float(np.mean(inside))) if inside else "-",
         ])  # fmt: skip
     return table
+
+
+def pack_tables(judged: Iterable[Judged]) -> list[tuple[str, Table]]:
+    """(title, table) of the samples of a pack, scored at native resolution; tables without rows are left out.
+
+    A sample of the pack is named after its record and says in ``level`` how it was asked.
+    """
+    rows = []
+    for one in judged:
+        sample, score = one.asked.sample, one.score
+        kind, _, wording = (sample.level or "").partition(", ")
+        record = sample.id.rsplit("/", 2)[0]
+        overlap = Overlap(score.intersection, score.predicted, score.truth)
+        task, category = sample.task.value, sample.category or ""
+        rows.append(Row(record, sample.source, category, kind, task, wording, one.asked.text, overlap))
+    tables = (
+        ("By kind of prompt: gIoU (cIoU), per cent, native resolution", mask_table(rows) if categories(rows) else []),
+        ("Words of size and place, gIoU (cIoU)", selector_table(rows)),
+        ("Targets that are there, and that are not", absence_table(rows)),
+    )
+    return [(title, table) for title, table in tables if len(table) > 1]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from terraprompt.outputs.result import Result
     from terraprompt.prompt import Prompt
 
-__all__ = ["noted", "write_picture"]
+__all__ = ["blend", "mark", "noted", "write_picture"]
 
 _FILL, _LINE, _CASING = (255, 64, 129), (255, 255, 255), (160, 0, 70)
 _GIVEN, _REFUSED = (90, 220, 255), (255, 90, 60)
@@ -71,11 +71,11 @@ def write_picture(
     scale = _scale(result.width, result.height, max_side)
     size = max(1, round(result.height * scale)), max(1, round(result.width * scale))
     cover, nodata = _coverage(result, size)
-    image = Image.fromarray(_blend(_scene(scene_rgb, size), cover, nodata))
+    image = Image.fromarray(blend(_scene(scene_rgb, size), cover, nodata))
     _outline(image, result, (size[1] / result.width, size[0] / result.height))
     for marks in (noted(result.notes), prompt):
         if marks is not None:
-            _mark(image, marks, (size[1] / result.width, size[0] / result.height))
+            mark(image, marks, (size[1] / result.width, size[0] / result.height))
     framed = _caption(image, result, size[1] / result.width)
     notes = PngImagePlugin.PngInfo()
     for key in PROVENANCE_KEYS:
@@ -134,10 +134,24 @@ def _scene(scene_rgb: SceneRGB | None, size: tuple[int, int]) -> NDArray[np.uint
     return np.asarray(Image.fromarray(array).resize((size[1], size[0]), how))
 
 
-def _blend(scene: NDArray[np.uint8], cover: NDArray[np.float32], nodata: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def blend(
+    scene: NDArray[np.uint8],
+    cover: NDArray[np.float32],
+    nodata: NDArray[np.bool_],
+    *,
+    fill: tuple[int, int, int] = _FILL,
+) -> NDArray[np.uint8]:
+    """A mask laid over a picture.
+
+    Args:
+        scene: uint8 (h, w, 3).
+        cover: float32 (h, w), share of target in each picture pixel.
+        nodata: bool (h, w), pixels to be hatched.
+        fill: colour of the mask.
+    """
     # A thin object still shows when it covers little of a picture pixel: the square root lifts small shares.
     weight = (_OPACITY * np.sqrt(cover))[..., None]
-    picture = scene * (1 - weight) + np.asarray(_FILL, np.float32) * weight
+    picture = scene * (1 - weight) + np.asarray(fill, np.float32) * weight
     y, x = np.nonzero(nodata)
     picture[y, x] = np.where(((x + y) % 8 < 2)[:, None], _HATCH, _PAPER)
     return np.asarray(np.rint(picture).astype(np.uint8))
@@ -164,8 +178,11 @@ def _outline(image: Image.Image, result: Result, scale: tuple[float, float]) -> 
             draw.line(ring, fill=colour, width=width, joint="curve" if width > 1 else None)
 
 
-def _mark(image: Image.Image, prompt: Prompt, scale: tuple[float, float]) -> None:
-    """Boxes as frames, points as discs: on the target, or with a bar where they are not."""
+def mark(image: Image.Image, prompt: Prompt, scale: tuple[float, float]) -> None:
+    """Draw boxes as frames, points as discs: on the target, or with a bar where they are not.
+
+    ``scale`` is (x, y) picture pixels per pixel of the prompt's coordinates.
+    """
     draw = ImageDraw.Draw(image)
     radius = max(4, min(9, min(image.size) // 80))
     for box in prompt.boxes:

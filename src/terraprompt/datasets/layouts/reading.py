@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from terraprompt.datasets.sample import Sample
-from terraprompt.errors import DatasetError
+from terraprompt.errors import DatasetError, PickleRefusedError
+from terraprompt.pickles import load_pickle
 
 __all__ = [
     "PICTURES",
@@ -22,6 +23,7 @@ __all__ = [
     "existing",
     "load_json",
     "texts",
+    "unpickled",
 ]
 
 _T = TypeVar("_T")
@@ -54,7 +56,7 @@ class BrokenItemError(DatasetError):
         super().__init__(
             f"{reason[:1].upper()}{reason[1:]}.",
             received=file,
-            hint="Repair the copy, or skip such items (keep_going).",
+            hint="Repair the copy, or leave broken items out (keep_going, --keep-going).",
         )
 
     @classmethod
@@ -192,3 +194,11 @@ def by_stem(folder: Path, suffixes: tuple[str, ...], faults: Faults) -> Mapping[
             continue
         out[path.stem] = path
     return out
+
+
+def unpickled(path: Path) -> Any:
+    """:func:`terraprompt.pickles.load_pickle`; what it refuses is a broken item."""
+    try:
+        return load_pickle(path)
+    except PickleRefusedError as error:
+        raise BrokenItemError(path, error.what[:1].lower() + error.what[1:].rstrip(".")) from None

@@ -1,6 +1,6 @@
 """RRSIS-D (RMSIN, arXiv 2312.12470): referring expressions in the layout of RefCOCO.
 
-``images/rrsisd/JPEGImages/*``, ``rrsisd/refs(unc).p`` (a pickle, read with :mod:`.pickles`) and
+``images/rrsisd/JPEGImages/*``, ``rrsisd/refs(unc).p`` (a pickle, read with :mod:`terraprompt.pickles`) and
 ``rrsisd/instances.json`` with COCO annotations: run lengths, lists of them, or outlines. One test sample has an empty
 mask: it is a sample without target, as published. The boxes of ``instances.json`` are not used.
 """
@@ -13,8 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from terraprompt.datasets.layouts.pickles import load_pickle
-from terraprompt.datasets.layouts.reading import BrokenItemError, Faults, Layout, existing, load_json, texts
+from terraprompt.datasets.layouts.reading import BrokenItemError, Faults, Layout, existing, load_json, texts, unpickled
 from terraprompt.datasets.layouts.segmentation import coco_truth
 from terraprompt.datasets.sample import Sample
 from terraprompt.errors import DatasetError
@@ -55,7 +54,7 @@ def read(root: Path, split: str, faults: Faults) -> Iterator[Sample]:
         BrokenItemError: one of the two annotation files is missing, damaged or refused.
     """
     path = root / "rrsisd" / "refs(unc).p"
-    refs = load_pickle(path)
+    refs = unpickled(path)
     instances = _Instances.load(root / "rrsisd" / "instances.json")
     if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
         raise BrokenItemError(path, "it does not hold a list of references")

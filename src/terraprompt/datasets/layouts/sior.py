@@ -1,6 +1,6 @@
 """SIOR, the DIOR part of SAMRS (arXiv 2305.02034): instance masks made by SAM, prompted here with boxes and points.
 
-``images/<stem>.*`` and ``ins/<stem>.pkl``: a pickle (read with :mod:`.pickles`) with a list of
+``images/<stem>.*`` and ``ins/<stem>.pkl``: a pickle (read with :mod:`terraprompt.pickles`) with a list of
 ``{"mask": {"size", "counts"}, "bbox": array of x0, y0, x1, y1, "category", "size", "label"}``.
 
 Assumed: the folder of the images is called ``images``, and both folders hold the same stems. The paper of UniGeoSeg
@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from terraprompt.datasets.layouts.pickles import load_pickle
-from terraprompt.datasets.layouts.reading import PICTURES, BrokenItemError, Faults, Layout, by_stem
+from terraprompt.datasets.layouts.reading import PICTURES, BrokenItemError, Faults, Layout, by_stem, unpickled
 from terraprompt.datasets.questions import middle
 from terraprompt.datasets.rle import RunLengths
 from terraprompt.datasets.sample import Sample
@@ -61,7 +60,7 @@ def read(root: Path, split: str, faults: Faults, *, prompts: int | None = 2000, 
 
 
 def _instances(path: Path) -> list[Any]:
-    listed = load_pickle(path)
+    listed = unpickled(path)
     if not isinstance(listed, list):
         raise BrokenItemError(path, "it does not hold a list of instances")
     return listed

@@ -1,0 +1,222 @@
+"""Asks an engine about the samples of one image, through the flow that users have, and keeps what it said."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terraprompt.datasets.sample import Sample
+from terraprompt.engines.base import Answer, Embedding, Engine
+from terraprompt.errors import DatasetError, EngineError, PromptError, SceneError, TerrapromptError
+from terraprompt.evaluation.noc import simulate
+from terraprompt.evaluation.predictions import Prediction
+from terraprompt.evaluation.rle import Rle
+from terraprompt.pipeline import Session
+from terraprompt.prompt import Prompt
+from terraprompt.scene import open_scene
+from terraprompt.scene.tiles import Tile
+
+__all__ = ["GOOD", "Asked", "ask_image", "by_image"]
+
+#: IoUs of NoC@85 and NoC@90; clicking ends at the higher one.
+GOOD = (0.85, 0.9)
+# What a broken sample raises; everything else that an engine raises arrives as an EngineError.
+_BROKEN = (DatasetError, SceneError, PromptError)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A sample and which of its wordings is asked."""
+
+    sample: Sample
+    wording: int = 0
+
+    @property
+    def text(self) -> str:
+        """The instruction in words; "" for points or boxes alone."""
+        return self.sample.instructions[self.wording] if self.sample.instructions else ""
+
+
+def by_image(asked: Sequence[Asked]) -> list[tuple[Asked, ...]]:
+    """Askeds about one image together, so that it is perceived once; images in the order of their first one."""
+    groups: dict[object, list[Asked]] = {}
+    for one in asked:
+        groups.setdefault(one.sample.image, []).append(one)
+    return [tuple(group) for group in groups.values()]
+
+
+def ask_image(
+    engine: Engine, asked: Sequence[Asked], *, selector: bool = True, keep_going: bool = False, clicks: bool = False
+) -> Iterator[Prediction]:
+    """Answers to all questions about one image, in their order, as they come.
+
+    Args:
+        engine: loaded.
+        asked: whose samples have one and the same image.
+        selector: let the flow decide words of size and place (:mod:`terraprompt.selectors`), as it does for users;
+            False sends sentences to the engine as they are.
+        keep_going: a broken sample becomes a prediction "skipped" in place of an error.
+        clicks: instead of the sample's own prompt, click until the mask is good (:mod:`.noc`); the prediction is the
+            last mask, its notes hold the clicks and the IoU after each.
+
+    Raises:
+        DatasetError: a sample is broken (image or truth missing, damaged or of different sizes, a prompt outside the
+            image); the message names it.
+        OutputError: no room for work files.
+    """
+    with ExitStack() as stack:
+        try:
+            scene = stack.enter_context(open_scene(asked[0].sample.image))
+            session = _Listening(engine, scene)
+        except SceneError as error:
+            for one in asked:
+                yield _broken(one, error, keep_going)
+            return
+        for one in asked:
+            yield _ask(session, one, selector=selector, keep_going=keep_going, clicks=clicks)
+
+
+def _ask(session: _Listening, one: Asked, *, selector: bool, keep_going: bool, clicks: bool) -> Prediction:
+    sample = one.sample
+    status, reason, mask, notes = "failed", None, None, dict[str, Any]()
+    session.heard.clear()
+    start = time.perf_counter()
+    try:
+        prompt = _checked(sample, one, (session.scene.height, session.scene.width))
+        start = time.perf_counter()
+        if clicks:
+            found, notes = _click(session, sample.load_mask())
+            status, mask = "found" if found.any() else "no_target", Rle.encode(found)
+        else:
+            with session.segment(prompt, selector="auto" if selector else None) as result:
+                status, reason = result.status.value, result.reason
+                if status != "failed":
+                    mask = Rle.encode(result.mask() == 1)
+            notes = {"answers": session.heard.copy()} if session.heard else {}
+    except EngineError as error:
+        reason = str(error)
+    except _BROKEN as error:
+        return _broken(one, error, keep_going)
+    return Prediction(
+        sample.id, status, reason, mask, sample.task.value, one.text, one.wording, notes,
+        time.perf_counter() - start, _peak_memory(),
+    )  # fmt: skip
+
+
+def _click(session: Session, truth: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+    """The mask after the last simulated click; the clicks ``(x, y, label)`` in pixels, and the IoU after each."""
+    if not truth.any():
+        raise DatasetError("There is no target to click on.")
+    last: NDArray[np.bool_] = np.zeros(truth.shape, bool)
+    clicks: list[list[float]] = []
+
+    def predict(points: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+        nonlocal last
+        clicks[:] = [[x, y, label] for (x, y), label in zip(points.tolist(), labels.tolist(), strict=True)]
+        prompt = Prompt(points=tuple((x, y) for x, y, _ in clicks), labels=tuple(int(v) for *_, v in clicks))
+        with session.segment(prompt) as result:
+            last = np.asarray(result.mask() == 1)
+        return last
+
+    ious = simulate(predict, truth, until=max(GOOD))
+    return last, {"clicks": clicks, "ious": ious}
+
+
+def _checked(sample: Sample, one: Asked, size: tuple[int, int]) -> Prompt:
+    """The prompt, once the truth is known to be usable: a broken truth shall not be found after hours of answers."""
+    if sample.truth is not None:
+        shape = sample.load_mask().shape
+        if shape != size:
+            raise DatasetError("Image and mask differ in size.", received=f"image {size}, mask {shape}")
+    elif sample.box is None:
+        raise DatasetError("The sample has neither a mask nor a box to be judged by.")
+    return sample.prompt(one.wording)
+
+
+def _broken(one: Asked, error: TerrapromptError, keep_going: bool) -> Prediction:
+    sample = one.sample
+    if not keep_going:
+        raise DatasetError(
+            f'The sample "{sample.id}" is broken: {error.what}',
+            received=error.received,
+            hint="Repair it, or leave such samples out with --keep-going.",
+        ) from error
+    return Prediction(
+        sample.id, "skipped", str(error), None, sample.task.value, one.text, one.wording, {}, 0.0, float("nan")
+    )
+
+
+class _Ear:
+    """An engine that lets its answers be heard on their way to the session."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.name, self.info, self.tile, self.tasks = engine.name, engine.info, engine.tile, engine.tasks
+        self._engine = engine
+        self.said: list[Answer] = []
+
+    def perceive(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
+        return self._engine.perceive(images)
+
+    def answer(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
+        self.said = self._engine.answer(embeddings, prompts)
+        return self.said
+
+
+class _Listening(Session):
+    """A session that writes down what the engine noted beside its logits, in pixels of the image."""
+
+    def __init__(self, engine: Engine, scene: Any) -> None:
+        self._ear = _Ear(engine)
+        super().__init__(self._ear, scene)
+        self.heard: list[dict[str, Any]] = []
+
+    def answer(
+        self, tiles: Sequence[Tile], embeddings: Sequence[Embedding], prompts: Sequence[Prompt]
+    ) -> list[NDArray[np.float32]]:
+        self._ear.said = []
+        logits = super().answer(tiles, embeddings, prompts)
+        told = zip(tiles, self._ear.said, strict=True)
+        self.heard += [_on_image(said.notes, tile) for tile, said in told if said.notes]
+        return logits
+
+
+def _on_image(notes: Mapping[str, Any], tile: Tile) -> dict[str, Any]:
+    """Notes as JSON values; boxes and points moved from the tile's grid to the image."""
+    out = {key: _plain(value) for key, value in notes.items()}
+    frame = tile.frame
+    for key, width in (("boxes", 4), ("points", 2)):
+        try:
+            values = np.asarray(out.get(key) or [], np.float64)
+        except (TypeError, ValueError):
+            continue  # the engine's own form; told as it is, not drawn
+        if values.ndim == 2 and values.shape[1] >= width:
+            moved = frame.boxes_back(values[:, :4]) if width == 4 else frame.points_back(values[:, :2])
+            out[key] = [[*xy, *rest] for xy, rest in zip(moved.tolist(), values[:, width:].tolist(), strict=True)]
+    return out
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _peak_memory() -> float:
+    """Peak resident memory of this process, MiB; NaN where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

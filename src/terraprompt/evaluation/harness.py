@@ -1,0 +1,226 @@
+"""An evaluation from beginning to end: a data set and an engine, or kept answers, to scores and a report on disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from terraprompt.datasets.registry import Dataset
+from terraprompt.datasets.sample import Sample
+from terraprompt.errors import ConfigError, DatasetError, EngineError, OutputError
+from terraprompt.evaluation.ask import Asked
+from terraprompt.evaluation.predictions import CLICKS, MERGED, PARTS, Prediction, Settings, read_predictions
+from terraprompt.evaluation.protocols import Protocol
+from terraprompt.evaluation.report import Report, Scope, make_report, to_markdown
+from terraprompt.evaluation.report_html import to_html
+from terraprompt.evaluation.runner import Loader, Run, predict, to_ask
+from terraprompt.evaluation.scoring import asked_of, can_judge, judge, write_scores
+from terraprompt.outputs.files import translated
+from terraprompt.prompt import Task
+
+__all__ = ["Choice", "check_answers", "check_folder", "evaluate", "score_again", "write_report"]
+
+_REPORT_FILES = ("scores.jsonl", "summary.json", "run.json", "report.md", "report.html")
+#: Makes a progress callback for a label.
+ProgressOf = Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which samples are asked, and how.
+
+    Attributes:
+        task: only samples of this task; None = all.
+        limit: only the first so many; None = all.
+        seed: of what the data set draws (questions of the pack) and of the intervals.
+        selector, clicks: as in :func:`.ask.ask_image`.
+        command: recorded in the report.
+    """
+
+    task: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    selector: bool = True
+    clicks: bool = False
+    command: str = ""
+
+
+def check_folder(folder: Path, *, resume: bool = False, overwrite: bool = False, answers: bool = True) -> None:
+    """Make the output folder ready before any work.
+
+    Args:
+        folder: made if missing.
+        resume: what is there is gone on from.
+        overwrite: remove what an earlier run left; files of other names stay.
+        answers: whether predictions will be written, not a report alone.
+
+    Raises:
+        OutputError: the folder holds a run already, or cannot be written.
+    """
+    if resume and overwrite:
+        raise ConfigError("Going on and starting over exclude each other.", received="--resume --overwrite")
+    mine = [folder / name for name in (*_REPORT_FILES, *((MERGED, PARTS) if answers else ()))]
+    there = [path for path in mine if path.exists()]
+    if there and not (resume or overwrite):
+        raise OutputError(
+            "The output folder holds an evaluation already.",
+            received=folder,
+            hint=f"{'Go on with --resume, r' if answers else 'R'}eplace it with --overwrite, or choose another -o.",
+        )
+    with translated(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in there if overwrite else ():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def evaluate(
+    dataset: Dataset, loader: Loader, protocol: Protocol, run: Run, choice: Choice, progress: ProgressOf
+) -> Report:
+    """Ask an engine about a data set, and score what it answers.
+
+    Args:
+        dataset: opened.
+        loader: of the engine.
+        protocol: which wording is asked, and how answers are scored.
+        run: folder and processes.
+        choice: which samples.
+        progress: for two stages, asking and scoring.
+
+    Raises:
+        DatasetError: nothing to ask, or a broken sample.
+        EngineError, ConfigError, OutputError: see :func:`.runner.predict`.
+    """
+    samples, scope = _chosen(dataset, protocol, choice)
+    asked = [Asked(sample) for sample in samples] if choice.clicks else to_ask(samples, protocol)
+    with progress("asking") as tell:
+        settings, predictions = predict(
+            asked, loader, run, dataset=dataset.name, split=dataset.split, seed=choice.seed,
+            rule=CLICKS if choice.clicks else protocol.questions, selector=choice.selector, clicks=choice.clicks,
+            progress=tell,
+        )  # fmt: skip
+    with progress("scoring") as tell:
+        judged = judge(asked, predictions, protocol, progress=tell)
+    _check_any(judged, predictions)
+    return _report(settings, protocol, scope, judged, predictions, choice)
+
+
+def score_again(
+    dataset: Dataset, predictions: Path, protocol: Protocol, choice: Choice, progress: ProgressOf
+) -> Report:
+    """Score kept answers, without the engine.
+
+    Args:
+        dataset: that the answers are about.
+        predictions: a run folder or its predictions file.
+        protocol: how answers are scored.
+        choice: which samples; those without an answer are left out.
+        progress: as in :func:`evaluate`.
+
+    Raises:
+        DatasetError: no answers, answers to another data set, or a broken sample.
+    """
+    settings, rows = read_predictions(predictions)
+    if (settings.dataset, settings.split) != (dataset.name, dataset.split):
+        raise ConfigError(
+            "The predictions were made on another data set.",
+            received=f"{dataset.name} {dataset.split}",
+            hint=f"They are of {settings.dataset}, --split {settings.split}.",
+        )
+    asked_of(dataset.samples, rows)  # all of them must be known, not only those that are scored
+    samples, scope = _chosen(dataset, protocol, choice)
+    wanted = {sample.id for sample in samples}
+    rows = [row for row in rows if row.sample_id in wanted]
+    if not rows:
+        raise DatasetError("No prediction is about the chosen samples.", received=predictions)
+    answered = len({row.sample_id for row in rows})
+    scope = replace(scope, limit=answered if answered < len(samples) else scope.limit)
+    with progress("scoring") as tell:
+        judged = judge(asked_of(samples, rows), rows, protocol, progress=tell)
+    _check_any(judged, rows)
+    return _report(settings, protocol, scope, judged, rows, choice)
+
+
+def _report(
+    settings: Settings, protocol: Protocol, scope: Scope, judged: Any, predictions: Sequence[Prediction], choice: Choice
+) -> Report:
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return make_report(
+        settings, protocol, scope, judged, predictions, seed=choice.seed, command=choice.command, created=created
+    )
+
+
+def _chosen(dataset: Dataset, protocol: Protocol, choice: Choice) -> tuple[list[Sample], Scope]:
+    samples = [s for s in dataset.samples if choice.task is None or s.task.value == choice.task]
+    usable = [s for s in samples if can_judge(protocol, s)]
+    if choice.clicks:
+        usable = _click_targets(usable)
+    if samples and not usable and not choice.clicks:
+        raise DatasetError(
+            f"{dataset.name} has boxes and no masks.",
+            received=f"protocol {protocol.name}",
+            hint="Use --protocol grounding.",
+        )
+    if not usable:
+        what = f"split {dataset.split} of {dataset.name}" + (f", task {choice.task}" if choice.task else "")
+        raise DatasetError("There is nothing to evaluate.", received=what, hint="Choose another --split or --task.")
+    problems = tuple((str(problem.file), problem.reason) for problem in dataset.problems)
+    scope = Scope(len(usable), choice.limit, choice.task, problems, len(samples) - len(usable))
+    return usable[: choice.limit], scope
+
+
+def _click_targets(samples: Sequence[Sample]) -> list[Sample]:
+    """One interactive sample a target: a data set may ask for one thing by a point and by a box."""
+    once: dict[object, Sample] = {}
+    for sample in samples:
+        if sample.task is Task.INTERACTIVE and sample.truth is not None:
+            once.setdefault((sample.image, sample.truth), sample)
+    return list(once.values())
+
+
+def _check_any(judged: Sequence[object], predictions: Sequence[Prediction]) -> None:
+    if not judged:
+        why = Counter(row.reason for row in predictions).most_common(1)
+        raise DatasetError("Every sample is broken.", received=why[0][0] if why else "no samples")
+
+
+def write_report(report: Report, folder: Path, *, pictures: bool = True) -> None:
+    """Scores, numbers (``summary.json``, the same for the same answers), time and machine (``run.json``), and the
+    report as Markdown and HTML; each file is whole or not there.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        DatasetError: an image that shall be shown is gone.
+    """
+    write_scores(folder / "scores.jsonl", (one.score for one in report.judged), overwrite=True)
+    texts = {
+        "summary.json": json.dumps(report.summary(), indent=1, ensure_ascii=False, sort_keys=True) + "\n",
+        "run.json": json.dumps(dict(report.run), indent=1, ensure_ascii=False) + "\n",
+        "report.md": to_markdown(report),
+        "report.html": to_html(report, pictures=pictures),
+    }
+    for name, text in texts.items():
+        path = folder / name
+        temporary = path.with_name(f".{name}.tmp")
+        with translated(path):
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+
+
+def check_answers(report: Report) -> None:
+    """Say it aloud when the engine failed on everything; the report is written before.
+
+    Raises:
+        EngineError: with the most frequent reason.
+    """
+    if report.scores.overall.failed == len(report.judged):
+        raise EngineError("The engine failed on every sample.", received=next(iter(report.scores.failures)))

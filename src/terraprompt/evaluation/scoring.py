@@ -1,0 +1,149 @@
+"""From kept answers to scores: joins predictions to truths under a protocol, without an engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terraprompt.datasets.pictures import picture_size
+from terraprompt.datasets.sample import Sample
+from terraprompt.errors import ConfigError, DatasetError
+from terraprompt.evaluation.ask import Asked
+from terraprompt.evaluation.outcome import Outcome, SampleScore, Status
+from terraprompt.evaluation.predictions import Prediction
+from terraprompt.evaluation.protocols import Protocol
+from terraprompt.outputs.files import replacing
+
+__all__ = ["Judged", "asked_of", "can_judge", "judge", "read_scores", "truth_of", "write_scores"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A question, its answer and its score."""
+
+    asked: Asked
+    prediction: Prediction
+    score: SampleScore
+
+
+def can_judge(protocol: Protocol, sample: Sample) -> bool:
+    """Whether the sample has the truth that the protocol compares with: a box is no mask."""
+    return sample.truth is not None or protocol.shape != "mask"
+
+
+def asked_of(samples: Sequence[Sample], predictions: Iterable[Prediction]) -> list[Asked]:
+    """The questions that kept predictions answer.
+
+    Raises:
+        DatasetError: a prediction for a sample that the data set does not have.
+    """
+    known = {sample.id: sample for sample in samples}
+    asked = []
+    for row in predictions:
+        if row.sample_id not in known:
+            raise DatasetError(
+                "There is a prediction for a sample that the data set does not have.",
+                received=row.sample_id,
+                hint="Give the data set, the split and the seed that the predictions were made on.",
+            )
+        asked.append(Asked(known[row.sample_id], row.instruction_index))
+    return asked
+
+
+def truth_of(sample: Sample) -> NDArray[np.uint8]:
+    """uint8 (height, width), 1 = target: the mask, or the filled box where the data set has boxes only.
+
+    Raises:
+        DatasetError: the truth or the image is missing or damaged.
+    """
+    if sample.truth is not None or sample.box is None:
+        return sample.load_mask()
+    width, height = picture_size(sample.image)
+    out = np.zeros((height, width), np.uint8)
+    x0, y0, x1, y1 = (max(0, round(v)) for v in sample.box)
+    out[y0:y1, x0:x1] = 1
+    return out
+
+
+def judge(
+    asked: Sequence[Asked],
+    predictions: Sequence[Prediction],
+    protocol: Protocol,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Judged]:
+    """Score answers, in the order of the questions; skipped samples have none.
+
+    Args:
+        asked, predictions: side by side.
+        protocol: whose rules.
+        progress: called with (done, all).
+
+    Raises:
+        DatasetError: a truth is missing, damaged or of another size than the answer; the message names the sample.
+    """
+    ids = [one.sample.id for one in asked]
+    several = len(set(ids)) < len(ids)
+    out = []
+    for i, (one, row) in enumerate(zip(asked, predictions, strict=True)):
+        if row.status != "skipped":
+            name = f"{row.sample_id}#{row.instruction_index}" if several else row.sample_id
+            out.append(Judged(one, row, protocol.score(_outcome(one.sample, row, name))))
+        if progress is not None:
+            progress(i + 1, len(asked))
+    return out
+
+
+def _outcome(sample: Sample, row: Prediction, name: str) -> Outcome:
+    try:
+        truth = truth_of(sample)
+    except DatasetError as error:
+        raise DatasetError(f'The sample "{sample.id}" is broken: {error.what}', received=error.received) from error
+    mask = None if row.mask is None else row.mask.decode()
+    if mask is not None and mask.shape != truth.shape:
+        raise DatasetError(
+            f'The prediction for "{sample.id}" has another size than its truth.',
+            received=f"{mask.shape}, {truth.shape}",
+            hint="Give the copy of the data set that the predictions were made on.",
+        )
+    return Outcome(
+        name, cast("Status", row.status), mask, truth, sample.category, sample.task.value, sample.level,
+        sample.source or None, None, row.reason if mask is None else None,
+    )  # fmt: skip
+
+
+def write_scores(path: Path, scores: Iterable[SampleScore], *, overwrite: bool = False) -> None:
+    """One score a line, JSON; numbers come back exactly."""
+    with replacing(path, overwrite, kind="lines") as temporary, temporary.open("w", encoding="utf-8") as lines:
+        for score in scores:
+            lines.write(json.dumps(asdict(score)) + "\n")
+
+
+def read_scores(path: Path) -> list[SampleScore]:
+    """The inverse of :func:`write_scores`.
+
+    Args:
+        path: the file, or the run folder that holds it.
+
+    Raises:
+        DatasetError: no such file, or a broken line.
+        ConfigError: nothing in it.
+    """
+    path = path / "scores.jsonl" if path.is_dir() else path
+    try:
+        scores = [SampleScore(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        raise DatasetError(
+            "There are no scores.", received=path, hint="Give the output folder of a finished `terraprompt evaluate`."
+        ) from None
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise DatasetError(f"A file of scores cannot be read ({error}).", received=path) from error
+    if not scores:
+        raise ConfigError("There is nothing to compare.", received=path)
+    return scores
