@@ -1,6 +1,6 @@
 """GeoSeg with a reasoner whose boxes are shifted: `official` against `calibrated`, and what each part is worth.
 
-python bench/geoseg_shift.py [--targets 120] [--seed 0] [--out runs/geoseg]
+python bench/geoseg_shift.py [--targets 100] [--seed 0] [--out runs/geoseg]
 
 A real HTTP endpoint answers from the labels of the image pack (TERRAPROMPT_DATA or ../shared/data), with a planted
 fault. One query a target: a connected part of a val mask. `nano` draws both routes. The calibration is made by
@@ -177,7 +177,7 @@ def clocked(name: str) -> Iterator[None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--targets", type=int, default=120)
+    parser.add_argument("--targets", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=Path("runs/geoseg"))
@@ -228,8 +228,8 @@ PARTS: dict[str, dict[str, Any]] = {
     "A only": {"routes": "A"},
     "B only": {"routes": "B"},
     "AND": {"fusion": "official"},
+    "B only, no surroundings": {"routes": "B", "context": 0.0},
     "no presence": {"presence": False},
-    "A only, 3 clicks": {"routes": "A", "clicks": 3},
 }
 
 

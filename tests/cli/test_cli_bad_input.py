@@ -441,7 +441,11 @@ def test_ctrl_c_while_looking(town: Any, old: Path, tmp_path: Path, write_raster
     work.mkdir()
     command = [sys.executable, "-m", "terraprompt", "segment", str(big), "the buildings", *map(str, to(old))]
     process = subprocess.Popen(
-        [*command, "--overwrite"], env=os.environ | {"TMPDIR": str(work)}, stderr=subprocess.PIPE, text=True
+        [*command, "--overwrite"],
+        env=os.environ | {"TMPDIR": str(work)},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     while not any(work.glob("terraprompt-*")) and process.poll() is None:
         time.sleep(0.05)

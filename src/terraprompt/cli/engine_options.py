@@ -24,7 +24,7 @@ def _option(text: str, *names: str, panel: str = _ASKING, **limits: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel, **limits)
 
 
-#: Parameter of the verb to its type; the engine's loader knows it by the same name, but for :data:`_OTHER_NAMES`.
+#: Parameter of the verb to its type; the engine's loader knows it by the same name.
 _OPTIONS: dict[str, Any] = {
     "endpoint": Annotated[
         str | None, _option(f"Reasoner: address, e.g. http://localhost:8000/v1. Else {ENDPOINT_VARIABLE}.")
@@ -45,12 +45,18 @@ _OPTIONS: dict[str, Any] = {
     "key_env": Annotated[str | None, _option(f"Environment variable that holds the key. Default: {KEY_VARIABLE}.")],
     "timeout": Annotated[float | None, _option("Seconds for one reply of the endpoint.", min=0.1)],
     "max_tokens": Annotated[int | None, _option("Of one answer.", min=1)],
+    "schema": Annotated[
+        bool | None,
+        _option(
+            "think2seg: bind the endpoint's answers to a JSON schema where it can (default); not for checkpoints "
+            "trained on tagged answers.",
+            "--schema/--no-schema",
+        ),
+    ],
     "tokens": Annotated[
         int | None, _option("Budget of tokens of the endpoint; what would pass it is not asked.", min=1)
     ],
-    "replies": Annotated[
-        Path | None, _option("Folder of known replies of the endpoint: nothing is asked twice.", "--replies")
-    ],
+    "cache": Annotated[Path | None, _option("Folder of known replies of the endpoint: nothing is asked twice.")],
     "mode": Annotated[
         str | None,
         _option("calibrated (default), or official: constants and rules of the release.", panel=_GEOSEG),
@@ -81,7 +87,6 @@ _OPTIONS: dict[str, Any] = {
         typer.Option("--set", metavar="KEY=VALUE", help="Any other option of the engine's loader. Repeatable."),
     ],
 }
-_OTHER_NAMES = {"replies": "cache"}
 
 
 def with_engine_options(verb: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,17 +111,13 @@ def with_engine_options(verb: Callable[..., Any]) -> Callable[..., Any]:
     return filled
 
 
-def given(
-    *, max_tokens: int | None = None, no_refine: bool = False, settings: list[str] | None = None, **options: Any
-) -> dict[str, Any]:
+def given(*, no_refine: bool = False, settings: list[str] | None = None, **options: Any) -> dict[str, Any]:
     """The options that were given, as the engine's loader names them.
 
     Raises:
         typer.BadParameter: a ``--set`` that is no KEY=VALUE, or that says what an option has said.
     """
-    out = {_OTHER_NAMES.get(name, name): value for name, value in options.items() if value is not None}
-    if max_tokens is not None:
-        out["asking"] = {"max_tokens": max_tokens}
+    out = {name: value for name, value in options.items() if value is not None}
     if no_refine:
         out["refine"] = False
     for text in settings or []:

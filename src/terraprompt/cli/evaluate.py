@@ -14,6 +14,7 @@ from terraprompt.cli.common import as_json, progress, usable_device
 from terraprompt.cli.engine_options import with_engine_options
 from terraprompt.datasets.questions import Plan
 from terraprompt.datasets.registry import Dataset, dataset_names, layout_of, open_dataset
+from terraprompt.errors import BudgetError
 from terraprompt.evaluation import harness
 from terraprompt.evaluation.protocols import PROTOCOLS, protocol
 from terraprompt.evaluation.report import comparison_table, headline_table
@@ -90,7 +91,7 @@ def evaluate(
     if context.invoked_subcommand is not None:
         return
     if dataset is None or root is None or output is None:
-        missing = [name for name, given in (("--dataset", dataset), ("--root", root), ("-o", output)) if given is None]
+        missing = [name for name, value in (("--dataset", dataset), ("--root", root), ("-o", output)) if value is None]
         raise typer.BadParameter(f"{', '.join(missing)} must be given.")
     rule = protocol(rules)
     if retry and not resume:
@@ -114,7 +115,7 @@ def evaluate(
         run = Run(output, jobs, resume, retry, keep_going)
         try:
             report = harness.evaluate(opened, EngineSpec.of(engine, **options), rule, run, choice, bar)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, BudgetError):
             typer.echo("What was answered is kept; go on with --resume.", err=True)
             raise
     harness.write_report(report, output, pictures=pictures)

@@ -145,7 +145,8 @@ def calibrate_command(
         server={"key_variable": key_env, "timeout": timeout},
         device=usable_device(device) if device != "cpu" else device,
         max_tokens=max_tokens,
-        **({} if output is None else {"template": PHRASE_TEMPLATE, "structured": "off"}),
+        served={} if output is None else {"structured": "off"},
+        **({} if output is None else {"template": PHRASE_TEMPLATE}),
     )
     questions = [Question(record.load_image(), f"every {_words(category)}") for record, category in asked]
     with progress("asking", quiet=quiet) as report:

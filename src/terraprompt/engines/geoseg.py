@@ -337,7 +337,7 @@ def geoseg(
     alpha: float | None = None,
     beta: float | None = None,
     presence: bool = True,
-    disagreement: float = 0.5,
+    disagreement: float = 0.7,
     context: float = 0.5,
     fusion: Mode | None = None,
     clicks: int | None = None,
@@ -354,6 +354,7 @@ def geoseg(
     budget: Budget | None = None,
     key_env: str | None = None,
     timeout: float | None = None,
+    max_tokens: int | None = None,
     server: Mapping[str, Any] | None = None,
     asking: Mapping[str, Any] | None = None,
 ) -> GeoSegEngine:
@@ -377,7 +378,7 @@ def geoseg(
         clicks: at most, the strongest; None = all.
         confidence: least one of an instance of SAM3.
         max_calls, max_seconds, tries, limit, overlap: see :class:`GeoSegEngine`.
-        units, side, cache, tokens, budget, key_env, timeout, server, asking: of the reasoner, as in
+        units, side, cache, tokens, budget, key_env, timeout, max_tokens, server, asking: of the reasoner, as in
             :func:`terraprompt.engines.think2seg.think2seg`.
 
     Raises:
@@ -396,8 +397,7 @@ def geoseg(
             raise ConfigError("A budget is given twice.", received=tokens, hint="Put the tokens into the budget.")
         budget = Budget(tokens=tokens)
     link = {name: value for name, value in (("key_variable", key_env), ("timeout", timeout)) if value is not None}
-    # The schema that endpoints are bound to wants points and knows no phrases.
-    asks: dict[str, Any] = {"template": template_of(mode), "structured": "off", **(asking or {})}
+    words = {"template": template_of(mode)} | ({} if max_tokens is None else {"max_tokens": max_tokens})
     reasoner = open_reasoner(
         endpoint=endpoint,
         model=model,
@@ -408,7 +408,8 @@ def geoseg(
         budget=budget,
         server={**link, **(server or {})},
         device=device,
-        **asks,
+        served={"structured": "off"},  # the schema that endpoints are bound to wants points and knows no phrases
+        **{**words, **(asking or {})},
     )
     how: dict[str, Any] = {"precision": precision, "device": device, "threshold": confidence}
     drawing = load_drawing(segmenter, weights, **how)

@@ -53,7 +53,7 @@ class RouteRules:
     routes: Literal["A", "B", "AB"] = "AB"
     similar: float = 0.8
     most: int | None = None
-    disagreement: float = 0.5
+    disagreement: float = 0.7
     context: float = 0.5
     presence: bool = True
     fusion: Mode | None = None

@@ -100,9 +100,9 @@ def _ask(session: _Listening, one: Asked, *, selector: bool, keep_going: bool, c
                 status, reason = result.status.value, result.reason
                 if status != "failed":
                     mask = Rle.encode(result.mask() == 1)
-                proposed = _proposed(result.notes)
-            notes = {key: value for key, value in (("answers", session.heard.copy()), ("proposed", proposed)) if value}
-    except BudgetError:  # nothing more may be asked: the run stops, and goes on with --resume
+            told = [_proposed(result.notes)] if result.notes else []
+            notes = {"answers": told + session.heard} if told or session.heard else {}
+    except BudgetError:
         raise
     except EngineError as error:
         reason = str(error)
@@ -159,7 +159,7 @@ def _broken(one: Asked, error: TerrapromptError, keep_going: bool) -> Prediction
 
 def _proposed(notes: Mapping[str, Any]) -> dict[str, Any]:
     """What an engine that points noted on the whole image; its notes on the targets are heard by themselves."""
-    return {key: value for key, value in notes.items() if key not in ("targets", "points")}
+    return {key: value for key, value in notes.items() if key != "targets"}
 
 
 class _Listening(Session):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def open_reasoner(
     server: Mapping[str, Any] | None = None,
     device: str = "cpu",
     precision: str | None = None,
-    structured: str | None = None,
+    served: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Reasoner:
     """Open the reasoner that is named here, or else in the environment.
@@ -55,8 +56,7 @@ def open_reasoner(
         side: show a square of so many pixels; None = the default of the family.
         cache, budget, server: of an endpoint, see :func:`terraprompt.reasoners.endpoint.connect`.
         device, precision: of a local model.
-        structured: of an endpoint, see :class:`~terraprompt.reasoners.endpoint.EndpointSettings`; a local model is
-            never bound to a schema.
+        served: settings that are added where the reasoner turns out to be an endpoint.
         settings: of :class:`~terraprompt.reasoners.endpoint.EndpointSettings` or
             :class:`~terraprompt.reasoners.local.LocalReasoner`.
 
@@ -70,21 +70,33 @@ def open_reasoner(
     if not endpoint and not local:
         endpoint, local = os.environ.get(ENDPOINT_VARIABLE), os.environ.get(LOCAL_VARIABLE)
     if endpoint:
-        from terraprompt.reasoners.endpoint import connect
+        from terraprompt.reasoners.endpoint import EndpointSettings, connect
+        from terraprompt.reasoners.transport import ServerConfig
 
+        settings = {**(served or {}), **settings}
+        _check_names(settings, EndpointSettings, "an endpoint")
+        _check_names(server or {}, ServerConfig, "a server")
         model = model or os.environ.get(MODEL_VARIABLE) or _only_model(endpoint, server)
         convention = chosen_convention(family_convention(model), units, side)
-        settings |= {} if structured is None else {"structured": structured}
         return connect(endpoint, model, convention=convention, cache=cache, budget=budget, server=server, **settings)
     if local:
         if cache is not None or budget is not None:
             raise ConfigError("A cache and a budget are for endpoints.", received=f"local model {local}")
-        from terraprompt.reasoners.local import load_local
+        from terraprompt.reasoners.local import LocalReasoner, load_local
 
+        _check_names(settings, LocalReasoner, "a local model")
         made = load_local(local, device=device, precision=precision, **settings)
         convention = chosen_convention(made.convention, units, side)
         return made if convention == made.convention else made.with_convention(convention)
     raise ConfigError("No reasoner is configured.", hint=_HOW)
+
+
+def _check_names(settings: Mapping[str, Any], taker: Callable[..., Any], what: str) -> None:
+    known = inspect.signature(taker).parameters
+    if unknown := sorted(settings.keys() - known.keys()):
+        raise ConfigError(
+            f"This is no setting of {what}.", received=", ".join(unknown), hint=f"Known: {', '.join(known)}."
+        )
 
 
 def _only_model(endpoint: str, server: Mapping[str, Any] | None) -> str:
