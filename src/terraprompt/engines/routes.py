@@ -207,8 +207,10 @@ class Routes:
             similarity = _within(similarity, refined)
         found = clicks(similarity, shape, threshold=rules.similar, mode=rules.mode).inside
         found = found + np.array([x0, y0])
-        if rules.mode == "calibrated":  # a click beside the box would pull the mask off the target
-            found = found[((found >= box[:2]) & (found <= box[2:])).all(axis=1)]
+        if rules.mode == "calibrated" and len(found):  # a click beside the box would pull the mask off the target
+            found = found[((found >= box[:2]) & (found < box[2:])).all(axis=1)]
+            if not len(found):  # the box is smaller than a cell of the map
+                found = np.array([[(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]])
         found = found if rules.most is None else found[-rules.most :]
         if not len(found):
             return _Route(np.full(window.image.shape[:2], ABSENT, np.float32), None)
@@ -286,7 +288,7 @@ def _within(similarity: NDArray[np.float32], refined: Refined) -> NDArray[np.flo
     xs = x0 + (np.arange(columns) + 0.5) * (x1 - x0) / columns
     ys = y0 + (np.arange(rows) + 0.5) * (y1 - y0) / rows
     box = refined.expanded
-    inside = ((ys >= box[1]) & (ys <= box[3]))[:, None] & ((xs >= box[0]) & (xs <= box[2]))
+    inside = ((ys >= box[1]) & (ys < box[3]))[:, None] & ((xs >= box[0]) & (xs < box[2]))
     if not inside.any():
         return similarity
     return np.where(inside, similarity, similarity.min()).astype(np.float32)
