@@ -79,14 +79,14 @@ def generated(name: str, precision: str) -> UniGeoSeg:
     assert config.causal is not None
     with init_empty_weights(include_buffers=False):
         model = UniGeoSeg(replace(config, causal=replace(config.causal, lm_head=False)))
-    state = {}
+    state, buffer = {}, torch.empty(1 << 20)  # one buffer, so that the peak is the model's
     for key, value in model.state_dict().items():
         generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))
         kind = _DTYPES[precision] if key.startswith(("vision.", "reader.")) else torch.float32
         state[key] = torch.empty(value.shape, dtype=kind)
         scale, mean = _scale(key, value.shape)
-        for rows in state[key].reshape(len(value), -1).split(4096):  # by parts: the same numbers in each precision
-            rows.copy_(torch.empty(rows.shape).normal_(mean, scale, generator=generator))
+        for part in state[key].view(-1).split(len(buffer)):  # the same numbers in each precision
+            part.copy_(buffer[: len(part)].normal_(mean, scale, generator=generator))
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval()
 
