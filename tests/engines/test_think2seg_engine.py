@@ -331,7 +331,7 @@ def test_sam_sees_a_small_scene_once(make: Make, town: Any, tmp_path: Path) -> N
 def test_a_spent_budget_stops_a_batch_and_the_next_run_goes_on(
     make: Make, server: EndpointServer, town: Any, tmp_path: Path
 ) -> None:
-    """A question reserves some 100 tokens in and 2048 out, and uses 120: three fit into 2,500, the fourth does not."""
+    """A question sets some 2,300 tokens aside and uses 120 of them, so the budget ends after a few."""
     texts = ["the houses", "the roofs", "the sheds", "the barns", "the mills"]
     budget = Budget(tokens=2500)
     done = {}
@@ -425,6 +425,8 @@ def test_other_weights_of_nano(server: EndpointServer, tmp_path: Path) -> None:
         ({"units": "inches"}, ConfigError, "Unknown units"),
         ({"tries": 0}, ConfigError, "Tries"),
         ({"overlap": 0}, ConfigError, "overlap"),
+        ({"asking": {"colour": 1}}, ConfigError, "no setting of an endpoint.*colour.*max_tokens"),
+        ({"server": {"speed": 1}}, ConfigError, "no setting of a server.*speed.*retries"),
         ({"tokens": 5, "budget": Budget(tokens=5)}, ConfigError, "twice"),
     ],
 )

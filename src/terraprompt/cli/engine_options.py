@@ -16,6 +16,7 @@ __all__ = [
     "Local",
     "MaxTokens",
     "Model",
+    "Schema",
     "Segmenter",
     "Side",
     "Timeout",
@@ -47,11 +48,24 @@ Side = Annotated[int | None, _option("Show the reasoner a square of so many pixe
 KeyEnv = Annotated[str | None, _option(f"Environment variable that holds the key. Default: {KEY_VARIABLE}.")]
 Timeout = Annotated[float | None, _option("Seconds for one reply of the endpoint.", min=0.1)]
 MaxTokens = Annotated[int | None, _option("Of one answer.", min=1)]
+Schema = Annotated[
+    bool | None,
+    _option(
+        "Bind the endpoint's answers to a JSON schema where it can (default); not for checkpoints trained on tagged "
+        "answers.",
+        "--schema/--no-schema",
+    ),
+]
 Tokens = Annotated[int | None, _option("Budget of tokens of the endpoint; what would pass it is not asked.", min=1)]
-Cache = Annotated[Path | None, _option("Folder of known replies of the endpoint: nothing is asked twice.", "--replies")]
+Cache = Annotated[Path | None, _option("Folder of known replies of the endpoint: nothing is asked twice.")]
 
 
-def given(*, max_tokens: int | None = None, **options: Any) -> dict[str, Any]:
+def given(*, max_tokens: int | None = None, schema: bool | None = None, **options: Any) -> dict[str, Any]:
     """The options that were given, as the engine's loader names them."""
-    asking = {} if max_tokens is None else {"asking": {"max_tokens": max_tokens}}
-    return {name: value for name, value in options.items() if value is not None} | asking
+    structured = None if schema is None else ("auto" if schema else "off")
+    asking = _only({"max_tokens": max_tokens, "structured": structured})
+    return _only(options) | ({"asking": asking} if asking else {})
+
+
+def _only(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -21,6 +21,7 @@ from terraprompt.cli.engine_options import (
     Local,
     MaxTokens,
     Model,
+    Schema,
     Segmenter,
     Side,
     Timeout,
@@ -115,8 +116,9 @@ def segment(
     key_env: KeyEnv = None,
     timeout: Timeout = None,
     max_tokens: MaxTokens = None,
+    schema: Schema = None,
     tokens: Tokens = None,
-    replies: Cache = None,
+    cache: Cache = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
@@ -147,7 +149,7 @@ def segment(
         opened.to_pixels(prompt)  # what does not fit the scene is said before a model is loaded
         more = given(
             weights=weights, endpoint=endpoint, model=model, local=local, segmenter=segmenter, units=units, side=side,
-            key_env=key_env, timeout=timeout, max_tokens=max_tokens, tokens=tokens, cache=replies,
+            key_env=key_env, timeout=timeout, max_tokens=max_tokens, schema=schema, tokens=tokens, cache=cache,
         )  # fmt: skip
         loaded = load_engine(engine, device=usable_device(device), **more)
         session = Session(loaded, opened, stretch=stretch.value, batch=batch, cache_bytes=0)

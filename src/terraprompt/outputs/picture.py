@@ -226,7 +226,7 @@ def _caption(image: Image.Image, result: Result, scale: float) -> Image.Image:
     width = max(image.width, 22 * unit)
     big, small = _font(round(unit * 1.25)), _font(unit)
     words = _wrapped(str(result.notes.get("think", "")), small, width - 2 * pad)
-    height = round(unit * 4.6) + round(unit * 1.4 * len(words))
+    height = round(unit * 4.6) + (round(unit * (0.5 + 1.4 * len(words))) if words else 0)
     sheet = Image.new("RGB", (width, image.height + height), _PAPER)
     sheet.paste(image, ((width - image.width) // 2, 0))
     draw = ImageDraw.Draw(sheet)

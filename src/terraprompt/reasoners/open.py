@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,20 +68,32 @@ def open_reasoner(
     if not endpoint and not local:
         endpoint, local = os.environ.get(ENDPOINT_VARIABLE), os.environ.get(LOCAL_VARIABLE)
     if endpoint:
-        from terraprompt.reasoners.endpoint import connect
+        from terraprompt.reasoners.endpoint import EndpointSettings, connect
+        from terraprompt.reasoners.transport import ServerConfig
 
+        _check_names(settings, EndpointSettings, "an endpoint")
+        _check_names(server or {}, ServerConfig, "a server")
         model = model or os.environ.get(MODEL_VARIABLE) or _only_model(endpoint, server)
         convention = chosen_convention(family_convention(model), units, side)
         return connect(endpoint, model, convention=convention, cache=cache, budget=budget, server=server, **settings)
     if local:
         if cache is not None or budget is not None:
             raise ConfigError("A cache and a budget are for endpoints.", received=f"local model {local}")
-        from terraprompt.reasoners.local import load_local
+        from terraprompt.reasoners.local import LocalReasoner, load_local
 
+        _check_names(settings, LocalReasoner, "a local model")
         made = load_local(local, device=device, precision=precision, **settings)
         convention = chosen_convention(made.convention, units, side)
         return made if convention == made.convention else made.with_convention(convention)
     raise ConfigError("No reasoner is configured.", hint=_HOW)
+
+
+def _check_names(settings: Mapping[str, Any], taker: Callable[..., Any], what: str) -> None:
+    known = inspect.signature(taker).parameters
+    if unknown := sorted(settings.keys() - known.keys()):
+        raise ConfigError(
+            f"This is no setting of {what}.", received=", ".join(unknown), hint=f"Known: {', '.join(known)}."
+        )
 
 
 def _only_model(endpoint: str, server: Mapping[str, Any] | None) -> str:
