@@ -178,7 +178,7 @@ def measure(name: str, precision: str, masks: Path, turns: int) -> dict[str, Any
             agree.append(_iou(one, theirs))
         model.reader.language.set_attn_implementation("sdpa")
     facts: dict[str, Any] = {
-        "precision": precision, "seconds": np.median(mine, 0).tolist(),
+        "precision": precision, "threads": torch.get_num_threads(), "seconds": np.median(mine, 0).tolist(),
         "naive": [float(np.median(kind)) for kind in slow],
         "batched": float(np.median(batched)), "peak_gb": peak, "naive_iou": min(agree),
         "spatial": [prompt.is_spatial for prompt in prompts], "share": [float(one.mean()) for one in found],
@@ -198,7 +198,9 @@ def _iou(a: np.ndarray, b: np.ndarray) -> float:
 
 def _show(facts: dict[str, Any], first: dict[str, Any]) -> None:
     slow, base = facts["naive"], first["naive"]
-    print(f"\n{facts['precision']}: naive schedule {slow[0]:.2f} s a text, {slow[1]:.2f} s a box")
+    print(
+        f"\n{facts['precision']}, {facts['threads']} threads: naive schedule {slow[0]:.2f} s a text, {slow[1]:.2f} s a box"
+    )
     print(f"peak {facts['peak_gb']:.1f} GB without it\n")
     other = facts is not first
     head = ["instruction", "seconds", f"times faster than naive {facts['precision']}"]
@@ -235,7 +237,7 @@ def main() -> None:
     if options.masks is not None:
         print(json.dumps(measure(options.preset, options.precision[0], options.masks, options.turns)))
         return
-    print(f"{options.preset}, {options.threads or torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{options.preset}, torch {torch.__version__}")
     first: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for precision in options.precision:
