@@ -166,3 +166,22 @@ def test_an_endpoint_that_is_down_or_something_else(ask: Any, server: EndpointSe
     done = ask("-o", tmp_path / "m.tif", url="http://me:secret@host/v1")
     assert done.code == 1
     assert "secret" not in done.err
+
+
+def test_a_budget_in_the_middle_of_an_evaluation(
+    run: Any, server: EndpointServer, oracle: Oracle, pack: Path, tmp_path: Path
+) -> None:
+    oracle.size, oracle.targets = (128, 128), ()
+    named = ("--dataset", "pack", "--root", pack, "-e", "think2seg", "--endpoint", server.url, "-o", tmp_path / "out")
+    named = (*named, "--model", "qwen3-vl-test", "--task", "referring", "--no-pictures")
+    done = run("evaluate", *named, "--tokens", 3200)
+    assert done.code == 1
+    assert "token budget is used up" in done.said
+    assert "go on with --resume" in done.said
+    paid = len(server.asked)
+    assert paid > 1
+    done = run("evaluate", *named, "--tokens", 1_000_000, "--resume", "--json")
+    assert done.code == 0, done.err
+    questions = done.json["scores"]["overall"]["samples"]
+    assert len(server.asked) == questions > paid, "nothing is asked twice"
+    assert done.json["scores"]["overall"]["failed"] == 0

@@ -73,7 +73,7 @@ def make(server: EndpointServer, nano: PromptableSegmenter) -> Make:
     def build(*script: Any, convention: Convention = PIXELS, segmenter: Any = nano, **options: Any) -> Think2SegEngine:
         if script:
             server.play(*(Say(part) if isinstance(part, str) else part for part in script))
-        link = {"retries": 1, "backoff": 0.001, "timeout": 0.5}
+        link = {"retries": 1, "backoff": 0.001, "timeout": options.pop("timeout", 60.0)}
         known = {name: options.pop(name) for name in ("budget", "cache") if name in options}
         rules = {"rules": options["rules"]} if "rules" in options else {}
         asker = connect(server.url, "m", convention=convention, server=link, structured="off", **known, **rules)
@@ -141,8 +141,8 @@ HUGE = wrapped(*({"bbox_2d": [i % 90, i % 80, i % 90 + 8, i % 80 + 7]} for i in 
         ((Status(500, "oops"),), "failed", "2 attempts.*oops", 2),
         ((Status(429, "slow down", {"Retry-After": "0"}), Say(GOOD)), "found", "", 2),
         ((Status(429, "slow down", {"Retry-After": "3600"}),), "failed", "left alone for 3600 s", 1),
-        ((Say(GOOD, after=1.0), Say(GOOD)), "found", "", 2),
-        ((Say(GOOD, after=1.0),), "failed", "no reply within", 2),
+        ((Say(GOOD, after=3.0), Say(GOOD)), "found", "", 2),
+        ((Say(GOOD, after=3.0),), "failed", "no reply within", 2),
         ((Raw(json.dumps({"choices": []}).encode(), drip=0.2),), "failed", "no reply within", 2),
         ((Raw(b'{"choices": [{"mess', length=999), Say(GOOD)), "found", "", 2),
         ((Raw(b'{"choi'),), "failed", "not whole JSON", 2),
@@ -165,7 +165,8 @@ HUGE = wrapped(*({"bbox_2d": [i % 90, i % 80, i % 90 + 8, i % 80 + 7]} for i in 
 def test_whatever_is_answered_ends_with_a_status(
     make: Make, server: EndpointServer, script: tuple[Any, ...], status: str, said: str, asked: int
 ) -> None:
-    got = make(*script).propose(IMAGE, "the tanks")
+    slow = any(getattr(part, "after", 0) or getattr(part, "drip", 0) for part in script)
+    got = make(*script, timeout=1.5 if slow else 60.0).propose(IMAGE, "the tanks")
     assert got.status == status
     assert re.search(said, got.reason if status == "failed" else " ".join(got.notes["mended"]), re.DOTALL)
     assert len(server.asked) == asked

@@ -60,12 +60,6 @@ Tokens = Annotated[int | None, _option("Budget of tokens of the endpoint; what w
 Cache = Annotated[Path | None, _option("Folder of known replies of the endpoint: nothing is asked twice.")]
 
 
-def given(*, max_tokens: int | None = None, schema: bool | None = None, **options: Any) -> dict[str, Any]:
+def given(**options: Any) -> dict[str, Any]:
     """The options that were given, as the engine's loader names them."""
-    structured = None if schema is None else ("auto" if schema else "off")
-    asking = _only({"max_tokens": max_tokens, "structured": structured})
-    return _only(options) | ({"asking": asking} if asking else {})
-
-
-def _only(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}

@@ -11,8 +11,24 @@ from typing import Annotated, Any
 import typer
 
 from terraprompt.cli.common import as_json, progress, usable_device
+from terraprompt.cli.engine_options import (
+    Cache,
+    Endpoint,
+    KeyEnv,
+    Local,
+    MaxTokens,
+    Model,
+    Schema,
+    Segmenter,
+    Side,
+    Timeout,
+    Tokens,
+    Units,
+    given,
+)
 from terraprompt.datasets.questions import Plan
 from terraprompt.datasets.registry import Dataset, dataset_names, layout_of, open_dataset
+from terraprompt.errors import BudgetError
 from terraprompt.evaluation import harness
 from terraprompt.evaluation.protocols import PROTOCOLS, protocol
 from terraprompt.evaluation.report import comparison_table, headline_table
@@ -74,6 +90,18 @@ def evaluate(
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Show best, median and worst answers in the report.")
     ] = True,
+    endpoint: Endpoint = None,
+    model: Model = None,
+    local: Local = None,
+    segmenter: Segmenter = None,
+    units: Units = None,
+    side: Side = None,
+    key_env: KeyEnv = None,
+    timeout: Timeout = None,
+    max_tokens: MaxTokens = None,
+    schema: Schema = None,
+    tokens: Tokens = None,
+    cache: Cache = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_data: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -86,7 +114,7 @@ def evaluate(
     if context.invoked_subcommand is not None:
         return
     if dataset is None or root is None or output is None:
-        missing = [name for name, given in (("--dataset", dataset), ("--root", root), ("-o", output)) if given is None]
+        missing = [name for name, value in (("--dataset", dataset), ("--root", root), ("-o", output)) if value is None]
         raise typer.BadParameter(f"{', '.join(missing)} must be given.")
     rule = protocol(rules)
     if retry and not resume:
@@ -96,7 +124,10 @@ def evaluate(
     opened = _open(dataset, root, split, keep_going=keep_going, seed=seed)
     if device is not None:
         usable_device(device)
-    options = {name: value for name, value in (("weights", weights), ("device", device)) if value is not None}
+    options = given(
+        weights=weights, device=device, endpoint=endpoint, model=model, local=local, segmenter=segmenter, units=units,
+        side=side, key_env=key_env, timeout=timeout, max_tokens=max_tokens, schema=schema, tokens=tokens, cache=cache,
+    )  # fmt: skip
     choice = harness.Choice(None if task is None else task.value, limit, seed, not plain, clicks, _command(context))
 
     def bar(label: str) -> AbstractContextManager[Progress | None]:
@@ -109,7 +140,7 @@ def evaluate(
         run = Run(output, jobs, resume, retry, keep_going)
         try:
             report = harness.evaluate(opened, EngineSpec.of(engine, **options), rule, run, choice, bar)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, BudgetError):
             typer.echo("What was answered is kept; go on with --resume.", err=True)
             raise
     harness.write_report(report, output, pictures=pictures)

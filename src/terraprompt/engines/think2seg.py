@@ -231,6 +231,8 @@ def think2seg(
     budget: Budget | None = None,
     key_env: str | None = None,
     timeout: float | None = None,
+    max_tokens: int | None = None,
+    schema: bool | None = None,
     server: Mapping[str, Any] | None = None,
     asking: Mapping[str, Any] | None = None,
 ) -> Think2SegEngine:
@@ -252,9 +254,12 @@ def think2seg(
         budget: in place of ``tokens``: also of money, or shared by several engines.
         key_env: environment variable that holds the endpoint's key.
         timeout: seconds for one reply.
+        max_tokens: of one answer.
+        schema: whether an endpoint binds its answers to a JSON schema where it can (the default); False for checkpoints
+            that were trained on the tagged form.
         server: further fields of :class:`terraprompt.reasoners.transport.ServerConfig`.
         asking: further fields of :class:`terraprompt.reasoners.endpoint.EndpointSettings` or
-            :class:`terraprompt.reasoners.local.LocalReasoner` (max_tokens, template, temperature, ...).
+            :class:`terraprompt.reasoners.local.LocalReasoner` (template, temperature, ...).
 
     Raises:
         ConfigError: no reasoner is named, or settings contradict each other.
@@ -266,7 +271,9 @@ def think2seg(
         if budget is not None:
             raise ConfigError("A budget is given twice.", received=tokens, hint="Put the tokens into the budget.")
         budget = Budget(tokens=tokens)
-    link = {name: value for name, value in (("key_variable", key_env), ("timeout", timeout)) if value is not None}
+    structured = None if schema is None else "auto" if schema else "off"
+    link = _given(key_variable=key_env, timeout=timeout)
+    words = _given(max_tokens=max_tokens, structured=structured)
     rules = rules or AnswerRules()
     reasoner = open_reasoner(
         endpoint=endpoint,
@@ -279,10 +286,14 @@ def think2seg(
         server={**link, **(server or {})},
         device=device,
         rules=rules,
-        **(asking or {}),
+        **{**words, **(asking or {})},
     )
     drawing = _segmenter(segmenter, weights, precision=precision, device=device, multimask=multimask)
     return Think2SegEngine(reasoner, drawing, rules=rules, tries=tries, limit=limit, overlap=overlap)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _segmenter(

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terraprompt.datasets.sample import Sample
-from terraprompt.engines.base import Answer, Embedding, Engine
-from terraprompt.errors import DatasetError, EngineError, PromptError, SceneError, TerrapromptError
+from terraprompt.engines.base import Answer, Embedding, Engine, Proposals, Proposer
+from terraprompt.errors import BudgetError, DatasetError, EngineError, PromptError, SceneError, TerrapromptError
 from terraprompt.evaluation.noc import simulate
 from terraprompt.evaluation.predictions import Prediction
 from terraprompt.evaluation.rle import Rle
@@ -99,7 +99,10 @@ def _ask(session: _Listening, one: Asked, *, selector: bool, keep_going: bool, c
                 status, reason = result.status.value, result.reason
                 if status != "failed":
                     mask = Rle.encode(result.mask() == 1)
-            notes = {"answers": session.heard.copy()} if session.heard else {}
+            told = [dict(result.notes)] if result.notes else []
+            notes = {"answers": told + session.heard} if told or session.heard else {}
+    except BudgetError:
+        raise
     except EngineError as error:
         reason = str(error)
     except _BROKEN as error:
@@ -169,11 +172,23 @@ class _Ear:
         return self.said
 
 
+class _PointingEar(_Ear):
+    """The same for an engine that points."""
+
+    _engine: Proposer
+
+    def overview(self, size: tuple[int, int]) -> tuple[int, int]:
+        return self._engine.overview(size)
+
+    def propose(self, image: NDArray[np.uint8], instruction: str) -> Proposals:
+        return self._engine.propose(image, instruction)
+
+
 class _Listening(Session):
     """A session that writes down what the engine noted beside its logits, in pixels of the image."""
 
     def __init__(self, engine: Engine, scene: Any) -> None:
-        self._ear = _Ear(engine)
+        self._ear = _PointingEar(engine) if isinstance(engine, Proposer) else _Ear(engine)
         super().__init__(self._ear, scene)
         self.heard: list[dict[str, Any]] = []
 

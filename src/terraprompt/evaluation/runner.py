@@ -25,7 +25,7 @@ from terraprompt import __version__
 from terraprompt.datasets.sample import Sample
 from terraprompt.engines.base import Engine, ModelInfo
 from terraprompt.engines.registry import load_engine
-from terraprompt.errors import ConfigError, EngineError
+from terraprompt.errors import BudgetError, ConfigError, EngineError
 from terraprompt.evaluation.ask import Asked, ask_image, by_image
 from terraprompt.evaluation.predictions import (
     Key,
@@ -231,9 +231,19 @@ class _Crew:
             return
         self._busy = True
         futures = [self._pool.submit(_work, self._loader, group, options) for group in groups]
+        spent: BudgetError | None = None
         for future in as_completed(futures):
-            yield _result(future)
+            if future.cancelled():
+                continue
+            rows, error = _result(future)
+            yield rows
+            if error is not None and spent is None:  # what others are at was paid for, too
+                spent = error
+                for waiting in futures:
+                    waiting.cancel()
         self._busy = False
+        if spent is not None:
+            raise spent
 
     def close(self) -> None:
         """Stop the processes; what they are at is given up."""
@@ -291,10 +301,18 @@ def _leave(number: int, frame: FrameType | None) -> None:
     raise SystemExit(1)
 
 
-def _work(loader: Loader, group: Sequence[Asked], options: Mapping[str, bool]) -> list[Prediction]:
+def _work(
+    loader: Loader, group: Sequence[Asked], options: Mapping[str, Any]
+) -> tuple[list[Prediction], BudgetError | None]:
+    """Answers about one image, and what ended them early: those that were paid for are kept."""
     if _STOP.is_set():
         raise SystemExit(1)
-    return list(ask_image(_engine(loader), group, **options))
+    rows: list[Prediction] = []
+    try:
+        rows.extend(ask_image(_engine(loader), group, **options))
+    except BudgetError as error:
+        return rows, error
+    return rows, None
 
 
 @functools.lru_cache(maxsize=1)
