@@ -1,7 +1,7 @@
 """Writes rendered scenes as a labelled pack, to try training and evaluation without any imagery.
 
-    python examples/rendered_pack.py PACK --scenes 6 --seed 900
-    terraprompt evaluate --dataset pack --root PACK --split val -o OUT
+python examples/rendered_pack.py PACK --scenes 6 --seed 900
+terraprompt evaluate --dataset pack --root PACK --split val -o OUT
 """
 
 from __future__ import annotations

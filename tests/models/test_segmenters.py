@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small_segmenters as small
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from transformers import SamProcessor
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
+import small_segmenters as small
 from terraprompt.errors import EngineError, PromptError
 from terraprompt.models.promptable import PromptableSegmenter, load_segmenter
 from terraprompt.models.promptable.sam_hq import HqMaskDecoder

@@ -10,9 +10,9 @@ import threading
 
 import numpy as np
 import pytest
-import small_segmenters as small
 from safetensors.torch import load_file, save_file
 
+import small_segmenters as small
 from terraprompt.engines.base import ModelInfo
 from terraprompt.engines.registry import load_engine
 from terraprompt.errors import CheckpointError, ConfigError, EngineError, PromptError

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small_segmenters as small
 import torch
 import torch.nn.functional as F
 from test_roi_align import one_by_one
 from transformers.models.sam3 import modeling_sam3
 
+import small_segmenters as small
 from terraprompt.errors import CheckpointError, ConfigError, PromptError
 from terraprompt.models.promptable import load_segmenter
 from terraprompt.prompt import Prompt
