@@ -4,40 +4,75 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from evaluation_grounds import make_dataset
 
 from endpoint_server import Say, endpoint_server
 from flow_engines import PointedEngine
 from oracle_endpoint import Oracle, targets
-from terraprompt.engines.think2seg import Think2SegEngine
+from terraprompt.engines.base import Proposals
 from terraprompt.errors import BudgetError
 from terraprompt.evaluation.cases import evidence
 from terraprompt.evaluation.predictions import read_predictions
 from terraprompt.evaluation.protocols import protocol
 from terraprompt.evaluation.runner import Run, predict, to_ask
-from terraprompt.models.promptable.engine import UniGeoSegSegmenter
-from terraprompt.prompt import Task
+from terraprompt.prompt import Prompt, Task
+from terraprompt.reasoners.ask import ask
 from terraprompt.reasoners.budget import Budget
 from terraprompt.reasoners.conventions import Convention, Units, View
 from terraprompt.reasoners.endpoint import connect
 
+if TYPE_CHECKING:
+    from terraprompt.engines.think2seg import Think2SegEngine
+
 SHOWN = Convention(Units.PIXELS, View("fit", side=500))
+
+
+class Asking(PointedEngine):
+    """Asks a reasoner as Think2Seg does, and draws what is bright, without torch: worker processes start fast."""
+
+    name = "asking"
+
+    def __init__(self, url: str, tokens: int) -> None:
+        super().__init__()
+        self.asker = connect(url, "m", convention=SHOWN, structured="off", budget=Budget(tokens=tokens))
+
+    def overview(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size
+
+    def propose(self, image: np.ndarray, instruction: str) -> Proposals:
+        reading = ask(self.asker, image, instruction)
+        prompts = tuple(Prompt(boxes=(v.box,)) for v in reading.instances if v.box)
+        return Proposals(reading.status, prompts, reading.reason, {"think": reading.think})
 
 
 @dataclass(frozen=True)
 class Loader:
-    """Think2Seg with so many tokens to spend, which draws what is bright."""
+    """So many tokens to spend."""
 
     url: str
     tokens: int
 
-    def load(self) -> Think2SegEngine:
+    def load(self) -> Asking:
         """A fresh engine with a fresh budget."""
-        asker = connect(
-            self.url, "m", convention=SHOWN, structured="off", budget=Budget(tokens=self.tokens), server={"retries": 0}
-        )
+        return Asking(self.url, self.tokens)
+
+
+@dataclass(frozen=True)
+class Think2SegLoader:
+    """Think2Seg itself."""
+
+    url: str
+
+    def load(self) -> Think2SegEngine:
+        """Loads torch."""
+        from terraprompt.engines.think2seg import Think2SegEngine
+        from terraprompt.models.promptable.engine import UniGeoSegSegmenter
+
+        asker = connect(self.url, "m", convention=SHOWN, structured="off", server={"retries": 0})
         return Think2SegEngine(asker, UniGeoSegSegmenter(PointedEngine()))
 
 
@@ -70,7 +105,7 @@ def test_a_reasoner_that_talks_nonsense_is_a_failure_with_a_reason(tmp_path: Pat
     questions = to_ask(dataset.samples, protocol("native"))
     with endpoint_server([Say("I like roofs.")]) as server:
         named = {"dataset": "made", "split": "test", "rule": "first"}
-        _, rows = predict(questions, Loader(server.url, 1_000_000), Run(tmp_path / "run"), **named)
+        _, rows = predict(questions, Think2SegLoader(server.url), Run(tmp_path / "run"), **named)
     texts = [row for row in rows if row.task != "interactive"]
     assert {row.status for row in texts} == {"failed"}
     assert all(row.mask is None and "No usable answer in 3 tries" in (row.reason or "") for row in texts)
