@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from terraprompt.engines.registry import load_engine
     from terraprompt.errors import (
+        BudgetError,
         CheckpointError,
         ConfigError,
         DatasetError,
         EngineError,
         OutputError,
         PromptError,
+        ReasonerError,
         SceneError,
         TerrapromptError,
     )
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BudgetError",
     "CheckpointError",
     "ConfigError",
     "DatasetError",
@@ -37,6 +40,7 @@ __all__ = [
     "OutputError",
     "Prompt",
     "PromptError",
+    "ReasonerError",
     "Result",
     "Scene",
     "SceneError",

@@ -7,6 +7,7 @@ as it is and a service can return it as it is.
 from __future__ import annotations
 
 __all__ = [
+    "BudgetError",
     "CheckpointError",
     "ConfigError",
     "DatasetError",
@@ -14,6 +15,7 @@ __all__ = [
     "OutputError",
     "PickleRefusedError",
     "PromptError",
+    "ReasonerError",
     "SceneError",
     "TerrapromptError",
 ]
@@ -62,6 +64,12 @@ class CheckpointError(EngineError):
 
 class PickleRefusedError(TerrapromptError):
     """A pickle is missing, damaged, or holds more than plain data; nothing of it was run."""
+class ReasonerError(EngineError):
+    """A reasoner cannot be reached, is not what it claims, or gives no usable answer."""
+
+
+class BudgetError(ReasonerError):
+    """The next question could exceed the tokens or the money allowed; what was answered before is kept."""
 
 
 class DatasetError(TerrapromptError):

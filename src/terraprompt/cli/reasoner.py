@@ -1,0 +1,248 @@
+"""``terraprompt reasoner``: is the endpoint what it claims, and in which units does it answer."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from terraprompt.cli.common import as_json as to_json
+from terraprompt.cli.common import progress, usable_device
+from terraprompt.datasets.pack import Record, read_pack
+from terraprompt.errors import BudgetError, DatasetError, ReasonerError
+from terraprompt.reasoners import ENDPOINT_VARIABLE, KEY_VARIABLE, LOCAL_VARIABLE, MODEL_VARIABLE
+
+if TYPE_CHECKING:
+    from terraprompt.reasoners.base import Reasoner
+    from terraprompt.reasoners.calibration import Calibration
+    from terraprompt.reasoners.check import EndpointReport
+    from terraprompt.reasoners.endpoint import EndpointReasoner
+
+__all__ = ["register"]
+
+Endpoint = Annotated[str | None, typer.Option(help="Address, e.g. http://localhost:8000/v1.", envvar=ENDPOINT_VARIABLE)]
+Model = Annotated[
+    str | None, typer.Option(help="As the server names it; not needed if it has one.", envvar=MODEL_VARIABLE)
+]
+KeyEnv = Annotated[str, typer.Option(help="Environment variable that holds the key; never the key itself.")]
+Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds for one reply.")]
+Units = Annotated[str | None, typer.Option(help="pixels, 0..1, 0..1000 or auto; without it, of the model's family.")]
+Side = Annotated[int | None, typer.Option(min=28, help="Show squares of so many pixels.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Of one answer.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    group = typer.Typer(help="Check a reasoner, or measure the coordinates it answers in.", no_args_is_help=True)
+    group.command()(check)
+    group.command(name="calibrate")(calibrate_command)
+    app.add_typer(group, name="reasoner")
+
+
+def check(
+    endpoint: Endpoint = None,
+    model: Model = None,
+    key_env: KeyEnv = KEY_VARIABLE,
+    timeout: Timeout = 60.0,
+    units: Units = None,
+    side: Side = None,
+    max_tokens: MaxTokens = 1024,
+    as_json: AsJson = False,
+) -> None:
+    """Ask an endpoint who it is, what it serves, whether it sees pictures, and one tiny question."""
+    from terraprompt.reasoners.check import check_endpoint
+    from terraprompt.reasoners.endpoint import EndpointReasoner
+    from terraprompt.reasoners.open import open_reasoner
+
+    reasoner = open_reasoner(
+        endpoint=endpoint,
+        model=model,
+        units=units,
+        side=side,
+        server={"key_variable": key_env, "timeout": timeout, "retries": 1},
+        max_tokens=max_tokens,
+    )
+    if not isinstance(reasoner, EndpointReasoner):
+        raise typer.BadParameter("check asks an endpoint. Give --endpoint.")
+    report = check_endpoint(reasoner)
+    facts = asdict(report) | {"endpoint": reasoner.info.where, "model": reasoner.info.model, "usable": report.usable}
+    typer.echo(to_json(facts) if as_json else _report_text(reasoner, report))
+    if not report.usable:
+        raise typer.Exit(1)
+
+
+def calibrate_command(
+    data: Annotated[Path, typer.Option(help="Folder with annotations.jsonl and images with boxes.")],
+    endpoint: Endpoint = None,
+    model: Model = None,
+    local: Annotated[
+        str | None, typer.Option(help="Folder or hub name of a local checkpoint.", envvar=LOCAL_VARIABLE)
+    ] = None,
+    key_env: KeyEnv = KEY_VARIABLE,
+    timeout: Timeout = 120.0,
+    units: Units = None,
+    side: Side = None,
+    max_tokens: MaxTokens = 2048,
+    split: Annotated[str, typer.Option(help="train or val.")] = "val",
+    limit: Annotated[int, typer.Option(min=1, help="Questions.")] = 24,
+    most: Annotated[int, typer.Option(min=1, help="Labelled objects of the category in an image, at most.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of the choice of images.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", "-j", min=1, help="Questions on the way together.")] = 4,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Token budget.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of known replies; a second run goes on.")] = None,
+    device: Annotated[str, typer.Option(help="Of a local checkpoint.")] = "cpu",
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Ask about labelled objects and compare the answers with their boxes under every coordinate convention."""
+    from terraprompt.reasoners.answer import AnswerRules, parse_lenient
+    from terraprompt.reasoners.base import Question, reason_many
+    from terraprompt.reasoners.budget import Budget
+    from terraprompt.reasoners.calibration import LabelledAnswer, calibrate
+    from terraprompt.reasoners.endpoint import EndpointReasoner
+    from terraprompt.reasoners.open import open_reasoner
+
+    asked = _cases(read_pack(data, split=split), limit, most, seed)
+    if not asked:
+        raise DatasetError(
+            "No image has boxes to calibrate on.", received=f"split {split} of {data}", hint="Choose another split."
+        )
+    budget = None if tokens is None else Budget(tokens=tokens)
+    reasoner = open_reasoner(
+        endpoint=endpoint,
+        model=model,
+        local=local,
+        units=units,
+        side=side,
+        cache=cache,
+        budget=budget,
+        server={"key_variable": key_env, "timeout": timeout},
+        device=usable_device(device) if device != "cpu" else device,
+        max_tokens=max_tokens,
+    )
+    questions = [Question(record.load_image(), f"every {_words(category)}") for record, category in asked]
+    with progress("asking", quiet=quiet) as report:
+        replies = reason_many(
+            reasoner, questions, workers=workers if isinstance(reasoner, EndpointReasoner) else 1, progress=report
+        )
+    answers, unread = [], []
+    for (record, category), reply in zip(asked, replies, strict=True):
+        if isinstance(reply, ReasonerError):
+            unread.append(str(reply))
+            continue
+        parsed = parse_lenient(reply.text, AnswerRules(points=None))
+        if not parsed.ok:
+            unread.append(f"{parsed.verdict.value}: {parsed.complaint}")
+            continue
+        boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in record.boxes(category))
+        answers.append(LabelledAnswer(parsed.instances, boxes, (record.height, record.width)))
+    stopped = next((reply for reply in replies if isinstance(reply, BudgetError)), None)
+    if not answers:
+        raise stopped or ReasonerError("No question got an answer that can be read.", received=unread[0])
+    table = calibrate(answers, reasoner.convention.view)
+    if as_json:
+        typer.echo(to_json(_facts(reasoner, table, len(answers), unread)))
+    else:
+        _print_table(reasoner, table, len(answers), unread)
+    if stopped is not None:
+        raise stopped
+    if table.best is None:
+        raise typer.Exit(1)
+
+
+def _cases(records: list[Record], limit: int, most: int, seed: int) -> list[tuple[Record, str]]:
+    """Images and categories with few boxes that are not tiny, the categories in turn."""
+    found: dict[str, list[tuple[Record, str]]] = defaultdict(list)
+    for record in records:
+        if record.label_kind != "box":
+            continue
+        for category in record.present:
+            boxes = record.boxes(category)
+            sides = boxes[:, 2:] - boxes[:, :2]
+            if len(boxes) <= most and sides.min() >= max(record.width, record.height) / 50:
+                found[category].append((record, category))
+    draw = random.Random(seed)
+    for cases in found.values():
+        draw.shuffle(cases)
+    out: list[tuple[Record, str]] = []
+    while len(out) < limit and any(found.values()):
+        out += [found[category].pop() for category in sorted(found) if found[category]]
+    return out[:limit]
+
+
+def _words(category: str) -> str:
+    return category.replace("_", " ")
+
+
+def _report_text(reasoner: EndpointReasoner, report: EndpointReport) -> str:
+    wrong = [f"{said or '?'} for {name}" for name, said in report.colours if name != said]
+    models = ", ".join(report.models[:10]) + (" …" if len(report.models) > 10 else "")
+    lines = {
+        "endpoint": reasoner.info.where,
+        "server": report.server,
+        "models": models or "none",
+        "model": reasoner.info.model + ("" if report.listed else " (not listed)"),
+        "pictures": "seen" if report.sees else f"not seen: {', '.join(wrong)}",
+        "schema": "answers are bound to it" if report.schema else "not offered, or off",
+        "question": f"{report.verdict.value}, {report.overlap:.0%} overlap read as {report.units}",
+        "units": report.declared + (" (not known: run terraprompt reasoner calibrate)" * (report.declared == "auto")),
+        "tokens": "not counted by the server" if report.tokens is None else str(report.tokens),
+    }
+    if not report.verdict.ok:
+        lines["answer"] = report.answer
+    if report.overlap > 0.5 and report.units != report.declared and report.declared != "auto":
+        lines["warning"] = f"the answer fits {report.units} better than {report.declared}; calibrate"
+    return "\n".join(f"{key:<9} {value}" for key, value in lines.items())
+
+
+def _facts(reasoner: Reasoner, table: Calibration, answered: int, unread: list[str]) -> dict[str, Any]:
+    rows = [
+        {
+            "reading": row.name,
+            "agreement": row.agreement,
+            "hits": row.hits,
+            "pairs": len(row.pairs.truth),
+            "edge_offsets": row.pairs.edge_offsets.tolist(),
+        }
+        for row in table.candidates
+    ]
+    return {
+        "model": reasoner.info.model,
+        "declared": reasoner.convention.units.value,
+        "view": asdict(reasoner.convention.view),
+        "answered": answered,
+        "unread": unread,
+        "readings": rows,
+        "best": None if table.best is None else table.candidates[0].name,
+        "reason": table.reason,
+    }
+
+
+def _print_table(reasoner: Reasoner, table: Calibration, answered: int, unread: list[str]) -> None:
+    out = Table("read as", "agreement", "IoU > 0.5", "pairs", "x1", "y1", "x2", "y2", box=None)
+    for row in table.candidates:
+        offsets = [f"{v:+.0%}" if v == v else "-" for v in row.pairs.edge_offsets]
+        out.add_row(row.name, f"{row.agreement:.3f}", f"{row.hits:.0%}", str(len(row.pairs.truth)), *offsets)
+    console = Console(width=100, soft_wrap=True)
+    console.print(out)
+    typer.echo(
+        f"\n{reasoner.info.model}: {answered} answers read, {len(unread)} not. Offsets: median, of the box size."
+    )
+    typer.echo(table.reason)
+    if table.best is not None and table.candidates[0].name != reasoner.convention.units.value:
+        typer.echo(f"Use --units {table.best.units.value}{_hint(table)}")
+    if unread:
+        typer.echo(f"First that was not read: {unread[0]}", err=True)
+
+
+def _hint(table: Calibration) -> str:
+    if table.candidates[0].name == "pixels of the original":
+        return " with a view that shows images unchanged."
+    return "."

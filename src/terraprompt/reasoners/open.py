@@ -1,0 +1,94 @@
+"""A reasoner by address, by folder or from the environment: what commands and engines open one with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from terraprompt.errors import ConfigError
+from terraprompt.reasoners import ENDPOINT_VARIABLE, LOCAL_VARIABLE, MODEL_VARIABLE
+from terraprompt.reasoners.base import Reasoner
+from terraprompt.reasoners.budget import Budget
+from terraprompt.reasoners.conventions import Convention, View, family_convention
+
+__all__ = ["chosen_convention", "open_reasoner"]
+
+_HOW = (
+    f"Name an endpoint and its model (--endpoint http://localhost:8000/v1 --model NAME, or {ENDPOINT_VARIABLE} and "
+    f"{MODEL_VARIABLE}), or a local checkpoint (--local FOLDER, or {LOCAL_VARIABLE}); or use an engine that needs no "
+    "reasoner."
+)
+
+
+def chosen_convention(default: Convention, units: str | None, side: int | None) -> Convention:
+    """A convention with other units or shown as a square of another side, where they are given."""
+    if side is not None:
+        default = replace(default, view=View("square", side=side))
+    return default if units is None else default.named(units)
+
+
+def open_reasoner(
+    *,
+    endpoint: str | None = None,
+    model: str | None = None,
+    local: str | Path | None = None,
+    units: str | None = None,
+    side: int | None = None,
+    cache: Path | str | None = None,
+    budget: Budget | None = None,
+    server: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    precision: str | None = None,
+    **settings: Any,
+) -> Reasoner:
+    """Open the reasoner that is named here, or else in the environment.
+
+    Args:
+        endpoint: address of an OpenAI-compatible server; else ``TERRAPROMPT_ENDPOINT``.
+        model: its model; else ``TERRAPROMPT_REASONER_MODEL``; else the only one that the server lists.
+        local: folder or hub name of a checkpoint, used where no endpoint is given; else ``TERRAPROMPT_REASONER_LOCAL``.
+        units: "pixels", "0..1", "0..1000" or "auto"; None = the default of the family.
+        side: show a square of so many pixels; None = the default of the family.
+        cache, budget, server: of an endpoint, see :func:`terraprompt.reasoners.endpoint.connect`.
+        device, precision: of a local model.
+        settings: of :class:`~terraprompt.reasoners.endpoint.EndpointSettings` or
+            :class:`~terraprompt.reasoners.local.LocalReasoner`.
+
+    Raises:
+        ConfigError: no reasoner is named, or two.
+        ReasonerError: the server does not say which model it serves.
+        CheckpointError: the local model cannot be loaded.
+    """
+    if endpoint and local:
+        raise ConfigError("Two reasoners are named.", received=f"{endpoint} and {local}", hint="Choose one.")
+    if not endpoint and not local:
+        endpoint, local = os.environ.get(ENDPOINT_VARIABLE), os.environ.get(LOCAL_VARIABLE)
+    if endpoint:
+        from terraprompt.reasoners.endpoint import connect
+
+        model = model or os.environ.get(MODEL_VARIABLE) or _only_model(endpoint, server)
+        convention = chosen_convention(family_convention(model), units, side)
+        return connect(endpoint, model, convention=convention, cache=cache, budget=budget, server=server, **settings)
+    if local:
+        from terraprompt.reasoners.local import load_local
+
+        made = load_local(local, device=device, precision=precision, **settings)
+        convention = chosen_convention(made.convention, units, side)
+        return made if convention == made.convention else made.with_convention(convention)
+    raise ConfigError("No reasoner is configured.", hint=_HOW)
+
+
+def _only_model(endpoint: str, server: Mapping[str, Any] | None) -> str:
+    from terraprompt.reasoners.endpoint import connect
+
+    names = [str(entry.get("id", "")) for entry in connect(endpoint, "?", server=server).models()]
+    if len(names) != 1:
+        raise ConfigError(
+            "The server serves several models." if names else "The server serves no model.",
+            received=", ".join(names[:20]) or None,
+            hint="Name one with --model.",
+        )
+    return names[0]
