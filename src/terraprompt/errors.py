@@ -64,6 +64,8 @@ class CheckpointError(EngineError):
 
 class PickleRefusedError(TerrapromptError):
     """A pickle is missing, damaged, or holds more than plain data; nothing of it was run."""
+
+
 class ReasonerError(EngineError):
     """A reasoner cannot be reached, is not what it claims, or gives no usable answer."""
 
