@@ -118,12 +118,18 @@ class LocalReasoner:
         Returns:
             ``input_ids`` and ``attention_mask`` (1, L), ``pixel_values`` and what else the family wants.
         """
-        shown = self.convention.view.shown(image)
         size = (image.shape[0], image.shape[1])
         _check_view(self.convention.view, size, self.convention.units, self.family)
+        words = self.words(instruction, size)
+        return self.encoded(self.chat(words, complaint=complaint, previous=previous), self.convention.view.shown(image))
+
+    def words(self, instruction: str, size: tuple[int, int]) -> str:
+        """What is asked about an image of ``size`` (height, width)."""
+        return question_words(instruction, self.convention, size, rules=self.rules, template=self.template)
+
+    def encoded(self, text: str, shown: NDArray[np.uint8]) -> dict[str, Tensor]:
+        """A dialogue of :meth:`chat` and the picture as it is shown, RGB uint8 (H, W, 3); result as :meth:`inputs`."""
         tensors, count = self.family.pictures(shown)
-        words = question_words(instruction, self.convention, size, rules=self.rules, template=self.template)
-        text = self._chat(words, complaint, previous)
         before, after = self.family.around
         # A chat template may write the tokens around the picture itself, or leave them to us.
         bare = self.family.token
@@ -198,7 +204,7 @@ class LocalReasoner:
         ends = said if isinstance(said, list) else [said]
         return frozenset(int(end) for end in [*ends, self.tokenizer.eos_token_id] if end is not None)
 
-    def _chat(self, words: str, complaint: str | None, previous: str | None) -> str:
+    def chat(self, words: str, *, complaint: str | None = None, previous: str | None = None) -> str:
         """The dialogue as text, with one image token. Users and models cannot write control tokens into it."""
         if complaint and previous is None:
             words = f"{words}\n\n{complaint_words(complaint)}"
