@@ -21,7 +21,7 @@ from terraprompt.reasoners.conventions import Convention, Units, View
 from terraprompt.reasoners.families import Family, family_of
 from terraprompt.reasoners.wording import DEFAULT_TEMPLATE, check_template, complaint_words, question_words
 
-__all__ = ["LocalReasoner", "load_local"]
+__all__ = ["LocalReasoner", "load_local", "local_folder"]
 
 log = logging.getLogger(__name__)
 
@@ -253,7 +253,7 @@ def load_local(
     precision = precision or ("fp32" if device == "cpu" else "bf16")
     if precision not in _PRECISIONS:
         raise ConfigError("Unknown precision.", received=precision, hint=f"Known: {', '.join(_PRECISIONS)}.")
-    folder = _folder(str(source), revision)
+    folder = local_folder(str(source), revision)
     try:
         config = AutoConfig.from_pretrained(folder)
         family = family_of(config, folder, lambda: AutoImageProcessor.from_pretrained(folder))
@@ -266,7 +266,7 @@ def load_local(
     return LocalReasoner(model.to(device), tokenizer, family, info, **options)
 
 
-def _folder(source: str, revision: str | None) -> str:
+def local_folder(source: str, revision: str | None) -> str:
     """The checkpoint on this machine, fetched from the hub if it is a name."""
     if Path(source).is_dir():
         return source

@@ -1,8 +1,8 @@
 """GRPO: a reasoner learns from masks alone to point a frozen segmenter at what is asked (Think2Seg-RS).
 
 The loop is that of TRL's ``GRPOTrainer``: for each prompt a group of completions is drawn; a completion's advantage is
-``(r - mean) / (std + 1e-4)`` of its group's rewards; the clipped objective is taken once, with the k3 estimate of the KL
-divergence from the frozen start. Ours are the tensors (:mod:`terraprompt.training.grpo_processor`), the rewards
+``(r - mean) / (std + 1e-4)`` of its group's rewards; the clipped objective is taken once, with the k3 estimate of the
+KL divergence from the frozen start. Ours are the tensors (:mod:`terraprompt.training.grpo_processor`), the rewards
 (:mod:`terraprompt.training.grpo_rewards`), the log and the export.
 """
 
@@ -222,7 +222,7 @@ def train_grpo(
     require("trl", "GRPO")
     checkpoint = last_checkpoint(run, resume=resume)
     reasoner = start_reasoner(
-        start, device=device, precision=config.precision, units=config.units, side=config.side,
+        start, precision=config.precision, units=config.units, side=config.side,
         template=config.template, max_tokens=config.max_tokens,
     )  # fmt: skip
     train_vision(reasoner.model, config.vision)
@@ -329,8 +329,9 @@ def _rows(
     one_wording: bool = False,
 ) -> Any:
     """The columns that TRL and the rewards take; pictures are read when they are asked for."""
-    from datasets import Dataset
     from PIL import Image
+
+    from datasets import Dataset
 
     matched = "matching" in config.terms
 

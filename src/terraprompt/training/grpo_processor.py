@@ -52,7 +52,7 @@ class ReasonerProcessor(ProcessorMixin):  # type: ignore[misc]
 
     def apply_chat_template(
         self,
-        conversation: Sequence[Message] | Sequence[Sequence[Message]],
+        conversation: Sequence[Any],
         chat_template: str | None = None,
         *,
         tokenize: bool = False,
@@ -65,7 +65,7 @@ class ReasonerProcessor(ProcessorMixin):  # type: ignore[misc]
                 a list of parts ``{"type": "image", "image": …}`` and ``{"type": "text", "text": …}``.
         """
         if not tokenize:
-            return self.reasoner.chat(_words(conversation[0]))  # type: ignore[arg-type]
+            return self.reasoner.chat(_words(conversation[0]))
         each = []
         for (message,) in conversation:
             text, picture = self.reasoner.chat(_words(message)), _picture(message)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class GroupDraw:
     """Draws what a completion points at; see :class:`terraprompt.training.rewards.Draw`.
 
     Completions of a group come one after the other, so the last few images are kept embedded: **each is encoded once a
-    group**, not once a completion.
+    group**, not once a completion. Completions that point at the same are drawn once.
 
     Args:
         segmenter: frozen; must read boxes and points.
@@ -51,7 +52,7 @@ class GroupDraw:
         ConfigError: the segmenter does not read boxes and points.
 
     Attributes:
-        encoded: how many images were encoded so far.
+        encoded, drawn: how many images were encoded, and how many different answers drawn, so far.
     """
 
     def __init__(
@@ -63,13 +64,16 @@ class GroupDraw:
         keep: int = 4,
     ) -> None:
         if missing := {"boxes", "points"} - segmenter.reads:
-            raise ConfigError("The segmenter must read boxes and points.", received=f"{segmenter.info.name}: no {missing}")
+            raise ConfigError(
+                "The segmenter must read boxes and points.", received=f"{segmenter.info.name}: no {missing}"
+            )
         if keep < 1:
             raise ConfigError("At least one embedding must be kept.", received=keep)
         self.segmenter, self.convention, self.samples, self.keep = segmenter, convention, samples, keep
-        self.encoded = 0
+        self.encoded = self.drawn = 0
         self._embeddings: OrderedDict[int, SegmenterEmbedding] = OrderedDict()
         self._truths: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+        self._drawn: dict[int, dict[tuple[Instance, ...], NDArray[np.bool_]]] = {}
 
     def __call__(self, instances: Sequence[Instance], sample: int) -> NDArray[np.bool_]:
         """Union (height, width) of the masks of ``instances``, which are in the reasoner's coordinates.
@@ -78,13 +82,17 @@ class GroupDraw:
         convention: such a completion earns 0.
         """
         embedding = self._embedded(sample)
-        union = np.zeros(embedding.size, bool)
         placed = place(instances, self.convention, embedding.size).instances
-        prompts = [_prompt(instance) for instance in placed]
-        for start in range(0, len(prompts), _PORTION):
-            for answer in self.segmenter.predict(embedding, prompts[start : start + _PORTION]):
-                union |= answer.logits > 0
-        return union
+        known = self._drawn[sample]
+        if placed not in known:
+            union = np.zeros(embedding.size, bool)
+            prompts = [_prompt(instance) for instance in placed]
+            for start in range(0, len(prompts), _PORTION):
+                for answer in self.segmenter.predict(embedding, prompts[start : start + _PORTION]):
+                    union |= answer.logits > 0
+            self.drawn += 1
+            known[placed] = union
+        return known[placed]
 
     def truth(self, sample: int) -> NDArray[np.uint8]:
         """The labelled mask (height, width) of a sample."""
@@ -97,9 +105,11 @@ class GroupDraw:
     def _embedded(self, sample: int) -> SegmenterEmbedding:
         if sample not in self._embeddings:
             self._embeddings[sample] = self.segmenter.embed([self.samples[sample].load_image()])[0]
+            self._drawn[sample] = {}
             self.encoded += 1
             if len(self._embeddings) > self.keep:
-                self._embeddings.popitem(last=False)
+                old, _ = self._embeddings.popitem(last=False)
+                del self._drawn[old]
         self._embeddings.move_to_end(sample)
         return self._embeddings[sample]
 
@@ -113,9 +123,9 @@ def rewards_of(terms: Sequence[str], draw: GroupDraw, *, rules: AnswerRules | No
     known: dict[str, Reward] = {
         "target": target_reward(draw, draw.truth, rules=rules),
         "no_target": no_target_reward(draw.truth, rules=rules),
-        "format": _ruled(format_reward, rules),
+        "format": _ruled(format_reward, "format_reward", rules),
         "tags": tag_reward,
-        "matching": _ruled(matching_reward, rules),
+        "matching": _ruled(matching_reward, "matching_reward", rules),
         "non_repetition": non_repetition_reward,
     }
     if not terms or len(set(terms)) < len(terms) or set(terms) - set(known):
@@ -123,12 +133,13 @@ def rewards_of(terms: Sequence[str], draw: GroupDraw, *, rules: AnswerRules | No
     return [known[term] for term in terms]
 
 
-def _ruled(reward: Reward, rules: AnswerRules | None) -> Reward:
-    def ruled(completions: Sequence[str], **kwargs: object) -> list[float]:
+def _ruled(reward: Callable[..., list[float]], name: str, rules: AnswerRules | None) -> Reward:
+    def ruled(completions: Sequence[Any], **kwargs: Any) -> list[float]:
         return reward(completions, rules=rules, **kwargs)
 
-    ruled.__name__ = reward.__name__
-    return ruled
+    made: Any = ruled
+    made.__name__ = name  # of the curve
+    return cast(Reward, made)
 
 
 def _prompt(instance: Instance) -> Prompt:

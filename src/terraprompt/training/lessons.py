@@ -39,7 +39,7 @@ _EIGHT = np.ones((3, 3), bool)
 
 
 class Labelled(Protocol):
-    """An image, what is asked about it, and the mask that answers; a :class:`terraprompt.datasets.sample.Sample` is one.
+    """An image, what is asked about it and the mask that answers, e.g. :class:`terraprompt.datasets.sample.Sample`.
 
     Attributes:
         id: unique among the samples of a training.
@@ -102,7 +102,9 @@ class Lesson:
     answer: str
 
 
-def instances_of(mask: NDArray[np.generic], *, points: int = 2, least: int = 16, most: int = 16) -> tuple[Instance, ...]:
+def instances_of(
+    mask: NDArray[np.generic], *, points: int = 2, least: int = 16, most: int = 16
+) -> tuple[Instance, ...]:
     """Connected parts of a mask (8 neighbours) as tight boxes with interior points, the largest part first.
 
     The first point is the pixel farthest from the edge of the part; each further one is as deep in the part and as far
@@ -142,7 +144,9 @@ def answer_text(instances: Sequence[Instance], think: str) -> str:
     items = [
         {
             **({} if v.box is None else {"bbox_2d": [_short(n) for n in v.box]}),
-            "positive_points": [[_short(x), _short(y)] for (x, y), label in zip(v.points, v.labels, strict=True) if label],
+            "positive_points": [
+                [_short(x), _short(y)] for (x, y), label in zip(v.points, v.labels, strict=True) if label
+            ],
         }
         for v in instances
     ]

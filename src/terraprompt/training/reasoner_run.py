@@ -16,7 +16,8 @@ from transformers import TrainerCallback
 
 from terraprompt.errors import CheckpointError, ConfigError
 from terraprompt.reasoners.conventions import Convention
-from terraprompt.reasoners.local import LocalReasoner, load_local
+from terraprompt.reasoners.families import family_of
+from terraprompt.reasoners.local import LocalReasoner, load_local, local_folder
 from terraprompt.reasoners.open import chosen_convention
 from terraprompt.reasoners.wording import DEFAULT_TEMPLATE
 from terraprompt.training.grpo_processor import copy_processor_files
@@ -29,6 +30,7 @@ __all__ = [
     "lora_config",
     "require",
     "start_reasoner",
+    "taught_convention",
     "train_vision",
 ]
 
@@ -52,7 +54,6 @@ def require(package: str, what: str) -> None:
 def start_reasoner(
     start: str | Path,
     *,
-    device: str,
     precision: str,
     units: str | None = None,
     side: int | None = None,
@@ -65,10 +66,33 @@ def start_reasoner(
         ConfigError: the units are "auto".
         CheckpointError: it cannot be loaded.
     """
-    made = load_local(start, device=device, precision=precision, template=template, max_tokens=max_tokens)
-    convention: Convention = chosen_convention(made.convention, units, side)
+    # on the CPU: the trainer of each process puts it where it belongs
+    made = load_local(start, device="cpu", precision=precision, template=template, max_tokens=max_tokens)
+    return made.with_convention(_teachable(chosen_convention(made.convention, units, side)))
+
+
+def taught_convention(start: str | Path, units: str | None, side: int | None) -> Convention:
+    """In which coordinates a checkpoint will be taught, without loading its weights.
+
+    Raises:
+        CheckpointError: it cannot be read, or is of a family that does not run here.
+        ConfigError: the units are "auto".
+    """
+    from transformers import AutoConfig, AutoImageProcessor
+
+    folder = local_folder(str(start), None)
+    try:
+        family = family_of(
+            AutoConfig.from_pretrained(folder), folder, lambda: AutoImageProcessor.from_pretrained(folder)
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError("The reasoner cannot be read.", received=f"{start}: {error}") from error
+    return _teachable(chosen_convention(family.convention, units, side))
+
+
+def _teachable(convention: Convention) -> Convention:
     convention.frame((1, 1))  # refuses units that must be found out: here they are taught
-    return made.with_convention(convention)
+    return convention
 
 
 def lora_config(rank: int, alpha: float, targets: str) -> Any:

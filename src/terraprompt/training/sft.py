@@ -153,7 +153,7 @@ def train_sft(
         )
     checkpoint = last_checkpoint(run, resume=resume)
     reasoner = start_reasoner(
-        start, device=device, precision=config.precision, units=config.units, side=config.side, template=config.template
+        start, precision=config.precision, units=config.units, side=config.side, template=config.template
     )
     train_vision(reasoner.model, config.vision)
     trainer = _trainer(lessons, reasoner, run, config, passes=passes, device=device, progress=progress)
