@@ -30,6 +30,7 @@ from terraprompt.training.lessons import Labelled, instances_of
 from terraprompt.training.reasoner_run import (
     LANGUAGE_LINEAR,
     MetricsLog,
+    WholeCheckpoints,
     export,
     last_checkpoint,
     lora_config,
@@ -253,7 +254,7 @@ def _trainer(
 ) -> Any:
     from trl import GRPOConfig, GRPOTrainer
 
-    class Trainer(GRPOTrainer):  # type: ignore[misc]
+    class Trainer(WholeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         def _send_telemetry(self) -> None:
             """Nobody is told that a training runs."""
 

@@ -25,6 +25,7 @@ from terraprompt.training.grpo_processor import copy_processor_files
 __all__ = [
     "LANGUAGE_LINEAR",
     "MetricsLog",
+    "WholeCheckpoints",
     "export",
     "last_checkpoint",
     "lora_config",
@@ -140,6 +141,23 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
         tidy = {name: round(value, 6) if isinstance(value, float) else value for name, value in row.items()}
         with self.path.open("a") as stream:
             stream.write(json.dumps(tidy) + "\n")
+
+
+class WholeCheckpoints:
+    """For trainers of transformers: a checkpoint of a vision-language model is loaded whole, or not at all.
+
+    ``save_pretrained`` writes such weights under the names of the released files; the trainer of transformers (seen in
+    5.23) reads them back by the names of the module, finds none, warns, and goes on from the start's weights.
+    """
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        trainer: Any = self
+        model = trainer.model if model is None else model
+        if hasattr(model, "peft_config") or trainer.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model=model)  # type: ignore[misc]
+            return
+        stored = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype)
+        model.load_state_dict(stored.state_dict())
 
 
 def last_checkpoint(run: Path, *, resume: bool) -> Path | None:

@@ -21,6 +21,7 @@ from terraprompt.training.lessons import Lesson
 from terraprompt.training.reasoner_run import (
     LANGUAGE_LINEAR,
     MetricsLog,
+    WholeCheckpoints,
     export,
     last_checkpoint,
     lora_config,
@@ -199,6 +200,7 @@ def _trainer(
         bf16=config.precision == "bf16",
         gradient_checkpointing=config.checkpointing,
         use_cpu=device == "cpu",
+        logging_first_step=True,
         logging_steps=config.log_every,
         save_strategy="steps",
         save_steps=config.save_every,
@@ -209,8 +211,12 @@ def _trainer(
         remove_unused_columns=False,
         dataloader_pin_memory=device != "cpu",
     )
+
+    class Copyist(WholeCheckpoints, Trainer):  # type: ignore[misc]
+        pass
+
     pad = int(reasoner.tokenizer.pad_token_id or 0)
-    trainer = Trainer(
+    trainer = Copyist(
         model=model,
         args=arguments,
         train_dataset=_Lessons(lessons, reasoner),
