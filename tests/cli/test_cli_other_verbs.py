@@ -16,7 +16,7 @@ from PIL import Image
 from terraprompt import __version__
 from terraprompt.engines.weights import packaged
 
-VERBS = ("segment", "info", "models", "train", "evaluate", "demo")
+VERBS = ("segment", "info", "models", "train", "dataset", "evaluate", "demo")
 
 
 def test_the_program_runs_as_a_module_and_as_a_script() -> None:

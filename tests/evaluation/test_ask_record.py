@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from flow_engines import BoxFilterEngine, PointedEngine
+from terraprompt.datasets import questions
 from terraprompt.datasets.pack import Record, Region
 from terraprompt.engines.base import Answer
-from terraprompt.evaluation import pack
 from terraprompt.evaluation.metrics import summarise
 from terraprompt.evaluation.pack import Plan, ask_record
 from terraprompt.evaluation.tables import headline, mask_table
@@ -61,7 +61,7 @@ class Oracle(PointedEngine):
 @pytest.fixture
 def oracle(monkeypatch):
     """Knows what it is asked for, because it hears the category with the sentence."""
-    engine, write = Oracle(), pack.category_instruction
+    engine, write = Oracle(), questions.category_instruction
 
     def overheard(name, rng, **options):
         text = write(name, rng, **options)
@@ -69,7 +69,7 @@ def oracle(monkeypatch):
             engine.absent.add(" ".join(text.split()))
         return text
 
-    monkeypatch.setattr(pack, "category_instruction", overheard)
+    monkeypatch.setattr(questions, "category_instruction", overheard)
     return engine
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from terraprompt import __version__
-from terraprompt.cli import demo, evaluate, info, models, segment, train
+from terraprompt.cli import dataset, demo, evaluate, info, models, segment, train
 from terraprompt.errors import TerrapromptError
 
 __all__ = ["app", "main"]
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 1 error, 2 wrong usage, 3 ran and found nothing, 130 interrupted.",
 )
-for verb in (segment, info, models, train, evaluate, demo):
+for verb in (segment, info, models, train, dataset, evaluate, demo):
     verb.register(app)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,7 @@ def read_pack(
     *,
     sources: Collection[str] | None = None,
     scale_variants: bool = True,
+    skip: Callable[[DatasetError], None] | None = None,
 ) -> list[Record]:
     """Records of a pack in file order. Image and mask files must exist and have the recorded size; pixels stay unread.
 
@@ -173,6 +174,7 @@ def read_pack(
         split: "train", "val", or None for both.
         sources: keep these sources only.
         scale_variants: keep images whose ground is also there at a finer scale.
+        skip: told about each broken record, which is then left out; None raises instead.
 
     Raises:
         DatasetError: a missing index, a broken line, a repeated id, a missing or ill-sized file, an unknown split or
@@ -189,9 +191,15 @@ def read_pack(
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            record = _parse(line, index, number)
-            if record.id in seen:
-                raise DatasetError(f"Two records have one id in {index}, line {number}.", received=record.id)
+            try:
+                record = _parse(line, index, number)
+                if record.id in seen:
+                    raise DatasetError(f"Two records have one id in {index}, line {number}.", received=record.id)
+            except DatasetError as error:
+                if skip is None:
+                    raise
+                skip(error)
+                continue
             seen.add(record.id)
             records.append(record)
     if sources is not None:
@@ -205,9 +213,18 @@ def read_pack(
         and (sources is None or record.source in sources)
         and (scale_variants or not record.scale_variant)
     ]
-    for record in kept:
+    return [record for record in kept if _is_whole(record, skip)]
+
+
+def _is_whole(record: Record, skip: Callable[[DatasetError], None] | None) -> bool:
+    try:
         _check_files(record)
-    return kept
+    except DatasetError as error:
+        if skip is None:
+            raise
+        skip(error)
+        return False
+    return True
 
 
 def _parse(line: str, index: Path, number: int) -> Record:

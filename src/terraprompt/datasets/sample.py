@@ -12,19 +12,24 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from terraprompt.datasets.pictures import picture_size, read_picture, read_values
+from terraprompt.datasets.rle import RunLengths
 from terraprompt.errors import DatasetError
 from terraprompt.prompt import Prompt, Task
 
-__all__ = ["MaskFile", "Sample", "Truth", "read_picture"]
+__all__ = ["MaskFile", "NoTarget", "Polygons", "RunLengths", "Sample", "Together", "Truth", "read_picture"]
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 
 
 class Truth(Protocol):
-    """A mask that is read when it is asked for; frozen and picklable."""
+    """A mask that is read when it is asked for; frozen and picklable.
+
+    Codings: :class:`MaskFile`, :class:`~terraprompt.datasets.rle.RunLengths`, :class:`Polygons`, :class:`NoTarget`, and
+    :class:`Together` for several of them.
+    """
 
     def load(self) -> NDArray[np.uint8]:
         """uint8 (height, width), 1 = target, 0 = not.
@@ -37,7 +42,7 @@ class Truth(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MaskFile:
-    """A mask in a grey or palette picture.
+    """A mask in a grey or palette picture, 8 or 16 bits, also TIFF.
 
     Attributes:
         path: the file.
@@ -49,10 +54,87 @@ class MaskFile:
 
     def load(self) -> NDArray[np.uint8]:
         """See :class:`Truth`."""
-        grey = read_picture(self.path, "raw")
-        if grey.ndim == 3:
-            grey = grey[..., :3].max(2)
+        grey = read_values(self.path)
         return (np.isin(grey, self.values) if self.values else grey != 0).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Polygons:
+    """Outlines; a pixel is inside if its centre is (outlines of the pycocotools rasteriser differ along the edge).
+
+    Attributes:
+        height, width: of the mask, pixels.
+        rings: each ``(x, y, x, y, …)`` in pixels, at least three corners; the target is their union.
+        name: what they belong to, for messages.
+    """
+
+    height: int
+    width: int
+    rings: tuple[tuple[float, ...], ...]
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        for ring in self.rings:
+            if len(ring) < 6 or len(ring) % 2 or not np.isfinite(ring).all():
+                raise DatasetError(
+                    f"{self.name or 'A mask'} has an outline without three corners.", received=str(ring)[:80]
+                )
+        if self.height < 1 or self.width < 1:
+            raise DatasetError(f"{self.name or 'A mask'} has no size.", received=f"{self.width} x {self.height}")
+
+    def load(self) -> NDArray[np.uint8]:
+        """See :class:`Truth`."""
+        from rasterio.features import rasterize  # not at the top: training runs where GDAL is not
+
+        shapes = []
+        for ring in self.rings:
+            corners = [[float(x), float(y)] for x, y in zip(ring[::2], ring[1::2], strict=True)]
+            shapes.append({"type": "Polygon", "coordinates": [[*corners, corners[0]]]})
+        if not shapes:
+            return np.zeros((self.height, self.width), np.uint8)
+        out: NDArray[np.uint8] = rasterize(shapes, out_shape=(self.height, self.width), dtype="uint8")
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class NoTarget:
+    """The target is not in the image.
+
+    Attributes:
+        image: whose size the empty mask has.
+        mask: a label picture that must be empty too, or None.
+    """
+
+    image: Path
+    mask: Path | None = None
+
+    def load(self) -> NDArray[np.uint8]:
+        """See :class:`Truth`; a label picture that is not empty is an error."""
+        if self.mask is not None and read_values(self.mask).any():
+            raise DatasetError("A mask is not empty although the answer is.", received=self.mask)
+        width, height = picture_size(self.image)
+        return np.zeros((height, width), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """The union of several masks of one size.
+
+    Attributes:
+        parts: at least one.
+    """
+
+    parts: tuple[Truth, ...]
+
+    def load(self) -> NDArray[np.uint8]:
+        """See :class:`Truth`."""
+        out = self.parts[0].load()
+        for part in self.parts[1:]:
+            mask = part.load()
+            if mask.shape != out.shape:
+                raise DatasetError("The masks of one target differ in size.", received=(out.shape, mask.shape))
+            out = out | mask
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,20 +197,3 @@ class Sample:
         if self.truth is None:
             raise DatasetError(f"Sample {self.id} has no mask.", hint="This data set has boxes: use Sample.box.")
         return self.truth.load()
-
-
-def read_picture(path: Path, mode: str) -> NDArray[np.uint8]:
-    """Pixels of a picture file, uint8: (height, width, 3) for mode "RGB", (height, width) for "L", as stored for "raw".
-
-    Raises:
-        DatasetError: the file is missing or damaged.
-    """
-    try:
-        with Image.open(path) as picture:
-            if mode == "raw":
-                return np.array(picture.convert("L") if picture.mode == "1" else picture, np.uint8)
-            return np.array(picture.convert(mode), np.uint8)
-    except FileNotFoundError:
-        raise DatasetError("A file is missing.", received=path) from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DatasetError(f"A file cannot be read: {error}.", received=path) from None

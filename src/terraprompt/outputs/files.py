@@ -25,7 +25,7 @@ __all__ = ["KINDS", "Kind", "WorkFolder", "check_target", "replacing", "translat
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["mask", "vector", "picture", "json", "lines"]
+Kind = Literal["mask", "vector", "picture", "json", "lines", "index"]
 
 KINDS: dict[Kind, tuple[str, ...]] = {
     "mask": (".tif", ".tiff", ".png"),
@@ -33,6 +33,7 @@ KINDS: dict[Kind, tuple[str, ...]] = {
     "picture": (".png", ".jpg", ".jpeg", ".webp"),
     "json": (".json", ".geojson"),
     "lines": (".jsonl", ".ndjson"),
+    "index": (".parquet",),
 }
 
 # What GDAL and editors leave beside a file; it describes the old content, so it goes with it.
@@ -59,8 +60,8 @@ def check_target(path: str | Path, overwrite: bool = False, *, kind: Kind | None
     Args:
         path: where the file shall go; a link is followed.
         overwrite: whether a file that is there may be replaced.
-        kind: "mask", "vector", "picture", "json" or "lines" (of JSON): which extensions are understood; None for any
-            of them.
+        kind: "mask", "vector", "picture", "json", "lines" (of JSON) or "index": which extensions are understood; None
+            for any of them.
 
     Returns:
         The path with links resolved.

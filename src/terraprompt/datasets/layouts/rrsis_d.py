@@ -1,0 +1,106 @@
+"""RRSIS-D (RMSIN, arXiv 2312.12470): referring expressions in the layout of RefCOCO.
+
+``images/rrsisd/JPEGImages/*``, ``rrsisd/refs(unc).p`` (a pickle, read with :mod:`.pickles`) and
+``rrsisd/instances.json`` with COCO annotations: run lengths, lists of them, or outlines. One test sample has an empty
+mask: it is a sample without target, as published. The boxes of ``instances.json`` are not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from terraprompt.datasets.layouts.pickles import load_pickle
+from terraprompt.datasets.layouts.reading import BrokenItemError, Faults, Layout, existing, load_json, texts
+from terraprompt.datasets.layouts.segmentation import coco_truth
+from terraprompt.datasets.sample import Sample
+from terraprompt.errors import DatasetError
+from terraprompt.prompt import Task
+
+__all__ = ["LAYOUT"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Instances:
+    """``instances.json`` by id."""
+
+    path: Path
+    images: dict[Any, Any]
+    annotations: dict[Any, Any]
+    categories: dict[Any, Any]
+
+    @classmethod
+    def load(cls, path: Path) -> _Instances:
+        raw = load_json(path)
+        try:
+            tables = [{row["id"]: row for row in raw[key]} for key in ("images", "annotations", "categories")]
+        except (KeyError, TypeError) as error:
+            raise BrokenItemError(path, f"not a COCO file ({error!r})") from None
+        return cls(path, *tables)
+
+    def row(self, table: str, key: Any) -> Any:
+        rows: dict[Any, Any] = getattr(self, table)
+        if key not in rows:
+            raise BrokenItemError(self.path, f"nothing in {table!r} has the id {key}")
+        return rows[key]
+
+
+def read(root: Path, split: str, faults: Faults) -> Iterator[Sample]:
+    """Samples in the order of the pickle, one a reference, its sentences as wordings.
+
+    Raises:
+        BrokenItemError: one of the two annotation files is missing, damaged or refused.
+    """
+    path = root / "rrsisd" / "refs(unc).p"
+    refs = load_pickle(path)
+    instances = _Instances.load(root / "rrsisd" / "instances.json")
+    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
+        raise BrokenItemError(path, "it does not hold a list of references")
+    for ref in refs:
+        if ref.get("split") == split:
+            sample = faults.attempt(path, partial(_sample, root, path, ref, instances, split))
+            if sample is not None:
+                yield sample
+
+
+def _sample(root: Path, path: Path, ref: dict[str, Any], instances: _Instances, split: str) -> Sample:
+    name = f"reference {ref.get('ref_id')}"
+    try:
+        image, annotation = instances.row("images", ref["image_id"]), instances.row("annotations", ref["ann_id"])
+        asked = texts([sentence["sent"] for sentence in ref["sentences"]], path, "sentences")
+        file, height, width = str(image["file_name"]), int(image["height"]), int(image["width"])
+        category = str(instances.row("categories", annotation["category_id"])["name"])
+        raw = annotation["segmentation"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BrokenItemError(path, f"{name} lacks a field or has one of another kind ({error!r})") from None
+    if not asked:
+        raise BrokenItemError(path, f"{name} has no sentence")
+    if Path(file).name != file:
+        raise BrokenItemError(path, f"{name} leaves the data set: {file!r}")
+    try:
+        truth = coco_truth(raw, height, width, name=f"annotation {annotation['id']}")
+    except DatasetError as error:
+        raise BrokenItemError.of(instances.path, error) from None
+    return Sample(
+        id=str(ref["ref_id"]),
+        image=existing(root / "images" / "rrsisd" / "JPEGImages" / file, "image"),
+        task=Task.REFERRING,
+        instructions=asked,
+        truth=truth,
+        category=category,
+        split=split,
+        source="rrsis-d",
+    )
+
+
+LAYOUT = Layout(
+    name="rrsis-d",
+    title="RRSIS-D",
+    splits=("train", "val", "test"),
+    tree="images/rrsisd/JPEGImages/*.jpg, rrsisd/refs(unc).p, rrsisd/instances.json",
+    where="Get it from the page of RMSIN, https://github.com/Lsan2401/RMSIN (Google Drive or Baidu Netdisk).",
+    read=read,
+)
