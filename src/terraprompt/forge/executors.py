@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, as_completed, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 from terraprompt.errors import ConfigError, OutputError
 
-__all__ = ["EXECUTORS", "executor_of"]
+__all__ = ["EXECUTORS", "Run", "running"]
 
 EXECUTORS = ("local", "ray")
 Task = Callable[[], int]
@@ -20,8 +21,11 @@ Told = Callable[[int], None]
 Run = Callable[[Sequence[Task], Told], None]
 
 
-def executor_of(name: str, jobs: int) -> Run:
-    """What runs tasks; each writes its own file, so that order and place do not matter.
+@contextmanager
+def running(name: str, jobs: int) -> Iterator[Run]:
+    """What runs tasks, with the same workers from the first stage to the last.
+
+    Each task writes its own file, so that order and place do not matter.
 
     Args:
         name: one of :data:`EXECUTORS`.
@@ -33,8 +37,16 @@ def executor_of(name: str, jobs: int) -> Run:
     if name not in EXECUTORS:
         raise ConfigError("There is no such executor.", received=name, hint=f"Executors: {', '.join(EXECUTORS)}.")
     if name == "ray":
-        return _with_ray(jobs)
-    return _here if jobs == 1 else _pool(jobs)
+        yield _with_ray(jobs)
+    elif jobs == 1:
+        yield _here
+    else:
+        # spawn: a fork of a process with open rasters and running threads may hang
+        pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+        try:
+            yield lambda tasks, told: _pooled(pool, tasks, told)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _here(tasks: Sequence[Task], told: Told) -> None:
@@ -43,29 +55,17 @@ def _here(tasks: Sequence[Task], told: Told) -> None:
         told(number)
 
 
-def _pool(jobs: int) -> Run:
-    def run(tasks: Sequence[Task], told: Told) -> None:
-        if not tasks:
-            return
-        # spawn: a fork of a process with open rasters and running threads may hang
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context) as pool:
-            futures = [pool.submit(_call, task) for task in tasks]
-            try:
-                for number, future in enumerate(as_completed(futures), 1):
-                    future.result()
-                    told(number)
-            except BrokenProcessPool as error:
-                raise OutputError(
-                    "A worker process was killed, perhaps for its memory.",
-                    hint="What is done stays: go on with --resume, with fewer jobs.",
-                ) from error
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                wait(futures, return_when=FIRST_EXCEPTION)
-                raise
-
-    return run
+def _pooled(pool: ProcessPoolExecutor, tasks: Sequence[Task], told: Told) -> None:
+    try:
+        futures = [pool.submit(_call, task) for task in tasks]
+        for number, future in enumerate(as_completed(futures), 1):
+            future.result()
+            told(number)
+    except BrokenProcessPool as error:
+        raise OutputError(
+            "A worker process was killed, perhaps for its memory.",
+            hint="What is done stays: go on with --resume, with fewer jobs.",
+        ) from error
 
 
 def _call(task: Task) -> int:
@@ -88,8 +88,8 @@ def _with_ray(jobs: int) -> Run:
             ray.init(num_cpus=jobs, include_dashboard=False, log_to_driver=False)
         call = ray.remote(_call)
         waiting = [call.remote(task) for task in tasks]
+        done = 0
         try:
-            done = 0
             while waiting:
                 ready, waiting = ray.wait(waiting)
                 for reference in ready:

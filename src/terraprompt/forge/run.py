@@ -7,7 +7,6 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 from terraprompt import __version__
 from terraprompt.errors import ConfigError, OutputError
 from terraprompt.forge import records
-from terraprompt.forge.executors import executor_of
+from terraprompt.forge.executors import Run, running
 from terraprompt.forge.export import assemble, export_part
 from terraprompt.forge.items import gather_items, starts
 from terraprompt.forge.patches import cut_patches
@@ -138,25 +137,24 @@ def forge(
     names = [stage.name for stage in stages]
     if until is not None and until not in names:
         raise ConfigError("There is no such stage.", received=until, hint=f"Stages: {', '.join(names)}.")
-    run = executor_of(executor, jobs)
     out = Path(out)
-    work = out / _WORK
-    _settle(recipe, out, resume)
     before: dict[str, Parts] = {}
     counts: dict[str, int] = {}
     notes: Counter[str] = Counter()
-    for place, stage in enumerate(stages):
-        folder = work / stage.name
-        if not (folder / _DONE).is_file():
-            log.info("stage %s", stage.name)
-            source = stage.source or (names[place - 1] if place else None)
-            _run_stage(stage, source, recipe, out, before, run, progress)
-        done = json.loads((folder / _DONE).read_text(encoding="utf-8"))
-        counts[stage.name] = int(done["rows"])
-        notes.update({key: int(value) for key, value in done["notes"].items()})
-        before[stage.name] = Parts(folder)
-        if stage.name == until:
-            return Report(out, counts, dict(sorted(notes.items())), False)
+    with running(executor, jobs) as run:
+        _settle(recipe, out, resume)
+        for place, stage in enumerate(stages):
+            folder = out / _WORK / stage.name
+            if not (folder / _DONE).is_file():
+                log.info("stage %s", stage.name)
+                source = stage.source or (names[place - 1] if place else None)
+                _run_stage(stage, source, recipe, out, before, run, progress)
+            done = json.loads((folder / _DONE).read_text(encoding="utf-8"))
+            counts[stage.name] = int(done["rows"])
+            notes.update({key: int(value) for key, value in done["notes"].items()})
+            before[stage.name] = Parts(folder)
+            if stage.name == until:
+                return Report(out, counts, dict(sorted(notes.items())), False)
     assemble(recipe, out, before, dict(sorted(notes.items())))
     return Report(out, counts, dict(sorted(notes.items())), True)
 
@@ -234,7 +232,7 @@ def _run_stage(
     recipe: Recipe,
     out: Path,
     before: dict[str, Parts],
-    run: Callable[[Sequence[Callable[[], int]], Callable[[int], None]], None],
+    run: Run,
     progress: Progress | None,
 ) -> None:
     folder = out / _WORK / stage.name

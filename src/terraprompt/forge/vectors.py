@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyogrio
@@ -23,8 +23,11 @@ from terraprompt.forge.annotations import Outline
 from terraprompt.forge.codecs import UNKNOWN
 from terraprompt.forge.tables import SourceTable
 from terraprompt.forge.taxonomy import Taxonomy
-from terraprompt.models.promptable.base import PromptableSegmenter
+
 from terraprompt.prompt import Prompt
+
+if TYPE_CHECKING:  # its package loads torch, which other codecs do not need
+    from terraprompt.models.promptable.base import PromptableSegmenter
 
 __all__ = ["BoxLabels", "PolygonLabels", "coco_shapes", "segmenter_of", "vector_shapes"]
 
