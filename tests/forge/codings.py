@@ -151,7 +151,9 @@ def minifrance(root: Path, images: int = 2, seed: int = 100) -> Path:
         drawn = ground(seed + i, 14)
         where = on_ground(i, 0.5)
         save(root / "labeled_train" / "Nice" / "BDORTHO" / f"06-{i}.tif", picture(drawn, seed + i), **where)
-        save(root / "labeled_train" / "Nice" / "UrbanAtlas" / f"06-{i}_UA2012.tif", indexed("minifrance", drawn), **where)
+        save(
+            root / "labeled_train" / "Nice" / "UrbanAtlas" / f"06-{i}_UA2012.tif", indexed("minifrance", drawn), **where
+        )
     return root
 
 
@@ -262,7 +264,8 @@ def polygons(root: Path, images: int = 2, seed: int = 220) -> Path:
     rows = "".join(f'[[class]]\nlabel = "{name}"\ncategory = "{name}"\n' for name in names)
     (root / "own.toml").write_text(
         'title = "Own"\nlicence = "ours"\ncodec = "polygons"\nconfirmed = true\n'
-        '[layout]\nimage = "img/{stem}.tif"\nlabel = "vec/{stem}.geojson"\npolygons = "vector"\nattribute = "kind"\n' + rows
+        '[layout]\nimage = "img/{stem}.tif"\nlabel = "vec/{stem}.geojson"\npolygons = "vector"\nattribute = "kind"\n'
+        + rows
     )
     return root
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from terraprompt.errors import DatasetError
-from terraprompt.forge.pixels import RollingRows
+from terraprompt.forge.pixels import RollingRows, reading
 from terraprompt.forge.tables import SourceTable
 from terraprompt.forge.taxonomy import Taxonomy
 
@@ -67,7 +67,8 @@ class _Coded:
         return numbers
 
     def _raw(self, first: int, end: int) -> NDArray[Any]:
-        raw: NDArray[Any] = self._file.read(self._bands, window=Window(0, first, self._file.width, end - first))
+        with reading(self._path, "label"):
+            raw: NDArray[Any] = self._file.read(self._bands, window=Window(0, first, self._file.width, end - first))
         return raw
 
     def _decode(self, raw: NDArray[Any]) -> tuple[NDArray[np.uint8], Counter[str]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from terraprompt.errors import DatasetError, SceneError
 from terraprompt.forge.annotations import read_boxes
-from terraprompt.forge.pixels import open_raster
+from terraprompt.forge.pixels import open_raster, reading
 from terraprompt.forge.taxonomy import load_taxonomy
 
 __all__ = ["Inspection", "inspect_folder"]
@@ -158,7 +158,7 @@ def _label_score(pattern: str, files: dict[str, Path]) -> float:
         return score + 1
     path = next(iter(files.values()))
     try:
-        with open_raster(path) as file:
+        with open_raster(path) as file, reading(path):
             data = file.read(window=((0, min(512, file.height)), (0, min(512, file.width))))
     except DatasetError:
         return score
@@ -181,7 +181,7 @@ def _codes(labels: list[Path]) -> tuple[str, dict[str, int], str]:
     values: Counter[str] = Counter()
     codec = "index"
     for path in labels:
-        with open_raster(path, "label") as file:
+        with open_raster(path, "label") as file, reading(path, "label"):
             bands = [1, 2, 3] if file.count >= 3 else [1]
             data = file.read(bands, window=((0, min(_SIDE, file.height)), (0, min(_SIDE, file.width))))
         codec = "palette" if len(bands) == 3 else "index"

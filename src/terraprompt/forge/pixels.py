@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from terraprompt.datasets.pictures import read_picture
 from terraprompt.errors import DatasetError
 
-__all__ = ["Image", "RollingRows", "open_raster", "read_window"]
+__all__ = ["Image", "RollingRows", "open_raster", "read_window", "reading"]
 
 #: Formats whose pixels cannot be reached without decoding all before them; small ones are decoded whole.
 _WHOLE = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -65,13 +65,25 @@ def open_raster(path: Path, what: str = "image") -> Iterator[Any]:
     Raises:
         DatasetError: missing, damaged or cut short.
     """
+    with warnings.catch_warnings(), rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with reading(path, what):
+            file = rasterio.open(path)
+        with file:
+            yield file
+
+
+@contextmanager
+def reading(path: Path, what: str = "image") -> Iterator[None]:
+    """Turn what GDAL raises into an error that names the file.
+
+    Raises:
+        DatasetError: missing, damaged or cut short.
+    """
     try:
-        with warnings.catch_warnings(), rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as file:
-                yield file
+        yield
     except (RasterioError, OSError) as error:
-        said = " ".join(str(error).split()).rstrip(".")
+        said = " ".join(str(error.__cause__ or error).split()).rstrip(".")
         raise DatasetError(
             f"The {what} cannot be read: {said}.", received=path, hint="Repair the copy, or set `broken: skip`."
         ) from None
@@ -122,7 +134,8 @@ class Image:
         """uint8 (height, width, 3), and bool (height, width) where there is data."""
         if width < 1 or height < 1:
             return np.zeros((0, width, 3), np.uint8), np.zeros((0, width), np.bool_)
-        raw = self._file.read(list(self.bands), window=Window(column, row, width, height))
+        with reading(self._file.name):
+            raw = self._file.read(list(self.bands), window=Window(column, row, width, height))
         nodata = self._file.nodata
         valid = np.ones(raw.shape[1:], np.bool_)
         if nodata is not None:
@@ -139,7 +152,8 @@ class Image:
 def _stretch(file: Any, bands: Sequence[int]) -> tuple[float, ...]:
     scale = max(1, max(file.width, file.height) / _LOOK)
     shape = (len(bands), max(1, int(file.height / scale)), max(1, int(file.width / scale)))
-    look = file.read(list(bands), out_shape=shape, masked=True).astype(np.float64)
+    with reading(file.name):
+        look = file.read(list(bands), out_shape=shape, masked=True).astype(np.float64)
     out: list[float] = []
     for band in look:
         values = band.compressed()

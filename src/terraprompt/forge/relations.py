@@ -20,6 +20,8 @@ __all__ = ["ADJACENT", "Relation", "Shape", "direction", "nearest_of_kind", "out
 ADJACENT = 2.0
 _WORDS = ("east", "southeast", "south", "southwest", "west", "northwest", "north", "northeast")
 _EIGHT = np.ones((3, 3), np.bool_)
+_HALF = 0.499
+_FAR = 1e9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,12 +115,13 @@ def nearest_of_kind(shapes: Sequence[Shape]) -> list[float | None]:
             continue
         boxes = _boxes([shapes[i] for i in members])
         tree = shapely.STRtree(boxes)
-        # The gap to the region with the nearest box bounds how far the true nearest can be.
+        # The gap to the region with the nearest box bounds how far the true nearest can be. "exclusive" passes over
+        # equal boxes: a region whose only neighbour has its very box has no bound yet.
         near = tree.query_nearest(boxes, exclusive=True, all_matches=False)
-        bound = {int(i): trees.gap(members[int(i)], members[int(j)]) for i, j in near.T}
-        limits = np.array([bound[i] for i in range(len(members))])
+        best = dict.fromkeys(range(len(members)), _FAR)
+        best |= {int(i): trees.gap(members[int(i)], members[int(j)]) for i, j in near.T}
+        limits = np.array([best[i] for i in range(len(members))])
         ones, others = tree.query(boxes, predicate="dwithin", distance=limits)
-        best = dict(bound)
         for i, j in zip(ones.tolist(), others.tolist(), strict=True):
             if i != j:
                 best[i] = min(best[i], trees.gap(members[i], members[j], best[i]))
@@ -128,9 +131,11 @@ def nearest_of_kind(shapes: Sequence[Shape]) -> list[float | None]:
 
 
 def _boxes(shapes: Sequence[Shape]) -> NDArray[np.object_]:
-    """Boxes round the pixel centres, so that box distances never exceed gaps."""
+    """Boxes round the pixel centres, so that box distances never exceed gaps; a hair wider, because a tree compares
+    boxes without area as it likes.
+    """
     x0, y0, x1, y1 = np.array([shape.box for shape in shapes], np.float64).T
-    found: NDArray[np.object_] = shapely.box(x0 + 0.5, y0 + 0.5, x1 - 0.5, y1 - 0.5)
+    found: NDArray[np.object_] = shapely.box(x0 + _HALF, y0 + _HALF, x1 - _HALF, y1 - _HALF)
     return found
 
 

@@ -23,7 +23,6 @@ from terraprompt.forge.annotations import Outline
 from terraprompt.forge.codecs import UNKNOWN
 from terraprompt.forge.tables import SourceTable
 from terraprompt.forge.taxonomy import Taxonomy
-
 from terraprompt.prompt import Prompt
 
 if TYPE_CHECKING:  # its package loads torch, which other codecs do not need
