@@ -55,7 +55,7 @@ PATCH = pa.schema(
         ("sha", _S),  # of the pixels
         ("phash", pa.uint64()),
         ("thumb", pa.binary()),  # 8 x 8 RGB
-        ("mask", pa.binary()),  # PNG, numbers of categories, 0 = none
+        ("mask", pa.binary()),  # runs of numbers of categories, 0 = none
     ]
 )
 

@@ -24,7 +24,8 @@ __all__ = ["filter_regions", "find_regions", "regions_of"]
 def find_regions(rows: Iterator[Row], job: Job) -> Iterator[Row]:
     """Patches with their regions instead of their masks."""
     for patch in rows:
-        regions, specks = regions_of(decode_mask(patch["mask"]), patch["gsd_m"], job.recipe.regions)
+        numbers = decode_mask(patch["mask"], patch["width"], patch["height"])
+        regions, specks = regions_of(numbers, patch["gsd_m"], job.recipe.regions)
         job.notes["regions found"] += len(regions)
         job.notes["specks dropped"] += sum(specks.values())
         row = {name: patch[name] for name in REGION.names if name in patch}
