@@ -30,6 +30,8 @@ __all__ = ["cut_patches", "decode_mask", "fingerprint"]
 
 log = logging.getLogger(__name__)
 
+_EIGHTH = 8
+
 
 def cut_patches(rows: Iterator[Row], job: Job) -> Iterator[Row]:
     """Patches of the images of a part, row by row."""
@@ -65,8 +67,10 @@ def _windows(item: Row, source: Source, job: Job, note: Callable[[str, int], Non
         tall, wide = min(rules.size, height), min(rules.size, width)
         for row in starts(height, rules.size, rules.stride):
             band = pixels.get(row, row + tall)
+            # Neighbouring patches share most of their pixels, so the row is made small once for all of them.
+            small = _eighth(band[..., :3])
             for column in starts(width, rules.size, rules.stride):
-                patch = np.ascontiguousarray(band[:, column : column + wide, :3])
+                patch = band[:, column : column + wide, :3]
                 numbers = labels.window(column, row, patch)
                 note("patches cut", 1)
                 if image.has_gaps:
@@ -81,7 +85,11 @@ def _windows(item: Row, source: Source, job: Job, note: Callable[[str, int], Non
                 if not numbers.any():
                     note("patch with an empty mask", 1)
                     continue
-                sha, phash, thumb = fingerprint(patch)
+                if column % _EIGHTH or wide % _EIGHTH:
+                    sha, phash, thumb = fingerprint(patch)
+                else:
+                    part = small[:, column // _EIGHTH : (column + wide) // _EIGHTH]
+                    sha, phash, thumb = _fingerprint(part, tall, wide)
                 yield {
                     "patch": f"{item['item']}@{column}_{row}",
                     **of_item(item),
@@ -196,15 +204,22 @@ def fingerprint(pixels: NDArray[np.uint8]) -> tuple[str, int, bytes]:
         pixels: RGB uint8 (height, width, 3).
 
     Returns:
-        sha256 of the pixels; a perceptual hash of 64 bits (signs of the 8 x 8 lowest frequencies of the grey image at
-        32 x 32, against their median); an 8 x 8 RGB thumbnail, 192 bytes.
+        sha256 of the picture at an eighth of its size; a perceptual hash of 64 bits (signs of the 8 x 8 lowest
+        frequencies of the grey image at 32 x 32, against their median); an 8 x 8 RGB thumbnail, 192 bytes.
     """
-    digest = hashlib.sha256(f"{pixels.shape}".encode())
-    digest.update(np.ascontiguousarray(pixels).data)
-    small = np.asarray(Picture.fromarray(pixels).resize((32, 32), Picture.Resampling.BOX, reducing_gap=1.0))
-    grey = small.astype(np.float64) @ (0.299, 0.587, 0.114)
-    low = dctn(grey, norm="ortho")[:8, :8].reshape(-1)
-    bits = low > np.median(low[1:])
-    phash = int.from_bytes(np.packbits(bits).tobytes(), "big")
-    thumb = np.round(small.reshape(8, 4, 8, 4, 3).astype(np.float64).mean((1, 3))).astype(np.uint8)
-    return digest.hexdigest(), phash, thumb.tobytes()
+    height, width = pixels.shape[:2]
+    return _fingerprint(_eighth(pixels), height, width)
+
+
+def _eighth(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(Picture.fromarray(np.ascontiguousarray(pixels)).reduce(_EIGHTH))
+
+
+def _fingerprint(small: NDArray[np.uint8], height: int, width: int) -> tuple[str, int, bytes]:
+    small = np.ascontiguousarray(small)
+    sha = hashlib.sha256(f"{height} {width}".encode() + small.tobytes()).hexdigest()
+    tiny = np.asarray(Picture.fromarray(small).resize((32, 32), Picture.Resampling.BOX)).astype(np.float64)
+    low = dctn(tiny @ (0.299, 0.587, 0.114), norm="ortho")[:8, :8].reshape(-1)
+    phash = int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), "big")
+    thumb = np.round(tiny.reshape(8, 4, 8, 4, 3).mean((1, 3))).astype(np.uint8)
+    return sha, phash, thumb.tobytes()

@@ -153,7 +153,7 @@ class BoxLabels:
         size = image.shape[:2]
         if self._segmenter is None:
             return [rasterize([shape], out_shape=size, dtype="uint8").astype(np.bool_) for shape in shapes]
-        embedding = self._segmenter.embed([image])[0]
+        embedding = self._segmenter.embed([np.ascontiguousarray(image)])[0]
         out = []
         for shape in shapes:
             (answer,) = self._segmenter.predict(embedding, [Prompt(boxes=(shape.bounds,))])
