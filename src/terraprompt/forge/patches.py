@@ -179,7 +179,8 @@ def _encoded(numbers: NDArray[np.uint8]) -> bytes:
     """Runs along the rows: how many, where each begins, which number each has. Ten times as fast as a PNG."""
     flat = numbers.reshape(-1)
     begins = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1]).astype("<u4")
-    return np.uint32(len(begins)).astype("<u4").tobytes() + begins.tobytes() + flat[begins].tobytes()
+    parts = (np.array([len(begins)], "<u4"), begins, flat[begins])
+    return b"".join(part.tobytes() for part in parts)
 
 
 def decode_mask(raw: bytes, width: int, height: int) -> NDArray[np.uint8]:
