@@ -68,7 +68,9 @@ def recipe_of_all(copies: Path, **settings: object) -> str:
     sources: list[dict[str, object]] = [{"table": name, "root": str(copies / name)} for name in MAKERS]
     sources += [{"table": name, "root": str(copies / name), "segmenter": "fill"} for name in BOXES]
     sources.append({"table": str(copies / "own" / "own.toml"), "root": str(copies / "own")})
-    return recipe_text(sources, writing={"diversity": 0.5}, **settings)
+    # one patch an image: what is looked at here is the codings; windows have tests of their own
+    whole = {"size": 560, "stride": 280}
+    return recipe_text(sources, patches=whole, writing={"diversity": 0.5}, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +78,8 @@ def forged(copies: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("forged")
     text = recipe_of_all(
         copies,
-        part=6,
-        shard=40,
+        part=3,
+        shard=20,
         splits={"shares": {"train": 0.6, "val": 0.2, "test": 0.2}},
         formats=["jsonl", "webdataset"],
         subsets=[
@@ -93,7 +95,7 @@ def forged(copies: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_public_coding_gives_samples_that_the_reader_opens(forged: Path) -> None:
     facts = json.loads((forged / "dataset" / "statistics.json").read_text())
     assert set(facts["sources"]) == {*MAKERS, *BOXES, "own"}
-    assert min(facts["sources"].values()) >= 3
+    assert min(facts["sources"].values()) >= 2
     total = 0
     for split in ("train", "val", "test"):
         samples = open_dataset("geoseg-bench-1m", forged / "dataset", split=split).samples
@@ -164,7 +166,7 @@ def test_shards_and_json_lines_hold_the_same_samples(forged: Path) -> None:
     for path in sorted((forged / "dataset" / "shards").glob("train-*.tar")):
         with tarfile.open(path) as tar:
             members = tar.getnames()
-            assert len(members) <= 3 * 40
+            assert len(members) <= 3 * 20
             for name in members:
                 if name.endswith(".json"):
                     file = tar.extractfile(name)
@@ -271,7 +273,7 @@ def test_work_of_another_recipe_is_not_gone_on_with(copies: Path, tmp_path: Path
 
 
 def test_proportions_that_a_recipe_asks_for_are_met(tmp_path: Path) -> None:
-    loveda(tmp_path / "copy", images=24)
+    loveda(tmp_path / "copy", images=8)
     text = recipe_text(
         [{"table": "loveda", "root": str(tmp_path / "copy")}],
         patches={"size": 256, "stride": 128},
@@ -281,13 +283,13 @@ def test_proportions_that_a_recipe_asks_for_are_met(tmp_path: Path) -> None:
     forge(read_recipe(written(tmp_path, text)), tmp_path / "out")
     rows = [json.loads(line) for p in sorted((tmp_path / "out" / "dataset").glob("t*.jsonl")) for line in p.open()]
     kinds = Counter(row["task"] for row in rows)
-    assert kinds["attribute"] / (kinds["attribute"] + kinds["contextual"]) == pytest.approx(0.6, abs=0.03)
+    assert kinds["attribute"] / (kinds["attribute"] + kinds["contextual"]) == pytest.approx(0.6, abs=0.05)
     points = Counter(len(row["points"]) for row in rows if row["task"] == "point" and row["area"] >= 200)
     total = sum(points.values())
-    assert total > 250
+    assert total > 100
     for count, share in ((1, 0.6), (2, 0.2), (3, 0.2)):
         assert points[count] / total == pytest.approx(share, abs=3 * (share * (1 - share) / total) ** 0.5)
-    assert kinds["point"] / (kinds["point"] + kinds["box"]) == pytest.approx(0.5, abs=0.08)
+    assert kinds["point"] / (kinds["point"] + kinds["box"]) == pytest.approx(0.5, abs=0.12)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
