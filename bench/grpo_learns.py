@@ -1,11 +1,12 @@
 """Does GRPO learn? A small LLaVA with random weights, rendered scenes, and nano as the frozen segmenter.
 
-A picture is put together from four pieces of rendered scenes: a lake, a forest, a field and a building, in any order.
+A picture is put together from four pieces of rendered scenes, each with one lake, or each with one building. A question
+names the corner in one of several ways: "the lake in the upper left corner".
 
-Warm-up (supervised, truthful but blind to the question): the model says which of the four it looks for, **drawn at
-random whatever was asked**, and boxes it. So it learns the form of an answer and where things are, but not what a
-question means. GRPO then learns that from masks alone: the mask that nano draws from box and points, against the truth;
-nobody says which thing was asked for.
+Warm-up (supervised, truthful but blind to the question): the thought says which corner is looked at, **drawn at random
+whatever was asked**, and the answer boxes what is there. So it learns the form of an answer and where things are,
+but not what a question means. GRPO then learns that from masks alone: the mask that nano draws from box and points,
+against the truth; nobody says which corner was asked for.
 
 Held-out: questions about pictures from scenes that neither stage saw, two completions each, drawn as in training.
 
@@ -38,19 +39,22 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from terraprompt.instructions.writer import category_instruction
 from terraprompt.models.promptable import load_segmenter
-from terraprompt.prompt import Task
 from terraprompt.reasoners.conventions import Convention, Units, View
 from terraprompt.scene.rendered import render
 from terraprompt.training.grpo import GrpoConfig, train_grpo
 from terraprompt.training.lessons import Lesson, Question, answer_text, instances_of, rounded
 from terraprompt.training.sft import SftConfig, train_sft
 
-KINDS = ("lake", "forest", "field", "building")
+KINDS = ("lake", "building")
+CORNERS = ("northwest", "northeast", "southwest", "southeast")
+WAYS = ("upper left", "upper right", "lower left", "lower right")
+FRAMES = (
+    "the {kind} in the {corner}", "outline the {kind} in the {way} corner", "Which {kind} lies farthest {corner}?",
+    "segment the {way} {kind}",
+)  # fmt: skip
 PLACES = (
-    ("rural", 0.5), ("rural", 1.0), ("rural", 2.0), ("lakes", 0.5), ("lakes", 1.0), ("lakes", 2.0),
-    ("industrial", 0.5), ("suburb", 0.3),
+    ("lakes", 0.5), ("lakes", 1.0), ("rural", 0.5), ("industrial", 0.5), ("industrial", 1.0), ("suburb", 0.3),
 )  # fmt: skip
 PIECE, SIDE, STEP = 112, 112, 14  # pixels of a piece, of what the reasoner is shown, of the grid of coordinates
 CONVENTION = Convention(Units.PIXELS, View("square", side=SIDE))
@@ -82,33 +86,31 @@ def one_thing(mask: NDArray[np.uint8]) -> bool:
     return bool(sizes.max() >= 0.8 * sizes.sum())
 
 
-def picture(pieces: Pieces, rng: np.random.Generator) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.uint8]]]:
-    """Four pieces side by side, each turned or flipped; the mask of each kind."""
+def picture(pieces: Pieces, kind: str, rng: np.random.Generator) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
+    """Four pieces side by side, each turned or flipped; the masks in the order of the corners."""
     image = np.zeros((2 * PIECE, 2 * PIECE, 3), np.uint8)
-    masks = {}
-    for place, i in enumerate(rng.permutation(len(KINDS))):
-        kind, ways = KINDS[i], (int(rng.integers(4)), int(rng.integers(2)))
-        rgb, mask = (np.rot90(a, ways[0])[:, :: 1 - 2 * ways[1]] for a in pieces[kind][rng.integers(len(pieces[kind]))])
-        rows = slice(PIECE * (place // 2), PIECE * (place // 2 + 1))
-        columns = slice(PIECE * (place % 2), PIECE * (place % 2 + 1))
-        image[rows, columns] = rgb
-        masks[kind] = np.zeros(image.shape[:2], np.uint8)
-        masks[kind][rows, columns] = mask
+    masks = []
+    for i in rng.choice(len(pieces[kind]), len(CORNERS), replace=False):
+        turns, flip = int(rng.integers(4)), 1 - 2 * int(rng.integers(2))
+        rgb, mask = (np.rot90(array, turns)[:, ::flip] for array in pieces[kind][i])
+        row, column = (PIECE * n for n in divmod(len(masks), 2))
+        window = np.s_[row : row + PIECE, column : column + PIECE]
+        image[window] = rgb
+        masks.append(np.zeros(image.shape[:2], np.uint8))
+        masks[-1][window] = mask
     return image, masks
 
 
-def wordings() -> dict[str, tuple[str, ...]]:
-    """Four questions a kind, by name and by purpose."""
-    rng = np.random.default_rng(5)
-    tasks = (Task.REFERRING, Task.REASONING)
-    return {kind: tuple(category_instruction(kind, rng, task=tasks[i % 2]) for i in range(4)) for kind in KINDS}
+def question(kind: str, corner: int, rng: np.random.Generator) -> str:
+    """One of the ways to ask for the thing in a corner."""
+    return FRAMES[int(rng.integers(len(FRAMES)))].format(kind=kind, corner=CORNERS[corner], way=WAYS[corner])
 
 
 class WarmUp(Sequence[Lesson]):
     """Lessons made when asked for, the same each time: what is said has nothing to do with the question."""
 
     def __init__(self, pieces: Pieces, count: int, seed: int) -> None:
-        self.pieces, self.count, self.seed, self.questions = pieces, count, seed, wordings()
+        self.pieces, self.count, self.seed = pieces, count, seed
 
     def __len__(self) -> int:
         return self.count
@@ -123,28 +125,29 @@ class WarmUp(Sequence[Lesson]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self.count))]
         rng = np.random.default_rng([self.seed, index])
-        said, asked = (KINDS[int(rng.integers(len(KINDS)))] for _ in range(2))
-        image, masks = picture(self.pieces, rng)
+        kind = KINDS[int(rng.integers(len(KINDS)))]
+        said, asked = (int(rng.integers(len(CORNERS))) for _ in range(2))
+        image, masks = picture(self.pieces, kind, rng)
         found = CONVENTION.from_source(instances_of(masks[said], most=1), image.shape[:2])
-        text = answer_text([rounded(v, STEP) for v in found], f"I look for the {said}.")
-        return Lesson(image, self.questions[asked][int(rng.integers(4))], text)
+        text = answer_text([rounded(v, STEP) for v in found], f"I look {CORNERS[said]}.")
+        return Lesson(image, question(kind, asked, rng), text)
 
 
 def questions(pieces: Pieces, count: int, seed: int) -> list[Question]:
-    """Prompts with masks, every kind as often as the next."""
-    rng, words = np.random.default_rng(seed), wordings()
+    """Prompts with masks, every corner as often as the next."""
+    rng = np.random.default_rng(seed)
     made = []
     for i in range(count):
-        kind = KINDS[i % len(KINDS)]
-        image, masks = picture(pieces, rng)
-        made.append(Question(f"{seed}/{i}", (words[kind][int(rng.integers(4))],), image, masks[kind], kind))
+        kind, corner = KINDS[i // len(CORNERS) % len(KINDS)], i % len(CORNERS)
+        image, masks = picture(pieces, kind, rng)
+        made.append(Question(f"{seed}/{i}", (question(kind, corner, rng),), image, masks[corner], kind))
     return made
 
 
 def write_start(folder: Path, lessons: Sequence[Lesson], seed: int) -> Path:
-    """A small LLaVA with random weights; its tokenizer is trained on the texts of the warm-up, numbers whole."""
+    """A small LLaVA with random weights; its tokenizer is trained on the warm-up, words and numbers whole."""
     tokenizer = Tokenizer(models.BPE())
-    apart = pre_tokenizers.Split(Regex(r"\d+|\."), "isolated")
+    apart = pre_tokenizers.Split(Regex(rf"\d+| (?:{'|'.join(CORNERS + WAYS)})"), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [apart, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
@@ -159,13 +162,13 @@ def write_start(folder: Path, lessons: Sequence[Lesson], seed: int) -> Path:
         {"additional_special_tokens": ["<image>"], "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
     )
     text = LlamaConfig(
-        vocab_size=len(wrapped), hidden_size=96, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
+        vocab_size=len(wrapped), hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4,
         max_position_embeddings=256, tie_word_embeddings=True, bos_token_id=wrapped.bos_token_id,
         eos_token_id=wrapped.eos_token_id, pad_token_id=wrapped.pad_token_id,
     )  # fmt: skip
     vision = CLIPVisionConfig(
-        hidden_size=96, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, image_size=SIDE,
-        patch_size=28, projection_dim=96,
+        hidden_size=64, intermediate_size=192, num_hidden_layers=2, num_attention_heads=4, image_size=SIDE,
+        patch_size=28, projection_dim=64,
     )  # fmt: skip
     token = wrapped.convert_tokens_to_ids("<image>")
     torch.manual_seed(seed)
@@ -184,7 +187,7 @@ def learn(seed: int, output: Path, warm_steps: int, steps: int, warm: Path | Non
     """Warm up, then GRPO; writes <output>/seed-N."""
     began = time.monotonic()
     run = output / f"seed-{seed}"
-    seen, unseen = pieces_of(1000, 64), pieces_of(900_000, 24)
+    seen, unseen = pieces_of(1000, 48), pieces_of(900_000, 18)
     for name, pieces in (("seen", seen), ("held out", unseen)):
         logging.warning("%s: %s", name, {kind: len(found) for kind, found in pieces.items()})
     if warm is None:
@@ -241,7 +244,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("runs/grpo-learns"))
-    parser.add_argument("--warm-steps", type=int, default=700)
+    parser.add_argument("--warm-steps", type=int, default=500)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--warm", type=Path, help="Weights of an earlier warm-up.")
     parser.add_argument("--draw", type=Path, metavar="RUNS")
