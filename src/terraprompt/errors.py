@@ -12,6 +12,7 @@ __all__ = [
     "ConfigError",
     "DatasetError",
     "EngineError",
+    "LimitError",
     "OutputError",
     "PickleRefusedError",
     "PromptError",
@@ -72,6 +73,10 @@ class ReasonerError(EngineError):
 
 class BudgetError(ReasonerError):
     """The next question could exceed the tokens or the money allowed; what was answered before is kept."""
+
+
+class LimitError(EngineError):
+    """One query would take more calls or more time than it may; it fails, others are not touched."""
 
 
 class DatasetError(TerrapromptError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
@@ -18,12 +19,20 @@ from numpy.typing import NDArray
 from terraprompt import __version__
 from terraprompt.choose import choose
 from terraprompt.embeddings import EmbeddingCache, cache_key
-from terraprompt.engines.base import Embedding, Engine, Proposals, Proposer
+from terraprompt.engines.base import Answer, Embedding, Engine, Proposals, Proposer
 from terraprompt.engines.registry import load_engine
-from terraprompt.errors import BudgetError, ConfigError, EngineError, PromptError, SceneError, TerrapromptError
+from terraprompt.errors import (
+    BudgetError,
+    ConfigError,
+    EngineError,
+    LimitError,
+    PromptError,
+    SceneError,
+    TerrapromptError,
+)
 from terraprompt.focus import FocusField, Look, blank, first_looks, paint, second_look
 from terraprompt.outputs import Canvas, Result, check_refinement
-from terraprompt.pointing import explained, failure, on_scene
+from terraprompt.pointing import explained, failure, noted, on_scene
 from terraprompt.prompt import Prompt
 from terraprompt.scene import (
     RowBand,
@@ -177,14 +186,17 @@ class Session:
             asked = replace(asked, text=selector.phrase)
         settings = {"threshold": threshold, "refine": refine, **finish}
         provenance = self._provenance(given, selector, settings)
+        started = time.monotonic()
         proposals = self._propose(asked.text or "") if points else None
+        told: dict[int, dict[str, Any]] = {}
         if proposals is not None and proposals.status == "failed":
             return failure(proposals.reason, self.scene, provenance, proposals)
         if proposals is not None and not proposals.prompts:
             rows = blank(self.scene)
         elif proposals is not None or asked.is_spatial:
             targets = asked.objects() if proposals is None else proposals.prompts
-            rows = self._focus(targets, threshold if refine else None, progress)
+            until = None if proposals is None else proposals.until
+            rows = self._focus(targets, threshold if refine else None, progress, told, until)
         else:
             rows = self._sweep(asked, progress)
         with Canvas.create(
@@ -203,9 +215,13 @@ class Session:
                     raise
                 said = f"What was proposed cannot be looked at: {error.what}"
                 return failure(said, self.scene, provenance, proposals)
+            except LimitError as error:
+                if proposals is None:
+                    raise
+                return failure(str(error), self.scene, provenance, proposals)
             result = canvas.finish(provenance, **finish)
         if proposals is not None:
-            result = explained(result, proposals)
+            result = explained(result, proposals, told, time.monotonic() - started)
         return result if selector is None else choose(result, selector.selector, self.scene)
 
     def perceive(
@@ -239,7 +255,13 @@ class Session:
         return [embedding for embedding in found if embedding is not None]
 
     def answer(self, tiles: Sequence[Tile], embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Logits]:
-        """Logits (*tile.shape,) of each prompt on its tile, checked and tempered by presence.
+        """Logits (*tile.shape,) of each prompt on its tile; see :meth:`answers`."""
+        return [answer.logits for answer in self.answers(tiles, embeddings, prompts)]
+
+    def answers(
+        self, tiles: Sequence[Tile], embeddings: Sequence[Embedding], prompts: Sequence[Prompt]
+    ) -> list[Answer]:
+        """Each prompt on its tile: logits (*tile.shape,) checked and tempered by presence, notes in scene pixels.
 
         Args:
             tiles: windows of the scene.
@@ -252,16 +274,21 @@ class Session:
             answers = self.engine.answer(embeddings, prompts)
             if len(answers) != len(tiles):
                 raise EngineError(f"{len(answers)} answers came back for {len(tiles)} tiles.")
-        logits = []
+        checked = []
         for tile, answer in zip(tiles, answers, strict=True):
             with self._blame([tile]):
-                logits.append(tempered(answer, tile.shape))
-        return logits
+                logits, notes = tempered(answer, tile.shape), noted(answer.notes, tile)
+                checked.append(replace(answer, logits=logits, notes=notes))
+        return checked
+
+    def look_at(self, tile: Tile) -> NDArray[np.uint8]:
+        """The stretched pixels of a window, uint8 (*tile.shape, 3), for pictures."""
+        return read_tile(self.scene, self.stretch, tile)[0]
 
     def preview(self, height: int, width: int) -> NDArray[np.uint8]:
         """The stretched scene at a reduced size, uint8 (height, width, 3), for pictures."""
         whole = Tile(0, 0, self.scene.width, self.scene.height, (height, width))
-        return read_tile(self.scene, self.stretch, whole)[0]
+        return self.look_at(whole)
 
     def _sweep(self, prompt: Prompt, progress: Progress | None) -> Iterator[StitchedRows]:
         """Ask every tile that holds a valid pixel, a row of tiles at a time."""
@@ -305,23 +332,41 @@ class Session:
             return on_scene(engine.propose(image, text), scene, shape)
 
     def _focus(
-        self, targets: Sequence[Prompt], refine: float | None, progress: Progress | None
+        self,
+        targets: Sequence[Prompt],
+        refine: float | None,
+        progress: Progress | None,
+        told: dict[int, dict[str, Any]],
+        until: float | None,
     ) -> Iterator[StitchedRows]:
-        """Look at each target, given by points or a box, through a window round it."""
+        """Look at each target, given by points or a box, through a window round it.
+
+        What the engine notes on a target goes to ``told`` by its number; after the moment ``until`` a LimitError ends
+        the looking.
+        """
         tile = self.engine.tile
         looks = first_looks(targets, self.scene, tile.size, tile.focus or tile.size, shared=tile.shared)
-        return paint(self._fields(looks, None if tile.shared else refine, progress), self.scene)
+        return paint(self._fields(looks, None if tile.shared else refine, progress, told, until), self.scene)
 
-    def _fields(self, looks: Sequence[Look], refine: float | None, progress: Progress | None) -> Iterator[FocusField]:
+    def _fields(
+        self,
+        looks: Sequence[Look],
+        refine: float | None,
+        progress: Progress | None,
+        told: dict[int, dict[str, Any]],
+        until: float | None,
+    ) -> Iterator[FocusField]:
         size, done = self.engine.tile.focus or self.engine.tile.size, 0
         held: dict[Tile, Embedding] = {}
         before: FocusField | None = None
         for group in _batches(looks, self._batch):
-            seen = {look.target: (look, logits) for look, logits in self._look(group, held)}
+            if until is not None and time.monotonic() > until:
+                raise LimitError("The time for this query is over.", received=f"{done} of {len(looks)} targets drawn")
+            seen = {look.target: (look, logits) for look, logits in self._look(group, held, told)}
             if refine is not None:
                 limit = math.log(refine / (1 - refine))
                 closer = [second_look(look, logits, self.scene, size, limit) for look, logits in seen.values()]
-                again = self._look([look for look in closer if look is not None], {})
+                again = self._look([look for look in closer if look is not None], {}, told)
                 seen |= {look.target: (look, logits) for look, logits in again}
             for look, logits in seen.values():
                 # Many answers in one window of scene pixels become one, so that memory does not grow with them.
@@ -336,7 +381,9 @@ class Session:
         if before is not None:
             yield before
 
-    def _look(self, looks: Sequence[Look], held: dict[Tile, Embedding]) -> list[tuple[Look, Logits]]:
+    def _look(
+        self, looks: Sequence[Look], held: dict[Tile, Embedding], told: dict[int, dict[str, Any]]
+    ) -> list[tuple[Look, Logits]]:
         """Answers of the windows that hold a valid pixel; ``held`` passes the last window on to the next call."""
         images: dict[Tile, NDArray[np.uint8] | None] = {}
         for tile in dict.fromkeys(look.tile for look in looks):
@@ -351,11 +398,12 @@ class Session:
         seen = held | dict(zip(images, self.perceive(list(images), list(images.values())), strict=True))
         worth = [look for look in looks if look.tile in seen]
         tiles = [look.tile for look in worth]
-        answers = self.answer(tiles, [seen[tile] for tile in tiles], [look.prompt for look in worth])
+        answers = self.answers(tiles, [seen[tile] for tile in tiles], [look.prompt for look in worth])
+        told |= {look.target: answer.notes for look, answer in zip(worth, answers, strict=True)}
         held.clear()
         if worth:
             held[tiles[-1]] = seen[tiles[-1]]
-        return list(zip(worth, answers, strict=True))
+        return [(look, answer.logits) for look, answer in zip(worth, answers, strict=True)]
 
     def _key(self, tile: Tile) -> str:
         scene, info = self.scene, self.engine.info
@@ -393,7 +441,7 @@ class Session:
         """Whatever goes wrong in an engine becomes an EngineError that names the tile; but a spent budget stays one."""
         try:
             yield
-        except BudgetError:
+        except (BudgetError, LimitError):
             raise
         except Exception as error:
             said = f"{type(error).__name__}: {error}"

@@ -11,21 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from terraprompt.cli.common import as_json, progress, usable_device
-from terraprompt.cli.engine_options import (
-    Cache,
-    Endpoint,
-    KeyEnv,
-    Local,
-    MaxTokens,
-    Model,
-    Schema,
-    Segmenter,
-    Side,
-    Timeout,
-    Tokens,
-    Units,
-    given,
-)
+from terraprompt.cli.engine_options import with_engine_options
 from terraprompt.datasets.questions import Plan
 from terraprompt.datasets.registry import Dataset, dataset_names, layout_of, open_dataset
 from terraprompt.errors import BudgetError
@@ -52,6 +38,7 @@ def register(app: typer.Typer) -> None:
 
 
 @verb.callback(invoke_without_command=True)
+@with_engine_options
 def evaluate(
     context: typer.Context,
     dataset: Annotated[str | None, typer.Option(help=f"Layout of the data: {', '.join(dataset_names())}.")] = None,
@@ -90,20 +77,10 @@ def evaluate(
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Show best, median and worst answers in the report.")
     ] = True,
-    endpoint: Endpoint = None,
-    model: Model = None,
-    local: Local = None,
-    segmenter: Segmenter = None,
-    units: Units = None,
-    side: Side = None,
-    key_env: KeyEnv = None,
-    timeout: Timeout = None,
-    max_tokens: MaxTokens = None,
-    schema: Schema = None,
-    tokens: Tokens = None,
-    cache: Cache = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_data: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    *,
+    engine_options: dict[str, Any],
 ) -> None:
     """Ask ENGINE about every sample of a data set, score the answers by a protocol, and write a report.
 
@@ -124,10 +101,8 @@ def evaluate(
     opened = _open(dataset, root, split, keep_going=keep_going, seed=seed)
     if device is not None:
         usable_device(device)
-    options = given(
-        weights=weights, device=device, endpoint=endpoint, model=model, local=local, segmenter=segmenter, units=units,
-        side=side, key_env=key_env, timeout=timeout, max_tokens=max_tokens, schema=schema, tokens=tokens, cache=cache,
-    )  # fmt: skip
+    options = {name: value for name, value in (("weights", weights), ("device", device)) if value is not None}
+    options |= engine_options
     choice = harness.Choice(None if task is None else task.value, limit, seed, not plain, clicks, _command(context))
 
     def bar(label: str) -> AbstractContextManager[Progress | None]:
@@ -198,5 +173,8 @@ def _command(context: typer.Context) -> str:
         if source is None or source.name != "COMMANDLINE" or name == "as_data":
             continue
         flag = (parameter.secondary_opts if value is False else parameter.opts)[0]
-        words += [flag] if isinstance(value, bool) else [flag, str(value)]
+        if isinstance(value, bool):
+            words.append(flag)
+        else:
+            words += [word for one in (value if isinstance(value, list) else [value]) for word in (flag, str(one))]
     return shlex.join(words)

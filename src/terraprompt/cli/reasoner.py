@@ -16,10 +16,13 @@ from terraprompt.cli.common import as_json as to_json
 from terraprompt.cli.common import progress, usable_device
 from terraprompt.datasets.pack import Record, read_pack
 from terraprompt.errors import BudgetError, DatasetError, ReasonerError
+from terraprompt.outputs.files import check_target, replacing
 from terraprompt.reasoners import ENDPOINT_VARIABLE, KEY_VARIABLE, LOCAL_VARIABLE, MODEL_VARIABLE
 
 if TYPE_CHECKING:
+    from terraprompt.reasoners.answer import Instance
     from terraprompt.reasoners.base import Reasoner
+    from terraprompt.reasoners.box_calibration import BoxCalibration
     from terraprompt.reasoners.calibration import Calibration
     from terraprompt.reasoners.check import EndpointReport
     from terraprompt.reasoners.endpoint import EndpointReasoner
@@ -98,17 +101,33 @@ def calibrate_command(
     tokens: Annotated[int | None, typer.Option(min=1, help="Token budget.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of known replies; a second run goes on.")] = None,
     device: Annotated[str, typer.Option(help="Of a local checkpoint.")] = "cpu",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Ask in the words of the engine geoseg, fit its box correction too, and write both as .json.",
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Ask about labelled objects and compare the answers with their boxes under every coordinate convention."""
-    from terraprompt.reasoners.answer import AnswerRules, parse_lenient
+    """Ask about labelled objects and compare the answers with their boxes under every coordinate convention.
+
+    With -o also fit the correction of the boxes (alpha at the left and top, beta at the right and bottom, in shares of
+    the side), by leave-one-out against no correction and the release's fixed 0.2 and 0.1.
+    """
+    from terraprompt.grounding.wording import PHRASE_TEMPLATE
     from terraprompt.reasoners.base import Question, reason_many
+    from terraprompt.reasoners.box_calibration import fit_calibration
     from terraprompt.reasoners.budget import Budget
     from terraprompt.reasoners.calibration import LabelledAnswer, calibrate
     from terraprompt.reasoners.endpoint import EndpointReasoner
     from terraprompt.reasoners.open import open_reasoner
 
+    if output is not None:
+        check_target(output, overwrite, kind="json")
     asked = _cases(read_pack(data, split=split), limit, most, seed)
     if not asked:
         raise DatasetError(
@@ -126,6 +145,8 @@ def calibrate_command(
         server={"key_variable": key_env, "timeout": timeout},
         device=usable_device(device) if device != "cpu" else device,
         max_tokens=max_tokens,
+        served={} if output is None else {"structured": "off"},
+        **({} if output is None else {"template": PHRASE_TEMPLATE}),
     )
     questions = [Question(record.load_image(), f"every {_words(category)}") for record, category in asked]
     with progress("asking", quiet=quiet) as report:
@@ -137,24 +158,54 @@ def calibrate_command(
         if isinstance(reply, ReasonerError):
             unread.append(str(reply))
             continue
-        parsed = parse_lenient(reply.text, AnswerRules(points=None))
-        if not parsed.ok:
-            unread.append(f"{parsed.verdict.value}: {parsed.complaint}")
+        instances, complaint = _instances(reply.text, phrases=output is not None)
+        if instances is None:
+            unread.append(complaint)
             continue
         boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in record.boxes(category))
-        answers.append(LabelledAnswer(parsed.instances, boxes, (record.height, record.width)))
+        answers.append(LabelledAnswer(instances, boxes, (record.height, record.width)))
     stopped = next((reply for reply in replies if isinstance(reply, BudgetError)), None)
     if not answers:
         raise stopped or ReasonerError("No question got an answer that can be read.", received=unread[0])
     table = calibrate(answers, reasoner.convention.view)
+    fitted = None
+    reading = table.best or (reasoner.convention if units not in (None, "auto") else None)
+    if output is not None and stopped is None and reading is not None:
+        source = {"data": data.name, "split": split, "seed": seed, "questions": len(asked)}
+        fitted = fit_calibration(answers, reasoner, reading, source=source)
     if as_json:
-        typer.echo(to_json(_facts(reasoner, table, len(answers), unread)))
+        facts = _facts(reasoner, table, len(answers), unread)
+        typer.echo(to_json(facts | ({} if fitted is None else {"correction": _correction_facts(fitted)})))
     else:
         _print_table(reasoner, table, len(answers), unread)
+        if fitted is not None:
+            _print_correction(fitted)
     if stopped is not None:
         raise stopped
-    if table.best is None:
+    if output is not None:
+        if fitted is None:
+            raise ReasonerError(
+                "No calibration was written: the units are not known.",
+                received=table.reason,
+                hint="Ask more (--limit), show another size (--side), or name the units (--units).",
+            )
+        with replacing(output, overwrite, kind="json") as temporary:
+            temporary.write_text(fitted.as_json(), encoding="utf-8")
+        typer.echo(f"Written: {output}", err=True)
+    elif table.best is None:
         raise typer.Exit(1)
+
+
+def _instances(text: str, *, phrases: bool) -> tuple[tuple[Instance, ...] | None, str]:
+    """Answered boxes, in the form that was asked for; None and why not."""
+    from terraprompt.reasoners.answer import AnswerRules, parse_lenient
+    from terraprompt.reasoners.ground import instances_of
+
+    if phrases:
+        found = instances_of(text)
+        return found, "" if found is not None else f"unreadable: {text.strip()[:120]!r}"
+    parsed = parse_lenient(text, AnswerRules(points=None))
+    return (parsed.instances if parsed.ok else None), f"{parsed.verdict.value}: {parsed.complaint}"
 
 
 def _cases(records: list[Record], limit: int, most: int, seed: int) -> list[tuple[Record, str]]:
@@ -240,6 +291,33 @@ def _print_table(reasoner: Reasoner, table: Calibration, answered: int, unread: 
         typer.echo(f"Use --units {table.best.units.value}{_hint(table)}")
     if unread:
         typer.echo(f"First that was not read: {unread[0]}", err=True)
+
+
+def _correction_facts(fitted: BoxCalibration) -> dict[str, Any]:
+    fit = fitted.fit
+    return {
+        **asdict(fit),
+        "gain_over_fixed": fit.gain_over_fixed,
+        "gain_over_plain": fit.gain_over_plain,
+        "advised": {"name": fitted.advised, "alpha": fitted.alpha, "beta": fitted.beta},
+        "units": fitted.convention.units.value,
+    }
+
+
+def _print_correction(fitted: BoxCalibration) -> None:
+    from terraprompt.grounding import FIXED_ALPHA, FIXED_BETA
+
+    fit = fitted.fit
+    out = Table("correction", "alpha", "beta", "mean IoU", box=None)
+    out.add_row("none", "0.00", "0.00", f"{fit.iou_plain:.3f}")
+    out.add_row("fixed, as released", f"{FIXED_ALPHA:.2f}", f"{FIXED_BETA:.2f}", f"{fit.iou_fixed:.3f}")
+    out.add_row("fitted, leave-one-out", f"{fit.alpha:.2f}", f"{fit.beta:.2f}", f"{fit.iou_fitted:.3f}")
+    typer.echo(f"\nCorrection of boxes read as {fitted.convention.units.value}, {fit.count} pairs:")
+    Console(width=100, soft_wrap=True).print(out)
+    typer.echo(
+        f"Gain of the fit: {fit.gain_over_fixed:+.3f} over the fixed constants, {fit.gain_over_plain:+.3f} over none. "
+        f"Advised: {fitted.advised}, alpha {fitted.alpha:.2f}, beta {fitted.beta:.2f}."
+    )
 
 
 def _hint(table: Calibration) -> str:

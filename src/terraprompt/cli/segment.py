@@ -14,24 +14,11 @@ import typer
 
 from terraprompt.cli.common import as_json as to_json
 from terraprompt.cli.common import numbers, progress, usable_device
-from terraprompt.cli.engine_options import (
-    Cache,
-    Endpoint,
-    KeyEnv,
-    Local,
-    MaxTokens,
-    Model,
-    Schema,
-    Segmenter,
-    Side,
-    Timeout,
-    Tokens,
-    Units,
-    given,
-)
+from terraprompt.cli.engine_options import with_engine_options
 from terraprompt.engines.registry import load_engine
 from terraprompt.errors import ConfigError, EngineError, OutputError, PromptError
 from terraprompt.outputs import Result, Status, check_target, save_stac
+from terraprompt.outputs.evidence import write_evidence
 from terraprompt.pipeline import Session
 from terraprompt.prompt import Prompt, Task
 from terraprompt.prompt_file import read_prompt_file
@@ -50,7 +37,7 @@ class Stretch(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command()(segment)
+    app.command()(with_engine_options(segment))
 
 
 def segment(
@@ -64,6 +51,9 @@ def segment(
     ] = None,
     vector: Annotated[Path | None, typer.Option(help="Polygons: .gpkg, .geojson, .fgb or .parquet.")] = None,
     picture: Annotated[Path | None, typer.Option(help="PNG of the scene with the mask over it.")] = None,
+    evidence: Annotated[
+        Path | None, typer.Option(help="PNG of how each target was found, of engines that note it (geoseg).")
+    ] = None,
     probability: Annotated[Path | None, typer.Option(help="Probabilities as float32 GeoTIFF.")] = None,
     stac: Annotated[Path | None, typer.Option(help="STAC item (.json) that lists the outputs.")] = None,
     point: Annotated[
@@ -101,27 +91,19 @@ def segment(
     simplify: Annotated[
         float | None, typer.Option(min=0, help="Tolerance of polygon outlines, m; 0 keeps the pixel staircase.")
     ] = None,
-    refine: Annotated[bool, typer.Option(help="Look twice at small targets under a point.")] = True,
+    refine: Annotated[
+        bool, typer.Option(help="Look twice at small targets under a point; geoseg: correct the boxes.")
+    ] = True,
     selector: Annotated[bool, typer.Option(help='Decide words like "the largest" over the whole scene.')] = True,
     batch: Annotated[int | None, typer.Option(min=1, help="Tiles perceived together.")] = None,
     creation_option: Annotated[
         list[str] | None, typer.Option("--co", help="GDAL creation option of the mask, KEY=VALUE.")
     ] = None,
-    endpoint: Endpoint = None,
-    model: Model = None,
-    local: Local = None,
-    segmenter: Segmenter = None,
-    units: Units = None,
-    side: Side = None,
-    key_env: KeyEnv = None,
-    timeout: Timeout = None,
-    max_tokens: MaxTokens = None,
-    schema: Schema = None,
-    tokens: Tokens = None,
-    cache: Cache = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    *,
+    engine_options: dict[str, Any],
 ) -> None:
     """Find in SCENE what INSTRUCTION, points or boxes ask for.
 
@@ -132,7 +114,10 @@ def segment(
     if output is None and vector is None and picture is None and probability is None:
         stem = Path(scene).stem
         output, vector = Path(f"{stem}_mask.tif"), Path(f"{stem}_objects.gpkg")
-    targets = {"mask": output, "vector": vector, "picture": picture, "probability": probability, "stac": stac}
+    targets = {
+        "mask": output, "vector": vector, "picture": picture, "evidence": evidence, "probability": probability,
+        "stac": stac,
+    }  # fmt: skip
     _check_targets(targets, overwrite)
     if bbox_crs is not None and bbox is None:
         raise typer.BadParameter("--bbox-crs says what --bbox is in. Give --bbox too.")
@@ -147,10 +132,9 @@ def segment(
                 )
         prompt = _prompt(instruction, point or [], box or [], prompt_file, prompt_crs, task, opened)
         opened.to_pixels(prompt)  # what does not fit the scene is said before a model is loaded
-        more = given(
-            weights=weights, endpoint=endpoint, model=model, local=local, segmenter=segmenter, units=units, side=side,
-            key_env=key_env, timeout=timeout, max_tokens=max_tokens, schema=schema, tokens=tokens, cache=cache,
-        )  # fmt: skip
+        more = engine_options if weights is None else {"weights": weights, **engine_options}
+        if engine == "geoseg" and not refine:
+            more["refine"] = False
         loaded = load_engine(engine, device=usable_device(device), **more)
         session = Session(loaded, opened, stretch=stretch.value, batch=batch, cache_bytes=0)
         with progress("segmenting", quiet=quiet or as_json) as report:
@@ -160,6 +144,8 @@ def segment(
             )  # fmt: skip
         with result:
             failed = result.status is Status.FAILED
+            if evidence is not None:
+                write_evidence(result, evidence, session.look_at, overwrite=overwrite)
             if not failed:
                 _save(result, session, prompt, targets, overwrite, options)
             files = {} if failed else {k: str(v) for k, v in targets.items() if v}
@@ -179,7 +165,7 @@ def segment(
 
 def _check_targets(targets: dict[str, Path | None], overwrite: bool) -> None:
     """Everything that would stop a file from being written, before any work."""
-    kinds: dict[str, Any] = {"probability": "mask", "stac": "json"}
+    kinds: dict[str, Any] = {"probability": "mask", "stac": "json", "evidence": "picture"}
     seen: dict[str, str] = {}
     for name, path in targets.items():
         if path is None:
@@ -287,7 +273,9 @@ def _save(
         marks = session.scene.to_pixels(prompt)
         result.save_picture(path, scene_rgb=session.preview, prompt=marks, overwrite=overwrite)
     if (path := targets["stac"]) is not None:
-        save_stac(result, path, {k: v for k, v in targets.items() if v and k != "stac"}, overwrite=overwrite)
+        save_stac(
+            result, path, {k: v for k, v in targets.items() if v and k not in ("stac", "evidence")}, overwrite=overwrite
+        )
 
 
 def _summary(result: Result, files: dict[str, str], seconds: float) -> dict[str, Any]:

@@ -79,7 +79,9 @@ class Answer:
     Attributes:
         logits: float32 (height, width) of the image; positive = target. NaN is not allowed.
         presence: probability that the image holds any target, or None where the engine does not say.
-        notes: intermediate evidence (boxes, points, reasoning text, …).
+        notes: intermediate evidence (boxes, points, reasoning text, …). Coordinates stand under the keys "box", "crop"
+            (one box), "boxes" and "points" at any depth, in pixels of the image; the flow moves them to the scene.
+            "calls" and "seconds" are what this answer cost.
     """
 
     logits: NDArray[np.float32]
@@ -124,7 +126,9 @@ class Proposals:
         prompts: one target each, points and at most one box, in pixels of the image that was asked about; empty unless
             found.
         reason: of a failure; a remark on "no_target", if there is one.
-        notes: evidence as JSON values (reasoning, replies, verdicts, what was mended, tokens, seconds, ...).
+        notes: evidence as JSON values (reasoning, replies, verdicts, what was mended, tokens, seconds, ...). What
+            stands under "grounded" is in pixels of that image too, as in :class:`Answer`.
+        until: ``time.monotonic()`` at which drawing is given up; None = it may take its time.
 
     Raises:
         EngineError: the parts contradict each other.
@@ -134,6 +138,7 @@ class Proposals:
     prompts: tuple[Prompt, ...] = ()
     reason: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
+    until: float | None = None
 
     def __post_init__(self) -> None:
         if self.status not in ("found", "no_target", "failed") or (self.status == "failed" and not self.reason):

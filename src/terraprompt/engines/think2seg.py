@@ -8,7 +8,6 @@ each of its proposals at native resolution; ``answer`` does the whole for a sing
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,15 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.engines.base import Answer, Embedding, Engine, ModelInfo, Proposals, TileSpec
-from terraprompt.engines.registry import engine_names, load_engine
+from terraprompt.engines.base import Answer, Embedding, ModelInfo, Proposals, TileSpec
+from terraprompt.engines.reasoned import REMARK, load_drawing, readable, remark, said, spent, tile_of
 from terraprompt.errors import BudgetError, ConfigError, EngineError, ReasonerError
-from terraprompt.models.promptable import PromptableSegmenter, SegmenterEmbedding, load_segmenter
-from terraprompt.models.promptable.engine import UniGeoSegSegmenter
+from terraprompt.models.promptable import PromptableSegmenter, SegmenterEmbedding
 from terraprompt.prompt import Prompt, Task
 from terraprompt.reasoners.answer import AnswerRules, Instance
 from terraprompt.reasoners.ask import Reading, ask
-from terraprompt.reasoners.base import Reasoner, Reply
+from terraprompt.reasoners.base import Reasoner
 from terraprompt.reasoners.budget import Budget
 from terraprompt.reasoners.conventions import Convention, Units
 from terraprompt.reasoners.open import open_reasoner
@@ -36,14 +34,9 @@ __all__ = ["Think2SegEngine", "think2seg"]
 
 log = logging.getLogger(__name__)
 
-#: The SAM family sees squares of about 1024 pixels, and encoding one costs far more than a prompt.
-_SAM_TILE = TileSpec(size=1024, overlap=128, multiple=1, batch=8, shared=True)
 _ABSENT = -30.0
-_LONGEST = 20_000  # characters of a text that are kept as evidence
-_REMARK = 300
 _POINTS = 64  # a target; more say nothing new, and a hundred thousand would fill the memory
 _TOGETHER = 16  # prompts on one image, so that a hundred masks are not held at once
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +85,14 @@ class Think2SegEngine:
         self.reasoner, self.segmenter = reasoner, segmenter
         self.rules = rules or AnswerRules()
         self.tries, self.limit, self.overlap = tries, limit, overlap
-        self.tile = tile or _tile_of(segmenter)
-        said, draws = reasoner.info, segmenter.info
+        self.tile = tile or tile_of(segmenter)
+        asked, draws = reasoner.info, segmenter.info
         self.info = ModelInfo(
-            f"{said.model} + {draws.name}",
+            f"{asked.model} + {draws.name}",
             draws.revision,
             draws.checksum,
             {
-                "reasoner": {"kind": said.name, "model": said.model, "where": said.where, **said.settings},
+                "reasoner": {"kind": asked.name, "model": asked.model, "where": asked.where, **asked.settings},
                 "segmenter": {"name": draws.name, **draws.settings},
                 "rules": asdict(self.rules),
                 "tries": tries,
@@ -126,7 +119,7 @@ class Think2SegEngine:
         except BudgetError:
             raise
         except ReasonerError as error:
-            return Proposals("failed", reason=_readable(str(error)))
+            return Proposals("failed", reason=readable(str(error)))
         reading = ask(
             self.reasoner,
             image,
@@ -139,9 +132,9 @@ class Think2SegEngine:
         )
         notes = _evidence(reading, self.reasoner.convention.view.size((image.shape[0], image.shape[1])), how)
         if reading.status == "failed":
-            return Proposals("failed", reason=_readable(reading.reason), notes=notes)
+            return Proposals("failed", reason=readable(reading.reason), notes=notes)
         if reading.status == "no_target":
-            return Proposals("no_target", reason=_remark(reading.think), notes=notes)
+            return Proposals("no_target", reason=remark(reading.think), notes=notes)
         crowded = sum(len(v.points) > _POINTS for v in reading.instances)
         if crowded:
             notes["mended"].append(f"{crowded} instances had more than {_POINTS} points; the first are kept.")
@@ -288,37 +281,12 @@ def think2seg(
         rules=rules,
         **{**words, **(asking or {})},
     )
-    drawing = _segmenter(segmenter, weights, precision=precision, device=device, multimask=multimask)
+    drawing = load_drawing(segmenter, weights, precision=precision, device=device, multimask=multimask)
     return Think2SegEngine(reasoner, drawing, rules=rules, tries=tries, limit=limit, overlap=overlap)
 
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _segmenter(
-    name: str | Path, weights: str | Path | None, *, precision: str, device: str, multimask: bool
-) -> PromptableSegmenter:
-    if str(name) == Think2SegEngine.name:
-        raise ConfigError(
-            "Think2Seg cannot draw for itself.", received=name, hint="Take nano, or one of the SAM family."
-        )
-    if weights is None:
-        return load_segmenter(name, precision=precision, device=device, multimask=multimask)
-    if str(name) not in engine_names():
-        raise ConfigError(
-            "Other weights are for a segmenter that is an engine, e.g. nano.",
-            received=f"segmenter {name}, weights {weights}",
-            hint="Name the folder of the weights as the segmenter.",
-        )
-    options = {"device": device, "weights": weights} | ({} if precision == "fp32" else {"precision": precision})
-    return UniGeoSegSegmenter(load_engine(str(name), **options))
-
-
-def _tile_of(segmenter: PromptableSegmenter) -> TileSpec:
-    """Our own models keep the windows that they were trained on; others share windows of their size."""
-    engine = segmenter.engine if isinstance(segmenter, UniGeoSegSegmenter) else None
-    return engine.tile if isinstance(engine, Engine) else _SAM_TILE
 
 
 def _prompt(instance: Instance) -> Prompt:
@@ -330,9 +298,8 @@ def _prompt(instance: Instance) -> Prompt:
 def _evidence(reading: Reading, shown: tuple[int, int], how: str) -> dict[str, Any]:
     """What was asked and said, as JSON values; "answered" in the reasoner's own units."""
     answered = () if reading.answered is None else reading.answered.instances
-    replies = reading.replies
     return {
-        "think": _readable(reading.think),
+        "think": readable(reading.think),
         "units": reading.convention.units.value,
         **({"units_from": how} if how else {}),
         "shown": {"width": shown[1], "height": shown[0]},
@@ -341,43 +308,11 @@ def _evidence(reading: Reading, shown: tuple[int, int], how: str) -> dict[str, A
             {
                 "box": None if v.box is None else list(v.box),
                 "points": [[x, y, label] for (x, y), label in zip(v.points, v.labels, strict=True)],
-                **({"name": _readable(v.name, _REMARK)} if v.name else {}),
+                **({"name": readable(v.name, REMARK)} if v.name else {}),
             }
             for v in answered
         ],
         "mended": list(reading.notes),
-        "replies": [_said(reply) for reply in replies],
-        "calls": sum(not reply.cached for reply in replies),
-        "tokens_in": _sum(reply.tokens_in for reply in replies if not reply.cached),
-        "tokens_out": _sum(reply.tokens_out for reply in replies if not reply.cached),
-        "seconds": round(sum(reply.seconds for reply in replies if not reply.cached), 3),
+        "replies": [said(reply) for reply in reading.replies],
+        **spent(reading.replies),
     }
-
-
-def _said(reply: Reply) -> dict[str, Any]:
-    return {
-        "text": _readable(reply.text),
-        "finish_reason": _readable(reply.finish_reason, _REMARK),
-        "tokens_in": reply.tokens_in,
-        "tokens_out": reply.tokens_out,
-        "seconds": round(reply.seconds, 3),
-        "cached": reply.cached,
-    }
-
-
-def _sum(counts: Any) -> int | None:
-    """None where the server did not count one of them."""
-    known = list(counts)
-    return None if None in known else sum(known)
-
-
-def _remark(think: str) -> str:
-    words = " ".join(_readable(think).split())
-    said = words if len(words) <= _REMARK else words[: _REMARK - 1] + "…"
-    return f"The reasoner sees no target: {said}" if said else "The reasoner sees no target."
-
-
-def _readable(text: str, longest: int = _LONGEST) -> str:
-    """Text of a stranger for files and screens: no control characters, no half characters, of a bounded length."""
-    clean = _CONTROL.sub(" ", text[: longest + 1].encode("utf-8", "replace").decode())
-    return clean if len(text) <= longest else f"{clean[:longest]}… ({len(text)} characters)"

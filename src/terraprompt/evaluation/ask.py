@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terraprompt.datasets.sample import Sample
-from terraprompt.engines.base import Answer, Embedding, Engine, Proposals, Proposer
+from terraprompt.engines.base import Answer, Embedding, Engine
 from terraprompt.errors import BudgetError, DatasetError, EngineError, PromptError, SceneError, TerrapromptError
 from terraprompt.evaluation.noc import simulate
 from terraprompt.evaluation.predictions import Prediction
 from terraprompt.evaluation.rle import Rle
 from terraprompt.pipeline import Session
 from terraprompt.prompt import Prompt
-from terraprompt.scene import open_scene
+from terraprompt.scene import Scene, open_scene
 from terraprompt.scene.tiles import Tile
 
 __all__ = ["GOOD", "Asked", "ask_image", "by_image"]
@@ -69,6 +69,7 @@ def ask_image(
     Raises:
         DatasetError: a sample is broken (image or truth missing, damaged or of different sizes, a prompt outside the
             image); the message names it.
+        BudgetError: the tokens or the money of an engine that asks others are used up.
         OutputError: no room for work files.
     """
     with ExitStack() as stack:
@@ -99,7 +100,7 @@ def _ask(session: _Listening, one: Asked, *, selector: bool, keep_going: bool, c
                 status, reason = result.status.value, result.reason
                 if status != "failed":
                     mask = Rle.encode(result.mask() == 1)
-            told = [dict(result.notes)] if result.notes else []
+            told = [_proposed(result.notes)] if result.notes else []
             notes = {"answers": told + session.heard} if told or session.heard else {}
     except BudgetError:
         raise
@@ -156,75 +157,24 @@ def _broken(one: Asked, error: TerrapromptError, keep_going: bool) -> Prediction
     )
 
 
-class _Ear:
-    """An engine that lets its answers be heard on their way to the session."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.name, self.info, self.tile, self.tasks = engine.name, engine.info, engine.tile, engine.tasks
-        self._engine = engine
-        self.said: list[Answer] = []
-
-    def perceive(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
-        return self._engine.perceive(images)
-
-    def answer(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
-        self.said = self._engine.answer(embeddings, prompts)
-        return self.said
-
-
-class _PointingEar(_Ear):
-    """The same for an engine that points."""
-
-    _engine: Proposer
-
-    def overview(self, size: tuple[int, int]) -> tuple[int, int]:
-        return self._engine.overview(size)
-
-    def propose(self, image: NDArray[np.uint8], instruction: str) -> Proposals:
-        return self._engine.propose(image, instruction)
+def _proposed(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """What an engine that points noted on the whole image; its notes on the targets are heard by themselves."""
+    return {key: value for key, value in notes.items() if key != "targets"}
 
 
 class _Listening(Session):
     """A session that writes down what the engine noted beside its logits, in pixels of the image."""
 
-    def __init__(self, engine: Engine, scene: Any) -> None:
-        self._ear = _PointingEar(engine) if isinstance(engine, Proposer) else _Ear(engine)
-        super().__init__(self._ear, scene)
+    def __init__(self, engine: Engine, scene: Scene) -> None:
+        super().__init__(engine, scene)
         self.heard: list[dict[str, Any]] = []
 
-    def answer(
+    def answers(
         self, tiles: Sequence[Tile], embeddings: Sequence[Embedding], prompts: Sequence[Prompt]
-    ) -> list[NDArray[np.float32]]:
-        self._ear.said = []
-        logits = super().answer(tiles, embeddings, prompts)
-        told = zip(tiles, self._ear.said, strict=True)
-        self.heard += [_on_image(said.notes, tile) for tile, said in told if said.notes]
-        return logits
-
-
-def _on_image(notes: Mapping[str, Any], tile: Tile) -> dict[str, Any]:
-    """Notes as JSON values; boxes and points moved from the tile's grid to the image."""
-    out = {key: _plain(value) for key, value in notes.items()}
-    frame = tile.frame
-    for key, width in (("boxes", 4), ("points", 2)):
-        try:
-            values = np.asarray(out.get(key) or [], np.float64)
-        except (TypeError, ValueError):
-            continue  # the engine's own form; told as it is, not drawn
-        if values.ndim == 2 and values.shape[1] >= width:
-            moved = frame.boxes_back(values[:, :4]) if width == 4 else frame.points_back(values[:, :2])
-            out[key] = [[*xy, *rest] for xy, rest in zip(moved.tolist(), values[:, width:].tolist(), strict=True)]
-    return out
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    ) -> list[Answer]:
+        found = super().answers(tiles, embeddings, prompts)
+        self.heard += [answer.notes for answer in found if answer.notes]
+        return found
 
 
 def _peak_memory() -> float:

@@ -68,6 +68,9 @@ class EngineSpec:
         """With options of its loader."""
         return cls(name, tuple(sorted(options.items())))
 
+    def __hash__(self) -> int:  # options may hold what has no hash of its own
+        return hash((self.name, repr(self.options)))
+
     def load(self) -> Engine:
         """See :class:`Loader`."""
         return load_engine(self.name, **dict(self.options))

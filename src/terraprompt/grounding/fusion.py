@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from terraprompt.errors import ConfigError, PromptError
 from terraprompt.grounding.boxes import Mode
 
-__all__ = ["Fusion", "Rule", "fuse", "union"]
+__all__ = ["Fusion", "Measure", "Rule", "fuse", "union"]
 
 Mask = NDArray[np.bool_]
+#: How agreement is measured: the share of the smaller route that both hold, or the IoU of the two.
+Measure = Literal["smaller", "iou"]
 Rule = Literal["intersection", "points", "text", "points_scored_higher", "text_scored_higher", "union", "empty"]
 
 
@@ -26,7 +28,7 @@ class Fusion:
         mask: bool (H, W); None when both routes were empty: there is nothing to write.
         rule: ``intersection``; ``points`` or ``text``: the other route was empty; ``points_scored_higher``,
             ``text_scored_higher``, ``union``: the routes disagreed; ``empty``: both were.
-        agreement: intersection over the smaller route, 0..1; None unless both routes had pixels.
+        agreement: of the routes, 0..1, as it was measured; None unless both routes had pixels.
     """
 
     mask: Mask | None
@@ -42,13 +44,14 @@ def fuse(
     points_score: float | None = None,
     text_score: float | None = None,
     disagreement: float = 0.1,
+    measure: Measure = "smaller",
     mode: Mode = "calibrated",
 ) -> Fusion:
     """One route empty: the other. Both with pixels: what they share (GeoSeg, fusion).
 
-    ``official`` stops there, so that disjoint routes give an all-empty mask. ``calibrated``: when the routes share less
-    than ``disagreement`` of the smaller one, the route with the higher score is taken, or the union where a score is
-    unknown or both are equal.
+    ``official`` stops there, so that disjoint routes give an all-empty mask. ``calibrated``: when the routes agree less
+    than ``disagreement``, the route with the higher score is taken, or the union where a score is unknown or both are
+    equal. By the IoU also a route that found only a part of what the other found disagrees; by the smaller route not.
 
     Args:
         by_points: (h, w), Route A; non-zero is inside; None counts as empty.
@@ -57,16 +60,18 @@ def fuse(
         points_score: confidence of Route A on the scale of ``text_score``.
         text_score: confidence of Route B.
         disagreement: 0 falls back only when nothing at all is shared.
+        measure: of agreement: shared pixels over those of the smaller route, or over those of both (IoU).
 
     Raises:
         ConfigError: ``disagreement``, ``size`` or ``mode`` out of range.
         PromptError: a route is not two-dimensional, or a score is not a number.
     """
-    if not (0 <= disagreement <= 1 and min(size) >= 1 and mode in ("official", "calibrated")):
+    known = mode in ("official", "calibrated") and measure in ("smaller", "iou")
+    if not (0 <= disagreement <= 1 and min(size) >= 1 and known):
         raise ConfigError(
             "The options of the fusion are out of range.",
-            received=f"disagreement={disagreement}, size={size}, mode={mode}",
-            hint="disagreement is 0..1, size at least 1 x 1, mode official or calibrated.",
+            received=f"disagreement={disagreement}, measure={measure}, size={size}, mode={mode}",
+            hint="disagreement is 0..1, measure smaller or iou, size at least 1 x 1, mode official or calibrated.",
         )
     for score in (points_score, text_score):
         if score is not None and not np.isfinite(score):
@@ -77,8 +82,8 @@ def fuse(
             return Fusion(points, "points")
         return Fusion(None, "empty") if text is None else Fusion(text, "text")
     shared = points & text
-    smaller = min(np.count_nonzero(points), np.count_nonzero(text))
-    agreement = float(np.count_nonzero(shared) / smaller)
+    counts = np.count_nonzero(points), np.count_nonzero(text), np.count_nonzero(shared)
+    agreement = float(counts[2] / (min(counts[:2]) if measure == "smaller" else counts[0] + counts[1] - counts[2]))
     if mode == "official" or agreement >= max(disagreement, np.finfo(float).tiny):
         return Fusion(shared, "intersection", agreement)
     if points_score is None or text_score is None or points_score == text_score:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from terraprompt.outputs.result import Result
     from terraprompt.prompt import Prompt
 
-__all__ = ["blend", "mark", "noted", "write_picture"]
+__all__ = ["blend", "fitted", "font", "mark", "noted", "write_picture"]
 
 _FILL, _LINE, _CASING = (255, 64, 129), (255, 255, 255), (160, 0, 70)
 _GIVEN, _REFUSED = (90, 220, 255), (255, 90, 60)
@@ -211,7 +211,8 @@ def noted(notes: Mapping[str, Any]) -> Prompt | None:
     )
 
 
-def _font(size: int) -> Any:
+def font(size: int) -> Any:
+    """A font of about ``size`` pixels."""
     # The built-in font knows Latin letters only; a system font, where there is one, knows the rest.
     try:
         return ImageFont.truetype("DejaVuSans.ttf", size)
@@ -224,7 +225,7 @@ def _caption(image: Image.Image, result: Result, scale: float) -> Image.Image:
     unit = max(13, min(22, image.width // 55))
     pad = unit
     width = max(image.width, 22 * unit)
-    big, small = _font(round(unit * 1.25)), _font(unit)
+    big, small = font(round(unit * 1.25)), font(unit)
     words = _wrapped(str(result.notes.get("think", "")), small, width - 2 * pad)
     height = round(unit * 4.6) + (round(unit * (0.5 + 1.4 * len(words))) if words else 0)
     sheet = Image.new("RGB", (width, image.height + height), _PAPER)
@@ -235,12 +236,12 @@ def _caption(image: Image.Image, result: Result, scale: float) -> Image.Image:
     room = width - 2 * pad - (round(bar[0]) + 2 * pad if bar else 0)
     top = image.height + round(unit * 0.8)
     title = as_text(result.provenance, "instruction") or "(no instruction)"
-    draw.text((pad, top), _fitted(draw, title, big, room), font=big, fill=_INK)
+    draw.text((pad, top), fitted(draw, title, big, room), font=big, fill=_INK)
     second = top + round(unit * 1.9)
     status = result.status.value.replace("_", " ")
     draw.text((pad, second), status, font=small, fill=_STATUS_INK[result.status])
     left = pad + draw.textlength(status + "  ", font=small)
-    draw.text((left, second), _fitted(draw, _facts(result), small, room + pad - left), font=small, fill=_FAINT)
+    draw.text((left, second), fitted(draw, _facts(result), small, room + pad - left), font=small, fill=_FAINT)
     for number, line in enumerate(words):
         draw.text((pad, second + round(unit * (1.9 + 1.4 * number))), line, font=small, fill=_FAINT)
     if bar:
@@ -271,12 +272,12 @@ def _wrapped(text: str, font: Any, room: float) -> list[str]:
         count = 1
         while count < len(words) and draw.textlength(" ".join(words[: count + 1]), font=font) <= room:
             count += 1
-        lines.append(_fitted(draw, " ".join(words[:count]), font, room))
+        lines.append(fitted(draw, " ".join(words[:count]), font, room))
         words = words[count:]
-    return [*lines, _fitted(draw, " ".join(words), font, room)] if words else lines
+    return [*lines, fitted(draw, " ".join(words), font, room)] if words else lines
 
 
-def _fitted(draw: ImageDraw.ImageDraw, text: str, font: Any, room: float) -> str:
+def fitted(draw: ImageDraw.ImageDraw, text: str, font: Any, room: float) -> str:
     """The text, cut with an ellipsis where it is wider than ``room``."""
     if draw.textlength(text, font=font) <= room:
         return text

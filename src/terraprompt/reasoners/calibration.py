@@ -42,10 +42,16 @@ class LabelledAnswer:
 
 @dataclass(frozen=True, slots=True)
 class BoxPairs:
-    """Boxes that belong together, both float64 (n, 4), xyxy in pixels of their source images."""
+    """Boxes that belong together.
+
+    Attributes:
+        answered, truth: float64 (n, 4), xyxy in pixels of their source images.
+        sizes: float64 (n, 2), (height, width) of these images.
+    """
 
     answered: NDArray[np.float64]
     truth: NDArray[np.float64]
+    sizes: NDArray[np.float64]
 
     @property
     def edge_offsets(self) -> NDArray[np.float64]:
@@ -126,16 +132,29 @@ def calibrate(answers: Sequence[LabelledAnswer], view: View) -> Calibration:
     return Calibration(table, first.convention, f"The answers are in {first.name}.")
 
 
-def paired_boxes(answers: Sequence[LabelledAnswer], convention: Convention, *, least: float = 0.1) -> BoxPairs:
-    """Answered and labelled boxes that match one to one with an IoU of at least ``least``."""
-    left, right = [], []
+def paired_boxes(
+    answers: Sequence[LabelledAnswer], convention: Convention, *, least: float = 0.1, alpha: float = 0, beta: float = 0
+) -> BoxPairs:
+    """Answered and labelled boxes that match one to one with an IoU of at least ``least``.
+
+    Args:
+        answers: with the labels.
+        convention: in which they are read.
+        least: IoU of a pair.
+        alpha, beta: boxes are matched after this correction (:func:`terraprompt.grounding.refine`); the pairs hold
+            them as answered.
+    """
+    left, right, sizes = [], [], []
     for answer in answers:
-        boxes, truth, rows, columns, iou = _matched(answer, convention)
+        boxes, truth, rows, columns, iou = _matched(answer, convention, alpha, beta)
         for i, j in zip(rows, columns, strict=True):
             if iou[i, j] >= least:
                 left.append(boxes[i])
                 right.append(truth[j])
-    return BoxPairs(np.array(left).reshape(-1, 4), np.array(right).reshape(-1, 4))
+                sizes.append(answer.size)
+    return BoxPairs(
+        np.array(left).reshape(-1, 4), np.array(right).reshape(-1, 4), np.array(sizes, np.float64).reshape(-1, 2)
+    )
 
 
 def _candidate(name: str, convention: Convention, answers: Sequence[LabelledAnswer]) -> Candidate:
@@ -152,11 +171,12 @@ def _candidate(name: str, convention: Convention, answers: Sequence[LabelledAnsw
 
 
 def _matched(
-    answer: LabelledAnswer, convention: Convention
+    answer: LabelledAnswer, convention: Convention, alpha: float = 0, beta: float = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
     placed = convention.to_source(answer.instances, answer.size)
     boxes = np.array([v.box for v in placed if v.box is not None], np.float64).reshape(-1, 4)
     truth = np.array(answer.truth, np.float64).reshape(-1, 4)
-    iou = box_iou(boxes, truth)
+    sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    iou = box_iou(boxes + sides * (-alpha, -alpha, beta, beta), truth)
     rows, columns = linear_sum_assignment(iou, maximize=True)
     return boxes, truth, rows, columns, iou

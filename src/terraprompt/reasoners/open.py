@@ -43,6 +43,7 @@ def open_reasoner(
     server: Mapping[str, Any] | None = None,
     device: str = "cpu",
     precision: str | None = None,
+    served: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Reasoner:
     """Open the reasoner that is named here, or else in the environment.
@@ -55,6 +56,7 @@ def open_reasoner(
         side: show a square of so many pixels; None = the default of the family.
         cache, budget, server: of an endpoint, see :func:`terraprompt.reasoners.endpoint.connect`.
         device, precision: of a local model.
+        served: settings that are added where the reasoner turns out to be an endpoint.
         settings: of :class:`~terraprompt.reasoners.endpoint.EndpointSettings` or
             :class:`~terraprompt.reasoners.local.LocalReasoner`.
 
@@ -71,6 +73,7 @@ def open_reasoner(
         from terraprompt.reasoners.endpoint import EndpointSettings, connect
         from terraprompt.reasoners.transport import ServerConfig
 
+        settings = {**(served or {}), **settings}
         _check_names(settings, EndpointSettings, "an endpoint")
         _check_names(server or {}, ServerConfig, "a server")
         model = model or os.environ.get(MODEL_VARIABLE) or _only_model(endpoint, server)

@@ -11,7 +11,7 @@ from terraprompt.reasoners.answer import Box, Instance
 from terraprompt.reasoners.conventions import Convention, Seen, Units, detect
 from terraprompt.reasoners.duplicates import suppress
 
-__all__ = ["Placement", "place"]
+__all__ = ["Placement", "contradiction", "place"]
 
 Size = tuple[int, int]
 
@@ -72,9 +72,9 @@ def place(
             return Placement((), tuple(notes), fault, convention)
         convention = convention.named(found.units)
         notes.append(f"Coordinates were taken for {found.units.value} ({found.confidence:.0%} sure).")
-    contradiction = _contradiction(kept, convention, shown)
-    if contradiction:
-        return Placement((), tuple(notes), contradiction, convention)
+    fault = contradiction(kept, convention, shown)
+    if fault:
+        return Placement((), tuple(notes), fault, convention)
     inside = [_clipped(v, size) for v in convention.to_source(kept, size)]
     left = [v for v, _, _ in inside if v is not None]
     for count, words in (
@@ -93,8 +93,14 @@ def place(
     return Placement(unique, tuple(notes), fault, convention)
 
 
-def _contradiction(instances: Sequence[Instance], convention: Convention, shown: Size) -> str:
-    """A sentence if the answer cannot be in these units but fits others; else ""."""
+def contradiction(instances: Sequence[Instance], convention: Convention, shown: Size) -> str:
+    """A sentence if the answer cannot be in these units but fits others; else "".
+
+    Args:
+        instances: as answered, at least one.
+        convention: whose units are not ``AUTO``.
+        shown: (height, width) of the picture as it was shown.
+    """
     grids = {Units.PIXELS: (shown[1], shown[0]), Units.THOUSAND: (1000, 1000), Units.UNIT: (1, 1)}
     centres = np.array([_centre(v) for v in instances])
     reach = np.array([_reach(v) for v in instances])
