@@ -39,18 +39,17 @@ _EIGHT = np.ones((3, 3), bool)
 
 
 class Labelled(Protocol):
-    """An image, what is asked about it and the mask that answers, e.g. :class:`terraprompt.datasets.sample.Sample`.
-
-    Attributes:
-        id: unique among the samples of a training.
-        instructions: wordings of the question, at least one.
-    """
+    """An image, what is asked about it and the mask that answers, e.g. :class:`terraprompt.datasets.sample.Sample`."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """Unique among the samples of a training."""
+        ...
 
     @property
-    def instructions(self) -> tuple[str, ...]: ...
+    def instructions(self) -> tuple[str, ...]:
+        """Wordings of the question, at least one."""
+        ...
 
     def load_image(self) -> NDArray[np.uint8]:
         """RGB uint8 (height, width, 3)."""
