@@ -20,8 +20,10 @@ import argparse
 import csv
 import json
 import logging
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
@@ -40,6 +42,7 @@ from transformers import (
 )
 
 from terraprompt.models.promptable import load_segmenter
+from terraprompt.reasoners.answer import Instance
 from terraprompt.reasoners.conventions import Convention, Units, View
 from terraprompt.scene.rendered import render
 from terraprompt.training.grpo import GrpoConfig, train_grpo
@@ -56,7 +59,8 @@ FRAMES = (
 PLACES = (
     ("lakes", 0.5), ("lakes", 1.0), ("rural", 0.5), ("industrial", 0.5), ("industrial", 1.0), ("suburb", 0.3),
 )  # fmt: skip
-PIECE, SIDE, STEP = 112, 112, 14  # pixels of a piece, of what the reasoner is shown, of the grid of coordinates
+PIECE, SIDE = 112, 112  # pixels of a piece, and of the square that the reasoner is shown
+STEP = 14  # of the grid of points; boxes lie on one of twice that, rounded outwards
 CONVENTION = Convention(Units.PIXELS, View("square", side=SIDE))
 COMMON = {"precision": "fp32", "checkpointing": False, "vision": True, "units": "pixels", "side": SIDE,
           "template": "{instruction}"}  # fmt: skip
@@ -101,9 +105,11 @@ def picture(pieces: Pieces, kind: str, rng: np.random.Generator) -> tuple[NDArra
     return image, masks
 
 
-def question(kind: str, corner: int, rng: np.random.Generator) -> str:
-    """One of the ways to ask for the thing in a corner."""
-    return FRAMES[int(rng.integers(len(FRAMES)))].format(kind=kind, corner=CORNERS[corner], way=WAYS[corner])
+def question(kind: str, corner: int, rng: np.random.Generator) -> tuple[str, str]:
+    """One of the ways to ask for the thing in a corner, and the words in it that name the corner."""
+    frame = FRAMES[int(rng.integers(len(FRAMES)))]
+    words = CORNERS[corner] if "{corner}" in frame else WAYS[corner]
+    return frame.format(kind=kind, corner=CORNERS[corner], way=WAYS[corner]), words
 
 
 class WarmUp(Sequence[Lesson]):
@@ -129,8 +135,17 @@ class WarmUp(Sequence[Lesson]):
         said, asked = (int(rng.integers(len(CORNERS))) for _ in range(2))
         image, masks = picture(self.pieces, kind, rng)
         found = CONVENTION.from_source(instances_of(masks[said], most=1), image.shape[:2])
-        text = answer_text([rounded(v, STEP) for v in found], f"I look {CORNERS[said]}.")
-        return Lesson(image, question(kind, asked, rng), text)
+        text, words = question(kind, asked, rng)
+        think = f"I read {words} and look {CORNERS[said]}."
+        return Lesson(image, text, answer_text([coarse(v) for v in found], think))
+
+
+def coarse(instance: Instance) -> Instance:
+    """On the grids of the lessons, so that there are few numbers to learn."""
+    assert instance.box is not None
+    x0, y0, x1, y1 = (np.array(instance.box) / (2 * STEP)).tolist()
+    box = (math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1))
+    return replace(rounded(instance, STEP), box=tuple(float(2 * STEP * n) for n in box))
 
 
 def questions(pieces: Pieces, count: int, seed: int) -> list[Question]:
@@ -140,7 +155,7 @@ def questions(pieces: Pieces, count: int, seed: int) -> list[Question]:
     for i in range(count):
         kind, corner = KINDS[i // len(CORNERS) % len(KINDS)], i % len(CORNERS)
         image, masks = picture(pieces, kind, rng)
-        made.append(Question(f"{seed}/{i}", (question(kind, corner, rng),), image, masks[corner], kind))
+        made.append(Question(f"{seed}/{i}", (question(kind, corner, rng)[0],), image, masks[corner], kind))
     return made
 
 
@@ -244,8 +259,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("runs/grpo-learns"))
-    parser.add_argument("--warm-steps", type=int, default=500)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--warm-steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--warm", type=Path, help="Weights of an earlier warm-up.")
     parser.add_argument("--draw", type=Path, metavar="RUNS")
     args = parser.parse_args()
