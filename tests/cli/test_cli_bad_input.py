@@ -157,7 +157,7 @@ REQUESTS = [
     ("good.tif", ["x", "--bbox", "1,2,3,4", "--bbox-crs", "nonsense"], "CRS of the bbox is unknown|Name it like EPSG"),
     ("good.tif", ["x", "-b", "9"], "The band index is out of range. Received: 9. Give indexes 1 to 3."),
     ("good.tif", ["x", "-b", "nir"], "no band of this name. Received: nir. Give indexes 1 to 3."),
-    ("good.tif", ["x", "-e", "nanno"], 'Unknown engine. Received: nanno. Did you mean "nano"? Engines: nano'),
+    ("good.tif", ["x", "-e", "nanno"], 'Unknown engine. Received: nanno. Did you mean "nano"? Engines: geoseg, nano'),
     ("good.tif", ["x", "--weights", "none.safetensors"], "weights file is missing. Received: none.safetensors. Both"),
     ("good.tif", ["x", "--device", "abacus"], "The device cannot be used|Received: abacus. Leave out --device for cpu"),
 ]

@@ -189,7 +189,7 @@ def test_killed_half_way_it_goes_on_to_the_same_numbers(tmp_path, jobs):
     command = [sys.executable, str(script), str(tmp_path / "data"), str(tmp_path / "out"), str(jobs)]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, start_new_session=True)
     parts = tmp_path / "out" / "predictions"
-    until = time.monotonic() + 60
+    until = time.monotonic() + 600  # never reached, unless it hangs
     while len(list(parts.glob("part-*.parquet"))) < 2:
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < until
@@ -211,7 +211,7 @@ def test_killed_half_way_it_goes_on_to_the_same_numbers(tmp_path, jobs):
     again = {row.sample_id: row for row in read_predictions(tmp_path / "out")[1]}
     assert all(again[row.sample_id].seconds == row.seconds for row in kept)
     if jobs > 1:  # workers notice that they are alone
-        until = time.monotonic() + 20
+        until = time.monotonic() + 600
         while _alive_in_session(process.pid):
             assert time.monotonic() < until
             time.sleep(0.1)

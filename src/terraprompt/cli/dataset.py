@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from terraprompt.cli import forge
 from terraprompt.cli.common import as_json as to_json
 from terraprompt.cli.common import progress
 
@@ -17,11 +18,12 @@ _NAME = "Which data set: `terraprompt dataset list` names them."
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    group = typer.Typer(help="Public data sets: list, check, index, download.", no_args_is_help=True)
+    group = typer.Typer(help="Data sets: list, check, index, download, forge, review.", no_args_is_help=True)
     group.command("list")(list_names)
     group.command()(check)
     group.command()(index)
     group.command()(download)
+    forge.register(group)
     app.add_typer(group, name="dataset")
 
 

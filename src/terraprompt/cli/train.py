@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from terraprompt.cli import train_reasoner
 from terraprompt.cli.common import usable_device
 from terraprompt.datasets.pack import read_pack
 from terraprompt.engines.weights import packaged
@@ -18,12 +19,18 @@ __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(train)
+    """Add the verb: as it stands it trains a segmenter; its own verbs train a reasoner."""
+    group = typer.Typer(invoke_without_command=True, subcommand_metavar="[grpo|sft] …")
+    group.callback()(train)
+    train_reasoner.register(group)
+    app.add_typer(group, name="train")
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="Folder with annotations.jsonl, images and masks.")],
+    context: typer.Context,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with annotations.jsonl, images and masks; required.")
+    ] = None,
     run: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints, metrics and weights; runs/<preset> if left out.")
     ] = None,
@@ -72,6 +79,11 @@ def train(
     ``terraprompt segment … --weights <run>/nano.safetensors``. Causal members write a folder <run>/weights, for
     ``--engine unigeoseg --weights <run>/weights``; many processes: ``accelerate launch -m terraprompt train …``.
     """
+    if context.invoked_subcommand is not None:
+        _refuse_options(context)
+        return
+    if data is None:
+        context.fail("Missing option '--data'.")
     from terraprompt.models.unigeoseg import preset as member_of
     from terraprompt.training.curves import draw_curves
     from terraprompt.training.nano import export_nano, train_nano
@@ -122,3 +134,11 @@ def train(
     export_nano(trainer, run / "nano.safetensors")
     draw_curves(run / "metrics.jsonl", run / "curves.png")
     typer.echo(str(run / "nano.safetensors"))
+
+
+def _refuse_options(context: typer.Context) -> None:
+    """Options before ``grpo`` or ``sft`` would be dropped without a word."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            context.fail(f"Options come after the verb: train {context.invoked_subcommand} --{name} …")

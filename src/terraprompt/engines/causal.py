@@ -142,11 +142,15 @@ class CausalEngine:
                     received=f"{len(prompt.boxes)} boxes",
                     hint="Use Prompt.objects().",
                 )
-        out: list[Answer] = []
-        for start in range(0, len(prompts), self.batch):
-            part = slice(start, start + self.batch)
-            out += self._answer([e.data for e in embeddings[part]], prompts[part])
-        return out
+        out: dict[int, Answer] = {}
+        # texts apart from points and boxes: their sentences are shorter, and their template may have been read
+        for spatial in (False, True):
+            mine = [i for i, prompt in enumerate(prompts) if (prompt.task is Task.INTERACTIVE) is spatial]
+            for start in range(0, len(mine), self.batch):
+                part = mine[start : start + self.batch]
+                answers = self._answer([embeddings[i].data for i in part], [prompts[i] for i in part])
+                out |= dict(zip(part, answers, strict=True))
+        return [out[i] for i in range(len(prompts))]
 
     def _answer(self, views: Sequence[_View], prompts: Sequence[Prompt]) -> list[Answer]:
         distinct = list(dict.fromkeys(views))

@@ -17,7 +17,15 @@ from scipy import ndimage
 from terraprompt.instructions.selector import Kind, Selector, in_place
 from terraprompt.instructions.spatial import PLACES, SIDES
 
-__all__ = ["Component", "Components", "Margins", "clear_selectors", "components", "empty_selectors"]
+__all__ = [
+    "Component",
+    "Components",
+    "Margins",
+    "clear_places",
+    "clear_selectors",
+    "components",
+    "empty_selectors",
+]
 
 Box = tuple[float, float, float, float]
 _EIGHT = np.ones((3, 3), dtype=bool)
@@ -147,6 +155,13 @@ def clear_selectors(found: Components, *, max_count: int = 3, margins: Margins |
         if inside is not None and 0 < len(inside) < len(items):
             out.append(Selector("region", place))
     return out
+
+
+def clear_places(found: Components, *, margins: Margins | None = None) -> list[str]:
+    """Places that hold every object beyond doubt, in a stable order."""
+    height, width = found.labels.shape
+    everyone = list(range(len(found.items)))
+    return [p for p in PLACES if _clear_members(found.items, p, width, height, margins or Margins()) == everyone]
 
 
 def empty_selectors(found: Components, *, margins: Margins | None = None) -> list[Selector]:

@@ -21,7 +21,7 @@ from terraprompt.reasoners.conventions import Convention, Units, View
 from terraprompt.reasoners.families import Family, family_of
 from terraprompt.reasoners.wording import DEFAULT_TEMPLATE, check_template, complaint_words, question_words
 
-__all__ = ["LocalReasoner", "load_local"]
+__all__ = ["LocalReasoner", "load_local", "local_folder"]
 
 log = logging.getLogger(__name__)
 
@@ -118,12 +118,18 @@ class LocalReasoner:
         Returns:
             ``input_ids`` and ``attention_mask`` (1, L), ``pixel_values`` and what else the family wants.
         """
-        shown = self.convention.view.shown(image)
         size = (image.shape[0], image.shape[1])
         _check_view(self.convention.view, size, self.convention.units, self.family)
+        words = self.words(instruction, size)
+        return self.encoded(self.chat(words, complaint=complaint, previous=previous), self.convention.view.shown(image))
+
+    def words(self, instruction: str, size: tuple[int, int]) -> str:
+        """What is asked about an image of ``size`` (height, width)."""
+        return question_words(instruction, self.convention, size, rules=self.rules, template=self.template)
+
+    def encoded(self, text: str, shown: NDArray[np.uint8]) -> dict[str, Tensor]:
+        """A dialogue of :meth:`chat` and the picture as it is shown, RGB uint8 (H, W, 3); result as :meth:`inputs`."""
         tensors, count = self.family.pictures(shown)
-        words = question_words(instruction, self.convention, size, rules=self.rules, template=self.template)
-        text = self._chat(words, complaint, previous)
         before, after = self.family.around
         # A chat template may write the tokens around the picture itself, or leave them to us.
         bare = self.family.token
@@ -198,7 +204,7 @@ class LocalReasoner:
         ends = said if isinstance(said, list) else [said]
         return frozenset(int(end) for end in [*ends, self.tokenizer.eos_token_id] if end is not None)
 
-    def _chat(self, words: str, complaint: str | None, previous: str | None) -> str:
+    def chat(self, words: str, *, complaint: str | None = None, previous: str | None = None) -> str:
         """The dialogue as text, with one image token. Users and models cannot write control tokens into it."""
         if complaint and previous is None:
             words = f"{words}\n\n{complaint_words(complaint)}"
@@ -247,7 +253,7 @@ def load_local(
     precision = precision or ("fp32" if device == "cpu" else "bf16")
     if precision not in _PRECISIONS:
         raise ConfigError("Unknown precision.", received=precision, hint=f"Known: {', '.join(_PRECISIONS)}.")
-    folder = _folder(str(source), revision)
+    folder = local_folder(str(source), revision)
     try:
         config = AutoConfig.from_pretrained(folder)
         family = family_of(config, folder, lambda: AutoImageProcessor.from_pretrained(folder))
@@ -260,7 +266,7 @@ def load_local(
     return LocalReasoner(model.to(device), tokenizer, family, info, **options)
 
 
-def _folder(source: str, revision: str | None) -> str:
+def local_folder(source: str, revision: str | None) -> str:
     """The checkpoint on this machine, fetched from the hub if it is a name."""
     if Path(source).is_dir():
         return source

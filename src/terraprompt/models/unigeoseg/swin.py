@@ -62,10 +62,12 @@ class WindowAttention(nn.Module):
         """``x`` (B * windows, N, C); ``together`` bool (windows, 1, N, N), None = all."""
         windows, count, _ = x.shape
         q, k, v = self.qkv(x).view(windows, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        bias = self.bias_table[self.index].permute(2, 0, 1)[None]
+        bias = self.bias_table[self.index].permute(2, 0, 1)[None].to(q.dtype)
         if together is not None:
-            bias = torch.where(together, bias, float("-inf")).repeat(windows // len(together), 1, 1, 1)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+            bias = torch.where(together, bias, float("-inf"))
+            if windows > len(together):
+                bias = bias.repeat(windows // len(together), 1, 1, 1)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         mixed: Tensor = self.proj(out.transpose(1, 2).flatten(2))
         return mixed
 

@@ -1,0 +1,217 @@
+"""``terraprompt train grpo`` and ``terraprompt train sft``: a reasoner learns to point a segmenter at what is asked."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from terraprompt.cli.common import usable_device
+from terraprompt.errors import ConfigError, DatasetError
+
+if TYPE_CHECKING:
+    from terraprompt.training.lessons import Question
+    from terraprompt.training.recipe import Recipe
+
+__all__ = ["register"]
+
+Data = Annotated[Path | None, typer.Option(help="Folder with annotations.jsonl, images and masks; its train split.")]
+Rendered = Annotated[int, typer.Option(min=0, help="Rendered scenes added, or alone without --data.")]
+Run = Annotated[Path, typer.Option(help="Folder for checkpoints, metrics, curves and weights.")]
+RecipeName = Annotated[str | None, typer.Option(help="E.g. think2seg-3b, think2seg-7b, or a .toml file of yours.")]
+Start = Annotated[str | None, typer.Option(help="Checkpoint of the reasoner: folder or hub name; else the recipe's.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of epochs.")]
+Micro = Annotated[int | None, typer.Option(min=1, help="Answers in one pass of a process; passes add up to a step.")]
+Rate = Annotated[float | None, typer.Option(min=0, help="Peak learning rate.")]
+Lora = Annotated[int | None, typer.Option(min=0, help="Rank of LoRA adapters; 0 = every weight learns.")]
+Units = Annotated[str | None, typer.Option(help="Coordinates that are taught: pixels, 0..1 or 0..1000.")]
+Side = Annotated[int | None, typer.Option(min=28, help="Show squares of so many pixels.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; without it, cuda where there is one.")]
+Precision = Annotated[str | None, typer.Option(help="fp32 or bf16; without it, bf16 on a GPU.")]
+SaveEvery = Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")]
+Seed = Annotated[int, typer.Option(help="Of order, wordings and draws.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+
+
+def register(group: typer.Typer) -> None:
+    """Add the verbs."""
+    group.command(name="grpo")(grpo)
+    group.command(name="sft")(sft)
+
+
+def grpo(
+    data: Data = None,
+    rendered: Rendered = 0,
+    run: Run = Path("runs/grpo"),
+    recipe: RecipeName = None,
+    start: Start = None,
+    segmenter: Annotated[
+        str | None, typer.Option(help="Frozen: nano, sam2-small, a folder, …; else the recipe's.")
+    ] = None,
+    steps: Steps = None,
+    prompts: Annotated[int | None, typer.Option(min=1, help="Questions a step, over all processes.")] = None,
+    generations: Annotated[int | None, typer.Option(min=2, help="Answers to each question.")] = None,
+    micro: Micro = None,
+    rate: Rate = None,
+    lora: Lora = None,
+    units: Units = None,
+    side: Side = None,
+    terms: Annotated[
+        str | None,
+        typer.Option(help="Reward, with commas between: target,no_target,format,tags,matching,non_repetition."),
+    ] = None,
+    vllm: Annotated[str | None, typer.Option(help="Generate with vLLM: off, colocate or server.")] = None,
+    vllm_server: Annotated[str | None, typer.Option(help="Its address, for --vllm server.")] = None,
+    held_out: Annotated[int, typer.Option(min=0, help="Images set apart for the curve of held-out prompts.")] = 0,
+    evaluate_every: Annotated[int, typer.Option(min=1, help="Steps between their evaluations.")] = 50,
+    save_every: SaveEvery = None,
+    device: Device = None,
+    precision: Precision = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    quiet: Quiet = False,
+) -> None:
+    """Learn from masks alone: answers point a frozen segmenter, and what it draws is compared with the mask.
+
+    Writes <run>/weights, which `vllm serve` and `--local` take, metrics.jsonl and a picture of the curves. Many GPUs:
+    ``accelerate launch --config_file zero3.yaml -m terraprompt train grpo …``.
+    """
+    from terraprompt.models.promptable import load_segmenter
+    from terraprompt.training.grpo import CURVES, train_grpo
+
+    chosen = _recipe(recipe, start, segmenter)
+    device = _device(device)
+    given: dict[str, Any] = {
+        "steps": steps, "prompts": prompts, "generations": generations, "micro": micro, "rate": rate,
+        "lora_rank": lora, "units": units, "side": side, "vllm": vllm, "vllm_server": vllm_server,
+        "save_every": save_every, "precision": _precision(precision, device),
+        "terms": None if terms is None else tuple(term.strip() for term in terms.split(",")),
+    }  # fmt: skip
+    config = replace(
+        chosen.grpo,
+        seed=seed,
+        evaluate_every=evaluate_every if held_out else 0,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    if not chosen.segmenter:
+        raise ConfigError("GRPO needs a frozen segmenter.", hint="Name one with --segmenter, e.g. nano or sam2-small.")
+    learned, apart = _questions(data, rendered, seed, held_out)
+    drawing = load_segmenter(chosen.segmenter, device=_own(device), precision="fp32" if device == "cpu" else "bf16")
+    done = train_grpo(
+        learned, chosen.start, drawing, run, config, held_out=apart, device=device, resume=resume, progress=not quiet
+    )
+    _finish(done.trainer.accelerator.is_main_process, run, CURVES)
+
+
+def sft(
+    data: Data = None,
+    rendered: Rendered = 0,
+    run: Run = Path("runs/sft"),
+    recipe: RecipeName = None,
+    start: Start = None,
+    steps: Steps = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Lessons a step, over all processes.")] = None,
+    micro: Micro = None,
+    rate: Rate = None,
+    lora: Lora = None,
+    units: Units = None,
+    side: Side = None,
+    save_every: SaveEvery = None,
+    device: Device = None,
+    precision: Precision = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    quiet: Quiet = False,
+) -> None:
+    """Warm up the form of the answers: boxes and two interior points an object, composed from the masks.
+
+    Writes <run>/weights, which `train grpo --start` goes on from.
+    """
+    from terraprompt.training.lessons import lessons_of
+    from terraprompt.training.reasoner_run import taught_convention
+    from terraprompt.training.sft import SftConfig, train_sft
+
+    chosen = _recipe(recipe, start, None)
+    device = _device(device)
+    given: dict[str, Any] = {
+        "steps": steps, "batch": batch, "micro": micro, "rate": rate, "lora_rank": lora, "save_every": save_every,
+        "units": units or chosen.grpo.units, "side": side or chosen.grpo.side,
+        "precision": _precision(precision, device),
+    }  # fmt: skip
+    config = replace(SftConfig(seed=seed), **{name: value for name, value in given.items() if value is not None})
+    learned, _ = _questions(data, rendered, seed, 0)
+    convention = taught_convention(chosen.start, config.units, config.side)
+    train_sft(
+        lessons_of(learned, convention, seed=seed), chosen.start, run, config, device=device, resume=resume,
+        progress=not quiet,
+    )  # fmt: skip
+    _finish(os.environ.get("RANK", "0") == "0", run, ("loss", "gradient", "rate"))
+
+
+def _recipe(name: str | None, start: str | None, segmenter: str | None) -> Recipe:
+    from terraprompt.training.recipe import Recipe, load_recipe
+
+    found = Recipe("", "", "") if name is None else load_recipe(name)
+    found = replace(found, start=start or found.start, segmenter=segmenter or found.segmenter)
+    if not found.start:
+        raise ConfigError("There is no reasoner to train.", hint="Name one with --start, or a --recipe.")
+    return found
+
+
+def _questions(data: Path | None, rendered: int, seed: int, held_out: int) -> tuple[list[Question], list[Question]]:
+    """Questions to learn from, and of ``held_out`` other images."""
+    import numpy as np
+
+    from terraprompt.datasets.pack import read_pack
+    from terraprompt.scene.rendered import render
+    from terraprompt.training.lessons import pack_questions, scene_questions
+    from terraprompt.training.nano import RENDERED
+
+    if data is None and not rendered:
+        raise DatasetError("There is nothing to train on.", hint="Give --data, --rendered, or both.")
+    found: list[Question] = []
+    if data is not None:
+        found += pack_questions(read_pack(data, split="train"), seed=seed)
+    if rendered:
+        scenes = [render(seed * 100_000 + 1000 + i) for i in range(rendered)]
+        found += scene_questions(scenes, RENDERED, seed=seed)
+    images = sorted({question.id.rpartition("/")[0] for question in found})
+    if held_out >= len(images):
+        raise ConfigError("Fewer images must be held out than there are.", received=f"{held_out} of {len(images)}")
+    order = np.random.default_rng(seed).permutation(len(images))
+    apart = {images[i] for i in order[:held_out]}
+    split: tuple[list[Question], list[Question]] = ([], [])
+    for question in found:
+        split[question.id.rpartition("/")[0] in apart].append(question)
+    return split
+
+
+def _device(name: str | None) -> str:
+    import torch
+
+    chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    usable_device(chosen)
+    logging.getLogger("terraprompt.training").setLevel(logging.INFO)
+    return chosen
+
+
+def _own(device: str) -> str:
+    """The GPU of this process."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+
+
+def _precision(name: str | None, device: str) -> str | None:
+    return name or ("fp32" if device == "cpu" else None)
+
+
+def _finish(main: bool, run: Path, names: tuple[str, ...]) -> None:
+    from terraprompt.training.curves import draw_curves
+
+    if main:
+        draw_curves(run / "metrics.jsonl", run / "curves.png", names)
+        typer.echo(str(run / "weights"))

@@ -1,0 +1,214 @@
+"""From labels as a source codes them to numbers of categories: index rasters and RGB colours, row by row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from terraprompt.errors import DatasetError
+from terraprompt.forge.pixels import RollingRows, reading
+from terraprompt.forge.tables import SourceTable
+from terraprompt.forge.taxonomy import Taxonomy
+
+__all__ = ["UNKNOWN", "IndexLabels", "Labels", "PaletteLabels", "check_pair"]
+
+#: Marks a pixel whose code the table does not name.
+UNKNOWN = 255
+_COUNT_ROWS = 1024
+
+
+class Labels(Protocol):
+    """Labels of one image."""
+
+    def window(self, column: int, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """uint8 (height, width): numbers of categories, 0 = none, :data:`UNKNOWN`; rows never fall.
+
+        Args:
+            column, row: first pixel of the window.
+            image: RGB uint8 (height, width, 3), the window's pixels.
+        """
+        ...
+
+
+class _Coded:
+    """What index and colour labels share: codes read in rows, looked up, unknown ones counted."""
+
+    def __init__(self, file: Any, path: Path, bands: list[int], policy: str, note: Callable[[str, int], None]) -> None:
+        if file.count < len(bands):
+            raise DatasetError(
+                f"A label has {file.count} bands, {len(bands)} are needed.",
+                received=path,
+                hint="Set the codec of the table to index for one band, palette for three.",
+            )
+        self._file, self._path, self._bands, self._policy, self._note = file, path, bands, policy, note
+        self._rows = RollingRows(self._read, file.height)
+
+    def window(self, column: int, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """See :class:`Labels`."""
+        height, width = image.shape[:2]
+        found: NDArray[np.uint8] = self._rows.get(row, row + height)[:, column : column + width]
+        return found
+
+    def _read(self, first: int, end: int) -> NDArray[np.uint8]:
+        if end == first:
+            return np.zeros((0, self._file.width), np.uint8)
+        numbers, unknown = self._decode(self._raw(first, end))
+        if unknown:
+            if self._policy == "error":
+                raise self._unknown()
+            for code, count in unknown.items():
+                self._note(f"unknown {code}", count)
+        return numbers
+
+    def _raw(self, first: int, end: int) -> NDArray[Any]:
+        with reading(self._path, "label"):
+            raw: NDArray[Any] = self._file.read(self._bands, window=Window(0, first, self._file.width, end - first))
+        return raw
+
+    def _decode(self, raw: NDArray[Any]) -> tuple[NDArray[np.uint8], Counter[str]]:
+        raise NotImplementedError
+
+    def _unknown(self) -> DatasetError:
+        """Count unknown codes in the whole file, for the message."""
+        found: Counter[str] = Counter()
+        for first in range(0, self._file.height, _COUNT_ROWS):
+            found += self._decode(self._raw(first, min(first + _COUNT_ROWS, self._file.height)))[1]
+        listed = ", ".join(f"{code}: {count} pixels" for code, count in found.most_common(8))
+        return DatasetError(
+            f"A label has codes that the table does not name ({listed}).",
+            received=self._path,
+            hint="Add them to the table, or leave such patches out with `unknown: skip`.",
+        )
+
+
+class IndexLabels(_Coded):
+    """Labels whose pixel values are codes.
+
+    Args:
+        file: rasterio dataset, closed by the caller.
+        path: of it.
+        table: of the source.
+        taxonomy: the categories.
+        policy: "error" or "skip" at a code that the table does not name.
+        note: told (what, pixels) of skipped codes.
+    """
+
+    def __init__(
+        self,
+        file: Any,
+        path: Path,
+        table: SourceTable,
+        taxonomy: Taxonomy,
+        policy: str,
+        note: Callable[[str, int], None],
+    ) -> None:
+        self._lookup = np.full(65536, UNKNOWN, np.uint8)
+        for row in table.classes:
+            if row.code is not None:
+                self._lookup[row.code] = 0 if row.category is None else taxonomy[row.category].number
+        super().__init__(file, path, [1], policy, note)
+
+    def _decode(self, raw: NDArray[Any]) -> tuple[NDArray[np.uint8], Counter[str]]:
+        codes = raw[0]
+        if codes.dtype.kind == "f" or codes.dtype.itemsize > 2 or codes.dtype.kind == "i":
+            outside = (codes < 0) | (codes > 65535) | (codes != np.round(codes))
+            safe = np.where(outside, 0, codes).astype(np.uint16)
+            numbers = np.where(outside, UNKNOWN, self._lookup[safe]).astype(np.uint8)
+        else:
+            numbers = self._lookup[codes]
+        odd = numbers == UNKNOWN
+        if not odd.any():
+            return numbers, Counter()
+        values, counts = np.unique(codes[odd], return_counts=True)
+        return numbers, Counter({f"code {v:g}": int(n) for v, n in zip(values.tolist(), counts.tolist(), strict=True)})
+
+
+class PaletteLabels(_Coded):
+    """Labels whose RGB colours are codes; arguments as of :class:`IndexLabels`.
+
+    A file of one band with a colour table counts as its colours.
+    """
+
+    def __init__(
+        self,
+        file: Any,
+        path: Path,
+        table: SourceTable,
+        taxonomy: Taxonomy,
+        policy: str,
+        note: Callable[[str, int], None],
+    ) -> None:
+        self._threshold = table.layout.threshold
+        pairs = []
+        for row in table.classes:
+            if row.colour is not None:
+                red, green, blue = row.colour
+                number = 0 if row.category is None else taxonomy[row.category].number
+                pairs.append(((red << 16) | (green << 8) | blue, number))
+        pairs.sort()
+        self._colours = np.array([colour for colour, _ in pairs], np.uint32)
+        self._numbers = np.array([number for _, number in pairs], np.uint8)
+        self._map: NDArray[np.uint8] | None = None
+        bands = [1, 2, 3]
+        if file.count == 1 and file.colorinterp[0].name == "palette":
+            self._map = np.zeros((256, 3), np.uint8)
+            for index, colour in file.colormap(1).items():
+                self._map[index] = colour[:3]
+            bands = [1]
+        super().__init__(file, path, bands, policy, note)
+
+    def _decode(self, raw: NDArray[Any]) -> tuple[NDArray[np.uint8], Counter[str]]:
+        if self._map is not None:
+            raw = np.moveaxis(self._map[raw[0]], -1, 0)
+        if self._threshold is not None:
+            raw = np.where(raw >= self._threshold, 255, 0)
+        red, green, blue = raw.astype(np.uint32)
+        codes = (red << 16) | (green << 8) | blue
+        place = np.minimum(np.searchsorted(self._colours, codes), len(self._colours) - 1)
+        known = self._colours[place] == codes
+        numbers = np.where(known, self._numbers[place], UNKNOWN).astype(np.uint8)
+        if known.all():
+            return numbers, Counter()
+        values, counts = np.unique(codes[~known], return_counts=True)
+        return numbers, Counter(
+            {
+                f"colour ({v >> 16}, {v >> 8 & 255}, {v & 255})": int(n)
+                for v, n in zip(values.tolist(), counts.tolist(), strict=True)
+            }
+        )
+
+
+def check_pair(image: Any, label: Any, image_path: Path, label_path: Path) -> None:
+    """A label raster lies on its image: the same size and, where both say so, the same ground.
+
+    Raises:
+        DatasetError: it does not; both are named.
+    """
+    if (image.width, image.height) != (label.width, label.height):
+        raise DatasetError(
+            "An image and its label differ in size: "
+            f"{image.width} x {image.height} and {label.width} x {label.height} pixels.",
+            received=f"{image_path} and {label_path}",
+            hint="Repair the copy, or set `broken: skip`.",
+        )
+    if image.crs is None or label.crs is None:
+        return
+    if image.crs != label.crs:
+        raise DatasetError(
+            f"An image and its label have different reference systems: {image.crs} and {label.crs}.",
+            received=f"{image_path} and {label_path}",
+            hint="Warp one onto the other first, e.g. with rio warp --like.",
+        )
+    shift = max(abs(a - b) for a, b in zip(list(image.bounds), list(label.bounds), strict=True))
+    if shift > 0.5 * abs(image.transform.a):
+        raise DatasetError(
+            f"An image and its label lie on different ground, {shift:g} units apart.",
+            received=f"{image_path} and {label_path}",
+            hint="Repair the copy, or set `broken: skip`.",
+        )

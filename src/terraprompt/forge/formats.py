@@ -1,0 +1,169 @@
+"""Further formats of a forged set: JSON lines with COCO run lengths, and tar shards as WebDataset reads them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from terraprompt.forge.records import Row
+from terraprompt.forge.stages import Parts
+from terraprompt.outputs.files import translated
+
+__all__ = ["write_jsonl", "write_regions", "write_shards"]
+
+
+@contextmanager
+def _lines(path: Path) -> Iterator[IO[str]]:
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    with translated(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                yield file
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_jsonl(path: Path, pairs: Iterable[tuple[Row, Row]]) -> None:
+    """One line a sample: instruction, points and box in [0, 1], mask as COCO run lengths, provenance.
+
+    Args:
+        path: of the file.
+        pairs: (kept sample, exported sample).
+    """
+    with _lines(path) as file:
+        for row, files in pairs:
+            line = {
+                "id": row["sample"],
+                "image": files["img"],
+                "height": row["height"],
+                "width": row["width"],
+                "task": row["kind"],
+                "category": row["category"],
+                "question": row["question"],
+                "reason": row["reason"] or None,
+                "points": row["points"],
+                "box": row["box"],
+                "segmentation": {"size": [row["height"], row["width"]], "counts": row["counts"]},
+                "area": row["area"],
+                "region": row["region"],
+                "patch": row["patch"],
+                "source": row["source"],
+                "origin": row["image"],
+                "window": [row["column"], row["row"], row["width"], row["height"]],
+                "place": row["place"],
+                "split": row["split"],
+                "gsd_m": row["gsd_m"],
+                "crs": row["crs"],
+                "transform": _moved(row),
+                "licence": row["licence"],
+                "writer": row["writer"],
+                "cues": row["cues"],
+                "scores": None if row["scores"] is None else json.loads(row["scores"]),
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _moved(row: Row) -> list[float] | None:
+    """Affine transform of the patch: that of the image, moved to the window."""
+    if not row["transform"]:
+        return None
+    a, b, c, d, e, f = row["transform"]
+    return [a, b, c + a * row["column"] + b * row["row"], d, e, f + d * row["column"] + e * row["row"]]
+
+
+def write_regions(path: Path, patches: Parts, images: Mapping[str, str]) -> None:
+    """One line a patch with all its regions, those too that nothing is asked about: what uniqueness is judged by.
+
+    Args:
+        path: of the file.
+        patches: work files of the rule filter.
+        images: patch -> image; other patches are left out.
+    """
+    with _lines(path) as file:
+        for patch in patches.rows():
+            if patch["patch"] not in images:
+                continue
+            size = [patch["height"], patch["width"]]
+            line = {
+                "patch": patch["patch"],
+                "image": images[patch["patch"]],
+                "gsd_m": patch["gsd_m"],
+                "specks": {row["category"]: row["count"] for row in patch["specks"]},
+                "regions": [
+                    {
+                        "region": region["number"],
+                        "category": region["category"],
+                        "segmentation": {"size": size, "counts": region["counts"]},
+                        "kept": region["keep"],
+                        "why": region["why"] or None,
+                    }
+                    for region in patch["regions"]
+                ],
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def write_shards(folder: Path, split: str, root: Path, pairs: Iterable[tuple[Row, Row]], most: int) -> int:
+    """Tar files of samples: ``<key>.png``, ``<key>.mask.png`` and ``<key>.json``; returns how many.
+
+    Args:
+        folder: of the shards.
+        split: in their names.
+        root: of the set.
+        pairs: (kept sample, exported sample).
+        most: samples a shard.
+    """
+    with translated(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob(f"{split}-*.tar"):
+            path.unlink()
+    shard: list[tuple[Row, Row]] = []
+    count = 0
+    for pair in pairs:
+        shard.append(pair)
+        if len(shard) == most:
+            _shard(folder / f"{split}-{count:06d}.tar", shard, root, count * most)
+            shard, count = [], count + 1
+    if shard:
+        _shard(folder / f"{split}-{count:06d}.tar", shard, root, count * most)
+        count += 1
+    return count
+
+
+def _shard(path: Path, pairs: Iterable[tuple[Row, Row]], root: Path, first: int) -> None:
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    with translated(path):
+        try:
+            # USTAR without times and owners: the same samples give the same bytes
+            with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+                for number, (row, files) in enumerate(pairs, first):
+                    text = {
+                        "id": row["sample"],
+                        "task": row["kind"],
+                        "category": row["category"],
+                        "question": row["question"],
+                        "reason": row["reason"] or None,
+                        "points": row["points"],
+                        "box": row["box"],
+                        "source": row["source"],
+                        "licence": row["licence"],
+                    }
+                    for suffix, content in (
+                        ("png", (root / files["img"]).read_bytes()),
+                        ("mask.png", (root / files["mask"]).read_bytes()),
+                        ("json", json.dumps(text, ensure_ascii=False).encode()),
+                    ):
+                        member = tarfile.TarInfo(f"{number:09d}.{suffix}")
+                        member.size = len(content)
+                        tar.addfile(member, io.BytesIO(content))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)

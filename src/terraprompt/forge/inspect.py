@@ -1,0 +1,245 @@
+"""A look at an unknown folder: which files are images, which labels, what is in them; and a table drafted from it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from terraprompt.errors import DatasetError, SceneError
+from terraprompt.forge.annotations import read_boxes
+from terraprompt.forge.pixels import open_raster, reading
+from terraprompt.forge.taxonomy import load_taxonomy
+
+__all__ = ["Inspection", "inspect_folder"]
+
+_RASTERS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+_LOOK_AT = 12  # files of each group
+_SIDE = 2048  # pixels read of each
+_MOST_CODES = 256
+_LABEL_WORDS = re.compile(r"label|mask|ann|gt|truth|lc\b|_lc|msk|class|atlas|segm", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was found.
+
+    Attributes:
+        folder: that was looked at.
+        image, label: patterns of the pair that fits best.
+        pairs: files of that pair.
+        codec: how labels seem to be coded.
+        codes: code -> pixels or boxes in the files that were read.
+        guesses: code -> category, where the code is a word of the taxonomy.
+        gsd_m: metres a pixel, if the rasters say.
+        groups: other patterns and their number of files.
+        table: a drafted table, TOML; everything that a person must decide is marked.
+    """
+
+    folder: Path
+    image: str
+    label: str
+    pairs: int
+    codec: str
+    codes: dict[str, int]
+    guesses: dict[str, str]
+    gsd_m: float | None
+    groups: dict[str, int] = field(default_factory=dict)
+    table: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: getattr(self, name) for name in self.__slots__ if name != "folder"}
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        for pattern, count in self.groups.items():
+            yield f"{count:>8} files  {pattern}"
+        yield f"images {self.image}"
+        yield f"labels {self.label} ({self.pairs} pairs, {self.codec})"
+        for code, count in self.codes.items():
+            yield f"{count:>12}  {code}" + (f"  -> {self.guesses[code]}" if code in self.guesses else "")
+
+
+def inspect_folder(folder: Path) -> Inspection:
+    """Guess how a folder is laid out and coded. Nothing is written.
+
+    Raises:
+        DatasetError: no such folder, no images, or no labels beside them.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise DatasetError("There is no such folder.", received=folder)
+    groups = _groups(folder)
+    pair = _pair(groups)
+    if pair is None:
+        listed = ", ".join(f"{pattern} ({len(files)})" for pattern, files in list(groups.items())[:6])
+        raise DatasetError(
+            "No images with labels beside them were found.",
+            received=f"{folder}: {listed or 'no files of rasters, boxes or polygons'}",
+            hint="Images and labels must differ by folder, prefix or suffix only.",
+        )
+    image, label, stems = pair
+    labels = [groups[label][stem] for stem in sorted(stems)][:_LOOK_AT]
+    images = [groups[image][stem] for stem in sorted(stems)][:_LOOK_AT]
+    codec, codes, extra = _codes(labels)
+    guesses = {}
+    for code in codes:
+        kind = load_taxonomy().find(code)
+        if kind is not None:
+            guesses[code] = kind.name
+    gsd = _gsd(images[0])
+    table = _table(folder.name, image, label, codec, codes, guesses, gsd, extra)
+    counts = {pattern: len(files) for pattern, files in groups.items()}
+    return Inspection(folder, image, label, len(stems), codec, codes, guesses, gsd, counts, table)
+
+
+def _groups(folder: Path) -> dict[str, dict[str, Path]]:
+    """Patterns -> stems -> files: files of one suffix in folders at one depth that share a prefix and an ending."""
+    by_kind: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix.lower() in (*_RASTERS, ".txt", ".xml") and not path.name.startswith("."):
+            by_kind[(*path.relative_to(folder).parts[:-1], path.suffix)].append(path)
+    out: dict[str, dict[str, Path]] = {}
+    for (*folders, suffix), files in by_kind.items():
+        where = "/".join([*folders, ""])
+        for ending, members in _endings([path.stem for path in files]).items():
+            chosen = {path.stem: path for path in files if path.stem in members}
+            prefix = _prefix(list(chosen)) if len(chosen) > 1 else ""
+            stems = {stem[len(prefix) : len(stem) - len(ending)]: path for stem, path in chosen.items()}
+            out[f"{where}{prefix}{{stem}}{ending}{suffix}"] = stems
+    return dict(sorted(out.items(), key=lambda item: (-len(item[1]), item[0])))
+
+
+def _endings(stems: list[str]) -> dict[str, set[str]]:
+    """Stems by what follows their last underscore, if that is a word that many share."""
+    found = Counter(match[0] for stem in stems if (match := re.search(r"_[A-Za-z][\w-]*$", stem)))
+    words = {ending for ending, count in found.items() if count > 1 and count >= 0.2 * len(stems)}
+    out: dict[str, set[str]] = defaultdict(set)
+    for stem in stems:
+        match = re.search(r"_[A-Za-z][\w-]*$", stem)
+        out[match[0] if match and match[0] in words else ""].add(stem)
+    return out
+
+
+def _prefix(stems: list[str]) -> str:
+    """A word with an underscore that all begin with."""
+    match = re.match(r"[A-Za-z]+_", stems[0])
+    return match[0] if match and all(stem.startswith(match[0]) for stem in stems) else ""
+
+
+def _pair(groups: dict[str, dict[str, Path]]) -> tuple[str, str, set[str]] | None:
+    """The two groups with the most stems in common; the one that looks like labels second."""
+    best: tuple[float, str, str, set[str]] | None = None
+    names = list(groups)
+    for place, one in enumerate(names):
+        for other in names[place + 1 :]:
+            shared = groups[one].keys() & groups[other].keys()
+            if not shared:
+                continue
+            marks = [_label_score(name, groups[name]) for name in (one, other)]
+            image, label = (one, other) if marks[1] > marks[0] else (other, one)
+            if image.endswith((".txt", ".xml")):
+                continue
+            score = len(shared) + 0.5 * abs(marks[0] - marks[1])
+            if best is None or score > best[0]:
+                best = (score, image, label, shared)
+    return None if best is None else best[1:]
+
+
+def _label_score(pattern: str, files: dict[str, Path]) -> float:
+    score = 0.5 if _LABEL_WORDS.search(pattern) else 0.0
+    if pattern.endswith((".txt", ".xml")):
+        return score + 1
+    path = next(iter(files.values()))
+    try:
+        with open_raster(path) as file, reading(path):
+            data = file.read(window=((0, min(512, file.height)), (0, min(512, file.width))))
+    except DatasetError:
+        return score
+    return score + (0.6 if len(np.unique(data.reshape(len(data), -1), axis=1).T) <= 64 else 0.0)
+
+
+def _codes(labels: list[Path]) -> tuple[str, dict[str, int], str]:
+    """Codec, codes with their counts, and the format of boxes."""
+    if labels[0].suffix.lower() in (".txt", ".xml"):
+        for kind in ("dota",) if labels[0].suffix.lower() == ".txt" else ("voc", "fair1m"):
+            found: Counter[str] = Counter()
+            try:
+                for path in labels:
+                    found.update(outline.label for outline in read_boxes(path, kind))
+            except DatasetError:
+                continue
+            if found:
+                return "boxes", dict(found.most_common()), kind
+        raise DatasetError("The labels are no boxes of a known format.", received=labels[0])
+    values: Counter[str] = Counter()
+    codec = "index"
+    for path in labels:
+        with open_raster(path, "label") as file, reading(path, "label"):
+            bands = [1, 2, 3] if file.count >= 3 else [1]
+            data = file.read(bands, window=((0, min(_SIDE, file.height)), (0, min(_SIDE, file.width))))
+        codec = "palette" if len(bands) == 3 else "index"
+        codes, counts = np.unique(data.reshape(len(bands), -1), axis=1, return_counts=True)
+        for code, count in zip(codes.T.tolist(), counts.tolist(), strict=True):
+            values[str(tuple(code)) if codec == "palette" else f"{code[0]:g}"] += count
+        if len(values) > _MOST_CODES:
+            raise DatasetError(
+                f"The labels hold more than {_MOST_CODES} codes: perhaps they are pictures.",
+                received=path,
+                hint="If they went through JPEG, draft the table by hand and set layout.threshold.",
+            )
+    return codec, dict(values.most_common()), ""
+
+
+def _gsd(path: Path) -> float | None:
+    from terraprompt.forge.items import read_header
+
+    try:
+        value = read_header(path)["gsd_m"]
+    except (DatasetError, SceneError):
+        return None
+    return None if value is None else float(round(value, 4))
+
+
+def _table(
+    name: str,
+    image: str,
+    label: str,
+    codec: str,
+    codes: dict[str, int],
+    guesses: dict[str, str],
+    gsd: float | None,
+    boxes: str,
+) -> str:
+    lines = [
+        f'title = "{name}"',
+        'licence = "FILL IN"',
+        *([f"gsd_m = {gsd:g}"] if gsd else []),
+        f'codec = "{codec}"',
+        "confirmed = false",
+        'notes = ["Drafted from the files; check every line."]',
+        "",
+        "[layout]",
+        f'image = "{image}"',
+        f'label = "{label}"',
+        *([f'boxes = "{boxes}"'] if boxes else []),
+        "",
+    ]
+    for code, count in codes.items():
+        lines += ["[[class]]"]
+        if codec == "index":
+            lines += [f"code = {code}", f'label = "FILL IN {code}"']
+        elif codec == "palette":
+            lines += [f"colour = [{code.strip('()')}]", f'label = "FILL IN {code}"']
+        else:
+            lines += [f'label = "{code}"']
+        known = guesses.get(code)
+        unit = "boxes" if codec == "boxes" else "pixels"
+        lines += [f'category = "{known}"' if known else f"ignore = true  # FILL IN: a category ({count} {unit})"]
+    return "\n".join(lines) + "\n"

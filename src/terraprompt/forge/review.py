@@ -1,0 +1,254 @@
+"""People look at a forged set: a static sheet that works offline, and their verdicts read back."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import resources
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as Picture
+from scipy import ndimage
+
+from terraprompt.datasets.pictures import read_picture
+from terraprompt.datasets.rle import RunLengths
+from terraprompt.errors import DatasetError, OutputError
+from terraprompt.forge.records import chance
+from terraprompt.outputs.files import translated
+
+__all__ = ["VERDICTS", "Agreement", "cohens_kappa", "export_sheet", "import_verdicts"]
+
+#: What a reviewer can say of a sample.
+VERDICTS = ("keep", "drop", "unsure")
+_SPLITS = ("train", "val", "test")
+
+
+def export_sheet(root: Path, out: Path, *, split: str = "test", most: int | None = None, seed: int = 0) -> int:
+    """Write the sheet: ``index.html`` with pictures beside it; verdicts are saved by the page as JSON.
+
+    Args:
+        root: folder of a forged set with JSON lines.
+        out: new or empty folder.
+        split: which part.
+        most: so many samples, drawn with the seed; None = all.
+        seed: of the drawing.
+
+    Returns:
+        How many samples the sheet holds.
+
+    Raises:
+        DatasetError: no such set or split.
+        OutputError: the folder is not empty, or cannot be written.
+    """
+    rows = list(_lines(root, split))
+    if most is not None and most < len(rows):
+        chosen = {row["id"] for row in sorted(rows, key=lambda row: chance(seed, "review", row["id"]))[:most]}
+        rows = [row for row in rows if row["id"] in chosen]
+    out = Path(out)
+    if out.exists() and any(out.iterdir()):
+        raise OutputError("The folder of the sheet is not empty.", received=out, hint="Choose another one.")
+    entries = []
+    with translated(out):
+        (out / "pictures").mkdir(parents=True, exist_ok=True)
+        for number, row in enumerate(rows):
+            name = f"pictures/{number:06d}.jpg"
+            pixels = read_picture(root / row["image"], "RGB")
+            Picture.fromarray(pixels).save(out / f"pictures/{number:06d}_plain.jpg", quality=88)
+            mask = RunLengths.of(row["segmentation"], name=row["id"]).load()
+            Picture.fromarray(_drawn(pixels, mask, row)).save(out / name, quality=88)
+            entries.append(
+                {
+                    "id": row["id"],
+                    "task": row["task"],
+                    "category": row["category"],
+                    "question": row["question"],
+                    "reason": row["reason"] or "",
+                    "picture": name,
+                    "plain": f"pictures/{number:06d}_plain.jpg",
+                }
+            )
+        page = resources.files(__package__).joinpath("pages", "review.html").read_text(encoding="utf-8")
+        data = json.dumps({"set": root.resolve().parent.name, "split": split, "samples": entries}, ensure_ascii=False)
+        # "</script>" inside a question must not end the script
+        page = page.replace("__TITLE__", html.escape(f"Review of {split}")).replace(
+            "__DATA__", data.replace("<", "\\u003c")
+        )
+        (out / "index.html").write_text(page, encoding="utf-8")
+    return len(entries)
+
+
+def _drawn(pixels: Any, mask: Any, row: dict[str, Any]) -> Any:
+    """The picture with a thin outline of the target, and the points of the prompt."""
+    picture = pixels.copy()
+    edge = (mask > 0) & ~ndimage.binary_erosion(mask > 0, iterations=2, border_value=0)
+    picture[edge] = (255, 40, 40)
+    height, width = mask.shape
+    for x, y in row["points"]:
+        at_x, at_y = int(x * width), int(y * height)
+        picture[max(0, at_y - 3) : at_y + 4, max(0, at_x - 3) : at_x + 4] = (255, 255, 0)
+    return picture
+
+
+def _lines(root: Path, split: str) -> Iterator[dict[str, Any]]:
+    path = Path(root) / f"{split}.jsonl"
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                yield json.loads(line)
+    except FileNotFoundError:
+        there = [name for name in _SPLITS if (Path(root) / f"{name}.jsonl").is_file()]
+        raise DatasetError(
+            "There are no JSON lines of this split.",
+            received=path,
+            hint=f"Splits here: {', '.join(there) or 'none'}; a review needs a set forged with `formats: [jsonl]`.",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"JSON lines are damaged: {error}.", received=path) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What reviewers said.
+
+    Attributes:
+        reviewers: names, in order of the files.
+        counts: reviewer -> verdict -> samples.
+        pairs: of reviewers, each with samples in common, share of equal verdicts, and Cohen's kappa (None where it is
+            not defined: both always say the same one thing).
+        kept: ids that every reviewer keeps.
+        disputed: ids with different verdicts.
+    """
+
+    reviewers: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    pairs: tuple[tuple[str, str, int, float, float | None], ...]
+    kept: tuple[str, ...]
+    disputed: tuple[str, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """For JSON."""
+        keys = ("one", "other", "samples", "agreement", "kappa")
+        return {
+            "reviewers": list(self.reviewers),
+            "counts": self.counts,
+            "pairs": [dict(zip(keys, pair, strict=True)) for pair in self.pairs],
+            "kept": list(self.kept),
+            "disputed": list(self.disputed),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        for reviewer in self.reviewers:
+            yield f"{reviewer}: " + ", ".join(f"{verdict} {self.counts[reviewer][verdict]}" for verdict in VERDICTS)
+        for one, other, samples, share, kappa in self.pairs:
+            said = "not defined" if kappa is None else f"{kappa:.3f}"
+            yield f"{one} and {other}: {samples} samples, {100 * share:.1f} % agree, Cohen's kappa {said}"
+        yield f"{len(self.kept)} kept by all, {len(self.disputed)} disputed"
+
+
+def import_verdicts(root: Path, files: Sequence[Path], *, out: Path | None = None) -> Agreement:
+    """Read verdicts, one file a reviewer, and write what all of them keep.
+
+    Args:
+        root: folder of the forged set.
+        files: as the sheet saved them.
+        out: new or empty folder: a set in the layout of GeoSeg-Bench with the samples that every reviewer keeps.
+
+    Raises:
+        DatasetError: a broken file, an unknown sample or verdict, one reviewer twice, or another split.
+        OutputError: ``out`` is not empty, or cannot be written.
+    """
+    said: dict[str, dict[str, str]] = {}
+    splits = set()
+    for path in files:
+        reviewer, split, verdicts = _verdicts(path)
+        if reviewer in said:
+            raise DatasetError("Two files are by one reviewer.", received=f"{reviewer}: {path}")
+        said[reviewer] = verdicts
+        splits.add(split)
+    if len(splits) != 1:
+        raise DatasetError("The verdicts are about different splits.", received=sorted(splits))
+    split = splits.pop()
+    rows = {row["id"]: row for row in _lines(root, split)}
+    for reviewer, verdicts in said.items():
+        if unknown := sorted(set(verdicts) - set(rows)):
+            raise DatasetError(f"{reviewer} judged a sample that this set does not have.", received=unknown[0])
+    judged = [name for name in rows if all(name in verdicts for verdicts in said.values())]
+    kept = tuple(name for name in judged if all(verdicts[name] == "keep" for verdicts in said.values()))
+    disputed = tuple(name for name in judged if len({verdicts[name] for verdicts in said.values()}) > 1)
+    pairs = []
+    for one, other in combinations(said, 2):
+        common = [name for name in rows if name in said[one] and name in said[other]]
+        first, second = [said[one][name] for name in common], [said[other][name] for name in common]
+        share = sum(a == b for a, b in zip(first, second, strict=True)) / len(common) if common else 0.0
+        pairs.append((one, other, len(common), share, cohens_kappa(first, second)))
+    counts = {name: {v: Counter(verdicts.values())[v] for v in VERDICTS} for name, verdicts in said.items()}
+    found = Agreement(tuple(said), counts, tuple(pairs), kept, disputed)
+    if out is not None:
+        _write_kept(Path(root), Path(out), split, [rows[name] for name in kept], found)
+    return found
+
+
+def cohens_kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
+    """Agreement of two raters beyond chance (Cohen 1960); None without samples or where chance alone gives 1."""
+    if not first:
+        return None
+    names = sorted({*first, *second})
+    table = np.zeros((len(names), len(names)))
+    for a, b in zip(first, second, strict=True):
+        table[names.index(a), names.index(b)] += 1
+    table /= table.sum()
+    by_chance = float(table.sum(0) @ table.sum(1))
+    return None if by_chance >= 1 else float((np.trace(table) - by_chance) / (1 - by_chance))
+
+
+def _verdicts(path: Path) -> tuple[str, str, dict[str, str]]:
+    try:
+        raw = json.loads(Path(path).read_text(encoding="utf-8"))
+        reviewer, split = str(raw["reviewer"]).strip(), str(raw["split"])
+        verdicts = {str(name): str(verdict) for name, verdict in dict(raw["verdicts"]).items()}
+    except FileNotFoundError:
+        raise DatasetError("A file of verdicts is missing.", received=path) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"A file of verdicts is broken ({error!r}).", received=path) from None
+    if not reviewer:
+        raise DatasetError("A file of verdicts does not say who judged.", received=path)
+    if odd := sorted(set(verdicts.values()) - set(VERDICTS)):
+        raise DatasetError(
+            f"A file of verdicts holds an unknown one ({odd[0]!r}).",
+            received=path,
+            hint=f"Known: {', '.join(VERDICTS)}.",
+        )
+    return reviewer, split, verdicts
+
+
+def _write_kept(root: Path, out: Path, split: str, rows: list[dict[str, Any]], found: Agreement) -> None:
+    if out.exists() and any(out.iterdir()):
+        raise OutputError("The folder is not empty.", received=out, hint="Choose another one.")
+    entries = json.loads((root / f"{split}.json").read_text(encoding="utf-8"))
+    samples = list(_lines(root, split))
+    if len(entries) != len(samples):
+        raise DatasetError("The manifest and the JSON lines of a set differ.", received=root / f"{split}.json")
+    wanted = {row["id"] for row in rows}
+    chosen = [entry for entry, row in zip(entries, samples, strict=True) if row["id"] in wanted]
+    with translated(out):
+        for entry in chosen:
+            for key in ("img", "mask", "json"):
+                target = out / entry[key]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if not target.exists():
+                    with suppress(OSError):
+                        os.link(root / entry[key], target)
+                    if not target.exists():
+                        shutil.copyfile(root / entry[key], target)
+        (out / f"{split}.json").write_text(json.dumps(chosen, indent=1, ensure_ascii=False), encoding="utf-8")
+        (out / "review.json").write_text(json.dumps(found.facts(), indent=1), encoding="utf-8")

@@ -1,0 +1,275 @@
+"""Run a recipe: stages one after the other, parts in parallel, everything on disk so that a killed run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from terraprompt import __version__
+from terraprompt.errors import ConfigError, OutputError
+from terraprompt.forge import records
+from terraprompt.forge.executors import Run, running
+from terraprompt.forge.export import assemble, export_part
+from terraprompt.forge.items import gather_items, starts
+from terraprompt.forge.patches import cut_patches
+from terraprompt.forge.recipe import Recipe
+from terraprompt.forge.regions import filter_regions, find_regions
+from terraprompt.forge.select import gather_selection
+from terraprompt.forge.stages import Job, Parts, Stage, read_notes, read_rows, write_rows
+from terraprompt.forge.writer import gather_limits, write_instructions
+from terraprompt.outputs.files import translated
+from terraprompt.pipeline import Progress
+
+__all__ = ["Plan", "Report", "forge", "plan", "stages_of"]
+
+log = logging.getLogger(__name__)
+
+_WORK = "work"
+_STATE = "run.json"
+_DONE = "done.json"
+
+
+def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
+    """The steps of a recipe. A stage that asks models goes between "filter" and "limits" (records of regions) or
+    between "write" and "select" (records of samples).
+    """
+    return (
+        Stage("items", records.ITEM, gather=gather_items),
+        Stage("patches", records.PATCH, work=cut_patches),
+        Stage("regions", records.REGION, work=find_regions),
+        Stage("filter", records.REGION, work=filter_regions),
+        Stage("limits", records.LIMIT, gather=gather_limits, source="filter"),
+        Stage("write", records.SAMPLE, work=write_instructions, source="filter"),
+        Stage("select", records.KEPT, gather=gather_selection, source="write"),
+        Stage("export", records.SEEN, work=export_part, source="select"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run did.
+
+    Attributes:
+        out: folder of the data set.
+        stages: those that are finished, with the rows of each.
+        notes: counts of what was cut, left out and why.
+        finished: whether the data set is complete.
+    """
+
+    out: Path
+    stages: dict[str, int]
+    notes: dict[str, int]
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        images, patches: by source.
+        calls, tokens: of models; an upper bound from the counts above.
+        cost: in the currency of the recipe's prices.
+    """
+
+    images: dict[str, int]
+    patches: dict[str, int]
+    calls: int
+    tokens: int
+    cost: float
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Look at headers only and count.
+
+    Raises:
+        ConfigError: a broken table.
+        DatasetError: a copy that is not there or that no table fits.
+    """
+    images: Counter[str] = Counter()
+    patches: Counter[str] = Counter()
+    rules = recipe.patches
+    for _, rows in gather_items(Job(recipe, 0, {}, Path())):
+        for row in rows:
+            images[row["source"]] += 1
+            patches[row["source"]] += len(starts(row["width"], rules.size, rules.stride)) * len(
+                starts(row["height"], rules.size, rules.stride)
+            )
+    # The deterministic writer asks nobody.
+    return Plan(dict(images), dict(patches), 0, 0, 0.0)
+
+
+def forge(
+    recipe: Recipe,
+    out: Path,
+    *,
+    until: str | None = None,
+    resume: bool = False,
+    jobs: int = 1,
+    executor: str = "local",
+    progress: Progress | None = None,
+) -> Report:
+    """Make the data set of a recipe.
+
+    Args:
+        recipe: what to make.
+        out: its folder; work files lie in ``work`` below it, the set in ``dataset``.
+        until: stop after this stage.
+        resume: go on with what is there.
+        jobs: processes; the result does not depend on it.
+        executor: "local" or "ray".
+        progress: told (parts done, parts) of the stage at work.
+
+    Raises:
+        ConfigError: an unknown stage or executor.
+        OutputError: something is in the way, or the disk is full; finished parts stay.
+        DatasetError: a broken source.
+    """
+    stages = stages_of(recipe)
+    names = [stage.name for stage in stages]
+    if until is not None and until not in names:
+        raise ConfigError("There is no such stage.", received=until, hint=f"Stages: {', '.join(names)}.")
+    out = Path(out)
+    before: dict[str, Parts] = {}
+    counts: dict[str, int] = {}
+    notes: Counter[str] = Counter()
+    with running(executor, jobs) as run:
+        _settle(recipe, out, resume)
+        for place, stage in enumerate(stages):
+            folder = out / _WORK / stage.name
+            if not (folder / _DONE).is_file():
+                log.info("stage %s", stage.name)
+                source = stage.source or (names[place - 1] if place else None)
+                _run_stage(stage, source, recipe, out, before, run, progress)
+            done = json.loads((folder / _DONE).read_text(encoding="utf-8"))
+            counts[stage.name] = int(done["rows"])
+            notes.update({key: int(value) for key, value in done["notes"].items()})
+            before[stage.name] = Parts(folder)
+            if stage.name == until:
+                return Report(out, counts, dict(sorted(notes.items())), False)
+    assemble(recipe, out, before, dict(sorted(notes.items())))
+    return Report(out, counts, dict(sorted(notes.items())), True)
+
+
+def _settle(recipe: Recipe, out: Path, resume: bool) -> None:
+    """Make the folder, or check that what is there belongs to this recipe."""
+    state = out / _WORK / _STATE
+    mine = {"recipe": json.loads(recipe.text()), "version": __version__, "code": _code()}
+    if state.is_file():
+        if not resume:
+            raise OutputError(
+                "There is a run in this folder already.",
+                received=out,
+                hint="Go on with it with --resume, or choose another folder.",
+            )
+        there = json.loads(state.read_text(encoding="utf-8"))
+        if there != mine:
+            changed = [key for key in mine if there.get(key) != mine[key]]
+            raise OutputError(
+                f"The run in this folder was begun with another {' and '.join(changed)}.",
+                received=out,
+                hint="Choose another folder, or delete this one.",
+            )
+    else:
+        if out.exists() and any(out.iterdir()):
+            raise OutputError("The folder is not empty.", received=out, hint="Choose another one.")
+        with translated(out):
+            state.parent.mkdir(parents=True, exist_ok=True)
+            _write_json(state, mine)
+    with translated(out):  # left by a process that was killed
+        for path in state.parent.rglob(".part-*"):
+            path.unlink()
+
+
+def _code() -> str:
+    """Checksum of the tables and categories: with others the parts would not fit together."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent
+    for path in sorted([*folder.glob("*.toml"), *folder.glob("sources/*.toml")]):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _write_json(path: Path, value: Any) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1, sort_keys=True), encoding="utf-8")
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One part of a stage, small enough to be sent to another process."""
+
+    stage: str
+    recipe: Recipe
+    number: int
+    source: Path
+    target: Path
+    out: Path
+    before: dict[str, Parts]
+
+    def __call__(self) -> int:
+        stage = next(stage for stage in stages_of(self.recipe) if stage.name == self.stage)
+        if stage.work is None:
+            raise ConfigError("This stage does not go part by part.", received=self.stage)
+        job = Job(self.recipe, self.number, self.before, self.out)
+        return write_rows(self.target, stage.schema, stage.work(read_rows(self.source), job), lambda: dict(job.notes))
+
+
+def _run_stage(
+    stage: Stage,
+    source: str | None,
+    recipe: Recipe,
+    out: Path,
+    before: dict[str, Parts],
+    run: Run,
+    progress: Progress | None,
+) -> None:
+    folder = out / _WORK / stage.name
+    with translated(folder):
+        folder.mkdir(exist_ok=True)
+    parts = Parts(folder)
+    notes: Counter[str] = Counter()
+    if stage.gather is not None:
+        for path in parts.paths():  # a gathering stage is done at once or not at all
+            path.unlink()
+        job = Job(recipe, 0, before, out)
+        for number, rows in stage.gather(job):
+            write_rows(parts.part(number), stage.schema, rows, dict)
+        notes.update(job.notes)
+    else:
+        tasks = []
+        for path in before[str(source)].paths():
+            number = int(path.stem.partition("-")[2])
+            if not parts.part(number).is_file():
+                tasks.append(_Task(stage.name, recipe, number, path, parts.part(number), out, dict(before)))
+        total = len(before[str(source)].paths())
+        if progress is not None:
+            progress(total - len(tasks), total)
+
+        def told(done: int) -> None:
+            if progress is not None:
+                progress(total - len(tasks) + done, total)
+
+        run(tasks, told)
+    rows_written = 0
+    for path in parts.paths():
+        notes.update(read_notes(path))
+        rows_written += _row_count(path)
+    with translated(folder):
+        _write_json(folder / _DONE, {"rows": rows_written, "notes": dict(notes)})
+
+
+def _row_count(path: Path) -> int:
+    with pq.ParquetFile(path) as file:
+        return int(file.metadata.num_rows)

@@ -1,0 +1,195 @@
+"""Tables of sources: how a data set lies on disk and what its codes mean. One TOML file a source, no code.
+
+A layout is a path with named parts, ``{split}/images/{stem}.png``: every name takes a part of a path without a slash,
+``{name**}`` also with slashes. The label's path is filled in with the parts of the image's path.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from terraprompt.errors import ConfigError
+from terraprompt.forge.taxonomy import Taxonomy
+
+__all__ = ["Layout", "SourceClass", "SourceTable", "load_table", "table_names"]
+
+Codec = Literal["index", "palette", "boxes", "polygons", "pack"]
+BoxFormat = Literal["dota", "voc", "fair1m"]
+PolygonFormat = Literal["coco", "vector"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Layout(_Strict):
+    """Where images and labels are, relative to the folder of the source.
+
+    Attributes:
+        image: pattern of the images.
+        label: pattern of the labels, with the parts of the image's pattern; of ``coco`` one file for all.
+        bands: red, green and blue band of the image, from 1; empty = the first three, or the first thrice.
+        group: names of parts that together say where on the ground an image lies; empty = each image for itself.
+        threshold: of RGB labels that went through JPEG: channels at or above it count as 255, others as 0.
+        boxes: format of box labels.
+        polygons: format of polygon labels: "coco" (one JSON) or "vector" (GeoJSON or GeoPackage).
+        layer: of a vector file with several.
+        attribute: field of a vector file with the class name.
+    """
+
+    image: str
+    label: str = ""
+    bands: tuple[int, ...] = ()
+    group: tuple[str, ...] = ()
+    threshold: int | None = Field(default=None, ge=1, le=255)
+    boxes: BoxFormat | None = None
+    polygons: PolygonFormat | None = None
+    layer: str | None = None
+    attribute: str = "class"
+
+
+class SourceClass(_Strict):
+    """A class of a source.
+
+    Attributes:
+        label: its own word for it.
+        code: value of an index raster.
+        colour: of an RGB label.
+        category: of the taxonomy.
+        ignore: no category: no data, background, clouds.
+    """
+
+    label: str
+    code: int | None = Field(default=None, ge=0, le=65535)
+    colour: tuple[int, int, int] | None = None
+    category: str | None = None
+    ignore: bool = False
+
+    @model_validator(mode="after")
+    def _has_a_place(self) -> SourceClass:
+        if (self.category is None) != self.ignore:
+            raise ValueError(f"class {self.label!r} needs either a category or `ignore = true`")
+        return self
+
+
+class SourceTable(_Strict):
+    """One source.
+
+    Attributes:
+        name: of the file without suffix.
+        title, url, licence: for the datasheet.
+        gsd_m: metres a pixel, None if unknown or told by the rasters.
+        codec: how labels are coded.
+        confirmed: whether every line was checked against public facts; if not, a run says so.
+        notes: what was not, and peculiarities.
+        layout: where things are.
+        splits: folder word -> "train", "val" or "test", for a part called ``{split}``.
+        classes: all codes that may occur.
+    """
+
+    name: str
+    title: str
+    url: str = ""
+    licence: str
+    gsd_m: float | None = Field(default=None, gt=0)
+    codec: Codec
+    confirmed: bool
+    notes: tuple[str, ...] = ()
+    layout: Layout
+    splits: dict[str, Literal["train", "val", "test"]] = {}
+    classes: tuple[SourceClass, ...] = Field(alias="class", min_length=1)
+
+    @model_validator(mode="after")
+    def _fits_its_codec(self) -> SourceTable:
+        keys: list[Any] = []
+        for row in self.classes:
+            key = {"index": row.code, "palette": row.colour}.get(self.codec, row.label)
+            if key is None:
+                raise ValueError(f"class {row.label!r} needs a {'code' if self.codec == 'index' else 'colour'}")
+            keys.append(key)
+        if twice := sorted({str(key) for key in keys if keys.count(key) > 1}):
+            raise ValueError(f"stated twice: {', '.join(twice)}")
+        if self.codec == "boxes" and self.layout.boxes is None:
+            raise ValueError("layout.boxes is missing: dota, voc or fair1m")
+        if self.codec == "polygons" and self.layout.polygons is None:
+            raise ValueError("layout.polygons is missing: coco or vector")
+        if self.codec != "pack" and not self.layout.label:
+            raise ValueError("layout.label is missing")
+        return self
+
+    def check(self, taxonomy: Taxonomy) -> None:
+        """Every category has a place.
+
+        Raises:
+            ConfigError: one has none.
+        """
+        for row in self.classes:
+            if row.category is not None:
+                try:
+                    taxonomy[row.category]
+                except ConfigError as error:
+                    raise ConfigError(
+                        f"Source {self.name}, class {row.label!r}: {error.what}",
+                        received=row.category,
+                        hint=error.hint,
+                    ) from None
+
+
+def table_names() -> tuple[str, ...]:
+    """Sources that come with the package, sorted."""
+    folder = resources.files(__package__).joinpath("sources")
+    return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
+def load_table(name: str, *, folder: Path | None = None) -> SourceTable:
+    """The table of a source.
+
+    Args:
+        name: one of :func:`table_names`, or the path of a TOML file, relative to ``folder``.
+        folder: of the recipe.
+
+    Raises:
+        ConfigError: no such table, or a broken one; the message names what is wrong with it.
+    """
+    if name in table_names():
+        text = resources.files(__package__).joinpath("sources", f"{name}.toml").read_text(encoding="utf-8")
+        return _parsed(text, name, name)
+    path = (folder or Path()) / Path(name).expanduser()
+    if not name.endswith(".toml"):
+        raise ConfigError(
+            "There is no table of this source.",
+            received=name,
+            hint=f"Known: {', '.join(table_names())}; or give the path of a .toml file, which "
+            "`terraprompt dataset forge inspect DIR` drafts.",
+        )
+    try:
+        return _parsed(path.read_text(encoding="utf-8"), path.stem, str(path))
+    except FileNotFoundError:
+        raise ConfigError("The table of a source is missing.", received=path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The table of a source cannot be read: {error}.", received=path) from None
+
+
+def _parsed(text: str, name: str, where: str) -> SourceTable:
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"The table of a source is not TOML: {error}.", received=where) from None
+    try:
+        return SourceTable.model_validate({**raw, "name": name})
+    except ValidationError as error:
+        raise ConfigError(f"The table of a source is broken: {faults(error)}.", received=where) from None
+
+
+def faults(error: ValidationError) -> str:
+    """What pydantic found, in one line."""
+    parts = []
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"])
+        parts.append(f"{place}: {fault['msg']}" if place else str(fault["msg"]))
+    return "; ".join(parts[:5])

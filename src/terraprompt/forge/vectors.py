@@ -1,0 +1,274 @@
+"""Polygon labels: COCO JSON in pixels, GeoJSON and GeoPackage on the ground; and boxes turned into masks."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyogrio
+import pyproj
+import shapely
+from numpy.typing import NDArray
+from rasterio.features import rasterize
+from shapely import affinity
+
+from terraprompt.datasets.rle import RunLengths
+from terraprompt.errors import DatasetError
+from terraprompt.forge.annotations import Outline
+from terraprompt.forge.codecs import UNKNOWN
+from terraprompt.forge.tables import SourceTable
+from terraprompt.forge.taxonomy import Taxonomy
+from terraprompt.prompt import Prompt
+
+if TYPE_CHECKING:  # its package loads torch, which other codecs do not need
+    from terraprompt.models.promptable.base import PromptableSegmenter
+
+__all__ = ["BoxLabels", "PolygonLabels", "coco_shapes", "segmenter_of", "vector_shapes"]
+
+#: Pixels that a mask may reach over its rotated box.
+_OVERHANG = 2.0
+
+
+class _Classes:
+    """Numbers of a source's words."""
+
+    def __init__(self, table: SourceTable, taxonomy: Taxonomy, policy: str, note: Callable[[str, int], None]) -> None:
+        self._numbers = {
+            row.label: 0 if row.category is None else taxonomy[row.category].number for row in table.classes
+        }
+        self._policy, self._note = policy, note
+
+    def numbers(self, labels: Sequence[str], path: Path) -> list[int]:
+        """Numbers of the labels of one image; :data:`UNKNOWN` for those the table does not name, if told to skip.
+
+        Raises:
+            DatasetError: unknown ones, counted, if told to stop.
+        """
+        odd = Counter(label for label in labels if label not in self._numbers)
+        if odd and self._policy == "error":
+            listed = ", ".join(f"{label!r}: {count}" for label, count in odd.most_common(8))
+            raise DatasetError(
+                f"A label has classes that the table does not name ({listed}).",
+                received=path,
+                hint="Add them to the table, or leave such patches out with `unknown: skip`.",
+            )
+        for label, count in odd.items():
+            self._note(f"unknown class {label!r}", count)
+        return [self._numbers.get(label, UNKNOWN) for label in labels]
+
+
+class PolygonLabels:
+    """Polygons of one image, burnt window by window; later ones lie on top.
+
+    Args:
+        shapes: (class, shapely geometry in pixels of the image).
+        path: of the label, for messages.
+        table, taxonomy, policy, note: as of :class:`terraprompt.forge.codecs.IndexLabels`.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[str, Any]],
+        path: Path,
+        table: SourceTable,
+        taxonomy: Taxonomy,
+        policy: str,
+        note: Callable[[str, int], None],
+    ) -> None:
+        classes = _Classes(table, taxonomy, policy, note)
+        self._numbers = classes.numbers([label for label, _ in shapes], path)
+        self._shapes = [shape for _, shape in shapes]
+        self._tree = shapely.STRtree(self._shapes)
+
+    def window(self, column: int, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """See :class:`terraprompt.forge.codecs.Labels`."""
+        height, width = image.shape[:2]
+        hits = np.sort(self._tree.query(shapely.box(column, row, column + width, row + height)))
+        burnt = [
+            (affinity.translate(self._shapes[i], -column, -row), self._numbers[i])
+            for i in hits
+            if not self._shapes[i].is_empty
+        ]
+        if not burnt:
+            return np.zeros((height, width), np.uint8)
+        out: NDArray[np.uint8] = rasterize(burnt, out_shape=(height, width), dtype="uint8")
+        return out
+
+
+class BoxLabels:
+    """Boxes of one image turned into masks (the SAMRS procedure, arXiv 2305.02034): each box is a prompt.
+
+    Larger objects first, smaller ones on top. A mask is cut at its box, a rotated one with a little room.
+
+    Args:
+        outlines: of the image.
+        segmenter: None fills the boxes.
+        path, table, taxonomy, policy, note: as of :class:`PolygonLabels`.
+    """
+
+    def __init__(
+        self,
+        outlines: Sequence[Outline],
+        segmenter: PromptableSegmenter | None,
+        path: Path,
+        table: SourceTable,
+        taxonomy: Taxonomy,
+        policy: str,
+        note: Callable[[str, int], None],
+    ) -> None:
+        classes = _Classes(table, taxonomy, policy, note)
+        numbers = classes.numbers([outline.label for outline in outlines], path)
+        shapes = [shapely.make_valid(shapely.Polygon(outline.corners)) for outline in outlines]
+        order = sorted(range(len(shapes)), key=lambda i: (-shapes[i].area, i))
+        self._shapes = [shapes[i] for i in order if numbers[i] and shapes[i].area > 0]
+        self._numbers = [numbers[i] for i in order if numbers[i] and shapes[i].area > 0]
+        self._tree = shapely.STRtree(self._shapes)
+        self._segmenter, self._note = segmenter, note
+
+    def window(self, column: int, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """See :class:`terraprompt.forge.codecs.Labels`."""
+        height, width = image.shape[:2]
+        frame = shapely.box(column, row, column + width, row + height)
+        out = np.zeros((height, width), np.uint8)
+        asked = []
+        for i in np.sort(self._tree.query(frame)).tolist():
+            inside = self._shapes[i].intersection(frame)
+            if inside.area > 0:  # also a sliver: what is left out here would make "the only one" a lie
+                asked.append((affinity.translate(inside, -column, -row), self._numbers[i]))
+        masks = self._masks([shape for shape, _ in asked], image)
+        for (_, number), mask in zip(asked, masks, strict=True):
+            out[mask] = number
+            if not mask.any():
+                self._note("a box whose mask is empty", 1)
+        return out
+
+    def _masks(self, shapes: Sequence[Any], image: NDArray[np.uint8]) -> list[NDArray[np.bool_]]:
+        if not shapes:
+            return []
+        size = image.shape[:2]
+        if self._segmenter is None:
+            return [rasterize([shape], out_shape=size, dtype="uint8").astype(np.bool_) for shape in shapes]
+        embedding = self._segmenter.embed([np.ascontiguousarray(image)])[0]
+        out = []
+        for shape in shapes:
+            (answer,) = self._segmenter.predict(embedding, [Prompt(boxes=(shape.bounds,))])
+            room = rasterize([shape.buffer(_OVERHANG)], out_shape=size, dtype="uint8").astype(np.bool_)
+            out.append((answer.logits > 0) & room)
+        return out
+
+
+@lru_cache(maxsize=2)
+def segmenter_of(name: str | None) -> PromptableSegmenter | None:
+    """The segmenter of a source; None for "fill".
+
+    Raises:
+        DatasetError: boxes without one.
+        EngineError: an unknown one.
+    """
+    if name == "fill":
+        return None
+    if name is None:
+        raise DatasetError(
+            "A source of boxes needs a segmenter.",
+            hint='Set `segmenter: nano`, another segmenter, or "fill" for the boxes themselves.',
+        )
+    from terraprompt.models.promptable import load_segmenter  # torch, which other codecs do not need
+
+    return load_segmenter(name)
+
+
+@lru_cache(maxsize=4)
+def _coco(file: Path, changed: int) -> dict[str, list[tuple[str, Any]]]:
+    """File name -> shapes of a COCO file."""
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        names = {row["id"]: str(row["name"]) for row in raw["categories"]}
+        files = {row["id"]: (str(row["file_name"]), row) for row in raw["images"]}
+        found: dict[str, list[tuple[str, Any]]] = {name: [] for name, _ in files.values()}
+        for row in raw["annotations"]:
+            name, image = files[row["image_id"]]
+            found[name].append((names[row["category_id"]], _coco_shape(row["segmentation"], image, str(row.get("id")))))
+        return found
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"A COCO file cannot be read ({error!r}).", received=file) from None
+
+
+def _coco_shape(raw: Any, image: dict[str, Any], name: str) -> Any:
+    if isinstance(raw, dict):
+        from rasterio.features import shapes as outlines
+
+        mask = RunLengths.of(raw, name=f"annotation {name}").load()
+        return shapely.union_all(
+            [shapely.geometry.shape(shape) for shape, value in outlines(mask, mask=mask != 0, connectivity=8) if value]
+        )
+    rings = [shapely.Polygon(np.asarray(ring, np.float64).reshape(-1, 2)) for ring in raw]
+    return shapely.make_valid(shapely.union_all([shapely.make_valid(ring) for ring in rings]))
+
+
+def coco_shapes(path: Path, image: str) -> list[tuple[str, Any]]:
+    """(class, geometry in pixels) of an image of a COCO file.
+
+    Args:
+        path: of the JSON file.
+        image: its ``file_name`` there: the path relative to the root, or the name of the file alone.
+
+    Raises:
+        DatasetError: a broken file, or an image that it does not list.
+    """
+    try:
+        found = _coco(path, path.stat().st_mtime_ns)
+    except OSError as error:
+        raise DatasetError(f"A COCO file cannot be read ({error!r}).", received=path) from None
+    for name in (image, Path(image).name):
+        if name in found:
+            return found[name]
+    raise DatasetError("A COCO file does not list this image.", received=f"{image} in {path}")
+
+
+def vector_shapes(path: Path, table: SourceTable, image: Any, image_path: Path) -> list[tuple[str, Any]]:
+    """(class, geometry in pixels of the image) of a GeoJSON or GeoPackage file.
+
+    Raises:
+        DatasetError: broken, without the field of classes, without a reference system, or on other ground.
+    """
+    if image.crs is None:
+        raise DatasetError("An image has no reference system, so polygons cannot be laid on it.", received=image_path)
+    try:
+        info, _, shapes, fields = pyogrio.raw.read(path, layer=table.layout.layer, columns=[table.layout.attribute])
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError, ValueError) as error:
+        raise DatasetError(f"A vector file cannot be read: {error}.", received=path) from None
+    if not fields or table.layout.attribute not in list(info["fields"]):
+        raise DatasetError(
+            f"A vector file has no field {table.layout.attribute!r} with the classes.",
+            received=path,
+            hint="Name it in the table: layout.attribute.",
+        )
+    if info["crs"] is None:
+        raise DatasetError("A vector file has no reference system.", received=path, hint="Set it with ogr2ogr -a_srs.")
+    geometries = shapely.from_wkb(shapes)
+    if pyproj.CRS(info["crs"]) != pyproj.CRS(image.crs.to_wkt()):
+        move = pyproj.Transformer.from_crs(info["crs"], image.crs.to_wkt(), always_xy=True)
+        geometries = shapely.transform(
+            geometries, lambda points: np.stack(move.transform(points[:, 0], points[:, 1]), axis=1)
+        )
+    back = ~image.transform
+    placed = shapely.transform(
+        geometries,
+        lambda points: np.stack(
+            [
+                back.a * points[:, 0] + back.b * points[:, 1] + back.c,
+                back.d * points[:, 0] + back.e * points[:, 1] + back.f,
+            ],
+            axis=1,
+        ),
+    )
+    return [
+        (str(label), shapely.make_valid(shape))
+        for label, shape in zip(fields[0].tolist(), placed, strict=True)
+        if shape is not None and not shape.is_empty
+    ]

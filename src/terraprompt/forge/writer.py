@@ -1,0 +1,266 @@
+"""Stage 4: instructions for the regions that were kept, by the deterministic writer; nothing is asked of a model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from terraprompt.datasets.rle import RunLengths
+from terraprompt.errors import ConfigError
+from terraprompt.forge.constraints import broken_rules
+from terraprompt.forge.cues import Cue, Scene, cues_of, facts_of
+from terraprompt.forge.recipe import KINDS, Writing
+from terraprompt.forge.records import Row, rng_of
+from terraprompt.forge.stages import Job, Parts
+from terraprompt.forge.taxonomy import Kind, Taxonomy, load_taxonomy
+from terraprompt.instructions.spatial import COUNTS
+from terraprompt.instructions.writer import interactive_instruction
+
+__all__ = ["RuleWriter", "Writer", "gather_limits", "new_sample", "write_instructions"]
+
+_T = TypeVar("_T")
+_ASK = (
+    "Please segment {x}.",
+    "Segment {x}.",
+    "Segment {x} in this image.",
+    "Could you segment {x}?",
+    "I would like you to segment {x}.",
+    "Please segment {x} in the picture.",
+)
+_PLACE_ASK = (
+    "Some part of this image is a place where {a} and where {b}. Which part is it? Please segment all of it.",
+    "Look for the ground where {a} and where {b}. Segment the part of the image that fits best.",
+    "Think about what each part of this image is for. Segment the place where {a} and where {b}.",
+)
+_OBJECT_ASK = (
+    "Somewhere in this image there is a thing that {a} and that {b}. Which one is it? Please segment all of it.",
+    "Look for the object that {a} and that {b}. Segment the thing in the image that fits best.",
+    "Think about what each thing in this image is for. Segment the one that {a} and that {b}.",
+)
+_MANY = {
+    False: ("In {n} parts of this image, {a}.", "There are {n} places in this image where {a}."),
+    True: ("Each of {n} things in this image {a}.", "There are {n} things in this image; each of them {a}."),
+}
+_ONE = (
+    "One of them stands out, because it {cues}. Please segment exactly that one and leave the others aside.",
+    "Compare them with one another and look for the one of which this is true: it {cues}. Segment only this one.",
+)
+
+
+class Writer(Protocol):
+    """Who writes referring and reasoning instructions for a region."""
+
+    def write(self, patch: Row, region: Row, kinds: Sequence[str], job: Job) -> Iterable[Row]:
+        """Samples (:func:`new_sample`) of the kinds that are asked for, as far as the region allows them."""
+        ...
+
+
+def new_sample(
+    patch: Mapping[str, Any], region: Mapping[str, Any], kind: str, question: str, writer: str, **more: Any
+) -> Row:
+    """A row of samples; ``more`` overrides its fields."""
+    return {
+        "sample": f"{patch['patch']}#{region['number']}/{kind}",
+        "patch": patch["patch"],
+        "source": patch["source"],
+        "region": region["number"],
+        "category": region["category"],
+        "kind": kind,
+        "question": question,
+        "reason": "",
+        "points": [],
+        "box": [],
+        "cues": [],
+        "writer": writer,
+        "area": region["area"],
+        "width": patch["width"],
+        "height": patch["height"],
+        "counts": region["counts"],
+        "keep": True,
+        "why": "",
+        "scores": None,
+        **more,
+    }
+
+
+def gather_limits(job: Job) -> Iterator[tuple[int, Iterable[Row]]]:
+    """Least number of categories in a patch that makes it fit for reasoning, by source."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for patch in job.before["filter"].rows(["source", "regions"]):
+        if patch["regions"]:
+            found[patch["source"]].append(len({region["category"] for region in patch["regions"]}))
+    quantile = job.recipe.writing.diversity
+    yield (
+        0,
+        [
+            {"source": source, "patches": len(counts), "least": int(np.quantile(counts, quantile, method="higher"))}
+            for source, counts in sorted(found.items())
+        ],
+    )
+
+
+def _limits(parts: Parts) -> dict[str, int]:
+    return {row["source"]: row["least"] for row in parts.rows()}
+
+
+def write_instructions(rows: Iterator[Row], job: Job) -> Iterator[Row]:
+    """Samples of the regions that were kept; those that break a rule are marked, with the rule.
+
+    Raises:
+        ConfigError: an unknown writer.
+    """
+    settings, taxonomy = job.recipe.writing, load_taxonomy()
+    writer = _writer(settings.writer)
+    limits = _limits(job.before["limits"])  # a few rows
+    for patch in rows:
+        diversity = len({region["category"] for region in patch["regions"]})
+        counts = {r["category"]: 0 for r in patch["regions"]}
+        for region in patch["regions"]:
+            counts[region["category"]] += 1
+        for region in patch["regions"]:
+            if not region["keep"]:
+                continue
+            kinds = _kinds(settings, diversity >= limits[patch["source"]], counts[region["category"]])
+            rng = rng_of(job.recipe.seed, "interactive", patch["patch"], region["number"])
+            samples = [*_interactive(patch, region, kinds, settings, rng)]
+            samples += writer.write(patch, region, [k for k in kinds if k not in ("point", "box")], job)
+            for sample in samples:
+                if sample["keep"] and (broken := broken_rules(sample, taxonomy[sample["category"]])):
+                    sample["keep"], sample["why"] = False, "; ".join(broken)
+                    job.notes[f"{sample['kind']} left out: {broken[0]}"] += 1
+                job.notes[f"{sample['kind']} written"] += 1
+                yield sample
+
+
+def _kinds(settings: Writing, is_diverse: bool, count: int) -> list[str]:
+    """Kinds to write: attribute reasoning for one region of its category, contextual for two or three."""
+    reasoning = {1: "attribute", 2: "contextual", 3: "contextual"}.get(count) if is_diverse else None
+    return [k for k in KINDS if k in settings.kinds and (k not in ("attribute", "contextual") or k == reasoning)]
+
+
+def _writer(name: str) -> Writer:
+    if name != "rules":
+        raise ConfigError("There is no such writer.", received=name, hint="Writers: rules.")
+    return RuleWriter()
+
+
+def _interactive(
+    patch: Row, region: Row, kinds: Sequence[str], settings: Writing, rng: np.random.Generator
+) -> Iterator[Row]:
+    both = [kind for kind in kinds if kind in ("point", "box")]
+    if not both:
+        return
+    kind = both[0] if len(both) == 1 else ("point" if rng.random() < settings.point_share else "box")
+    width, height = patch["width"], patch["height"]
+    decimals = settings.decimals
+    while max(width, height) * 10.0**-decimals > 0.6:
+        decimals += 1
+    if kind == "box":
+        x0, y0, x1, y1 = region["box"]
+        box = [round(v, decimals) for v in (x0 / width, y0 / height, x1 / width, y1 / height)]
+        yield new_sample(
+            patch, region, "box", interactive_instruction(rng, boxes=[box], decimals=decimals), "rules", box=box
+        )
+        return
+    count = 1 if region["area"] < settings.small else 1 + int(rng.choice(3, p=settings.points))
+    mask = RunLengths(height, width, region["counts"]).load()
+    points = [[round(x / width, decimals), round(y / height, decimals)] for x, y in _points(mask, count, rng)]
+    question = interactive_instruction(rng, points=points, decimals=decimals)
+    yield new_sample(patch, region, "point", question, "rules", points=points)
+
+
+def _points(mask: NDArray[np.uint8], count: int, rng: np.random.Generator) -> list[tuple[float, float]]:
+    """Centres of pixels well inside a mask, apart from one another: each is drawn from the half of the pixels that
+    lie farthest from those before.
+    """
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    rows, columns = np.nonzero(depth >= min(4.0, float(depth.max()) / 2))
+    spots = np.stack([columns + 0.5, rows + 0.5], axis=1)
+    chosen = [spots[int(rng.integers(len(spots)))]]
+    while len(chosen) < count:
+        away = np.min([np.hypot(*(spots - point).T) for point in chosen], axis=0)
+        far = np.flatnonzero(away >= np.median(away))
+        chosen.append(spots[int(rng.choice(far))])
+    return [(float(x), float(y)) for x, y in chosen]
+
+
+class RuleWriter:
+    """Writes from geometry, relations and the taxonomy; only what singles the region out."""
+
+    def write(self, patch: Row, region: Row, kinds: Sequence[str], job: Job) -> Iterator[Row]:
+        """See :class:`Writer`."""
+        taxonomy = load_taxonomy()
+        scene = Scene(patch, taxonomy)
+        kind = taxonomy[region["category"]]
+        for what in kinds:
+            rng = rng_of(job.recipe.seed, what, patch["patch"], region["number"])
+            if what == "referring":
+                made = _referring(scene, region, kind, rng)
+            elif what == "attribute":
+                made = _attribute(scene, region, kind, rng)
+            else:
+                made = _contextual(scene, region, kind, taxonomy, rng)
+            if made is None:
+                job.notes[f"{what} not possible: nothing singles the region out"] += 1
+                continue
+            question, reason, cues = made
+            yield new_sample(patch, region, what, question, "rules", reason=reason, cues=cues)
+
+
+def _referring(scene: Scene, region: Row, kind: Kind, rng: np.random.Generator) -> tuple[str, str, list[str]] | None:
+    cues = cues_of(scene, region)
+    if not cues:
+        return None
+    cue = _pick(cues, rng)
+    phrase = _pick(cue.wordings, rng).phrase.format(s=kind.singular)
+    return _pick(_ASK, rng).format(x=phrase), "", [cue.name]
+
+
+def _attribute(scene: Scene, region: Row, kind: Kind, rng: np.random.Generator) -> tuple[str, str, list[str]] | None:
+    if len(scene.of(kind.name)) != 1 or scene.specks.get(kind.name) or scene.alike(kind):
+        return None
+    first, second = kind.uses if rng.random() < 0.5 else kind.uses[::-1]
+    question = _pick(_OBJECT_ASK if kind.is_object else _PLACE_ASK, rng).format(a=first, b=second)
+    link = "is what" if kind.is_object else "is where"
+    return question, f"The {kind.singular} {link} {first}.", ["only use"]
+
+
+def _contextual(
+    scene: Scene, region: Row, kind: Kind, taxonomy: Taxonomy, rng: np.random.Generator
+) -> tuple[str, str, list[str]] | None:
+    """Two or three cues, the first of which is enough by itself."""
+    if scene.alike(kind) or scene.specks.get(kind.name):
+        return None
+    chosen: list[Cue] = []
+    for cue in _shuffled(cues_of(scene, region), rng):
+        if all(cue.topic != other.topic for other in chosen) and len(chosen) < 2:
+            chosen.append(cue)
+    if not chosen:
+        return None
+    clauses = [_pick(cue.wordings, rng).clause for cue in chosen]
+    names = [cue.name for cue in chosen]
+    facts = [f for f in facts_of(scene, region) if not any(f.split()[-1] in clause for clause in clauses)]
+    if facts:
+        clauses.append(_pick(facts, rng))
+        names.append("fact")
+    clauses = [clause for clause in clauses if not kind.is_named_in(clause)]
+    if len(clauses) < 2:
+        return None
+    said = f"{', it '.join(clauses[:-1])} and it {clauses[-1]}"
+    count = len(scene.of(kind.name))
+    many = _pick(_MANY[kind.is_object], rng).format(n=COUNTS[count], a=_pick(kind.uses, rng))
+    question = f"{many} {_pick(_ONE, rng).format(cues=said)}"
+    return question, f"Of the {COUNTS[count]} {kind.plural}, this one {clauses[0]}.", names
+
+
+def _pick(options: Sequence[_T], rng: np.random.Generator) -> _T:
+    return options[int(rng.integers(len(options)))]
+
+
+def _shuffled(options: Sequence[_T], rng: np.random.Generator) -> list[_T]:
+    return [options[i] for i in rng.permutation(len(options)).tolist()]

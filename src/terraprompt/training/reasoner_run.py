@@ -1,0 +1,209 @@
+"""What the two trainings of a reasoner share: LoRA, the log of metrics, resuming, the folder that serves."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from terraprompt.errors import CheckpointError, ConfigError
+from terraprompt.reasoners.conventions import Convention
+from terraprompt.reasoners.families import family_of
+from terraprompt.reasoners.local import LocalReasoner, load_local, local_folder
+from terraprompt.reasoners.open import chosen_convention
+from terraprompt.reasoners.wording import DEFAULT_TEMPLATE
+from terraprompt.training.grpo_processor import copy_processor_files
+
+__all__ = [
+    "LANGUAGE_LINEAR",
+    "MetricsLog",
+    "WholeCheckpoints",
+    "export",
+    "last_checkpoint",
+    "lora_config",
+    "require",
+    "start_reasoner",
+    "taught_convention",
+    "train_vision",
+]
+
+log = logging.getLogger(__name__)
+
+#: Every linear layer of the language model, by the names that the families share.
+LANGUAGE_LINEAR = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
+_VISION = ("visual.", "vision_tower.", "vision_model.")
+
+
+def require(package: str, what: str) -> None:
+    """Stop with a hint where an optional package is missing.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(f"{what} needs the package {package}.", hint="Run: pip install 'terraprompt[rl]'")
+
+
+def start_reasoner(
+    start: str | Path,
+    *,
+    precision: str,
+    units: str | None = None,
+    side: int | None = None,
+    template: str = DEFAULT_TEMPLATE,
+    max_tokens: int = 1024,
+) -> LocalReasoner:
+    """The reasoner to train, asked and read in the convention that its training fixes.
+
+    Raises:
+        ConfigError: the units are "auto".
+        CheckpointError: it cannot be loaded.
+    """
+    # on the CPU: the trainer of each process puts it where it belongs
+    made = load_local(start, device="cpu", precision=precision, template=template, max_tokens=max_tokens)
+    return made.with_convention(_teachable(chosen_convention(made.convention, units, side)))
+
+
+def taught_convention(start: str | Path, units: str | None, side: int | None) -> Convention:
+    """In which coordinates a checkpoint will be taught, without loading its weights.
+
+    Raises:
+        CheckpointError: it cannot be read, or is of a family that does not run here.
+        ConfigError: the units are "auto".
+    """
+    from transformers import AutoConfig, AutoImageProcessor
+
+    folder = local_folder(str(start), None)
+    try:
+        family = family_of(
+            AutoConfig.from_pretrained(folder), folder, lambda: AutoImageProcessor.from_pretrained(folder)
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError("The reasoner cannot be read.", received=f"{start}: {error}") from error
+    return _teachable(chosen_convention(family.convention, units, side))
+
+
+def _teachable(convention: Convention) -> Convention:
+    convention.frame((1, 1))  # refuses units that must be found out: here they are taught
+    return convention
+
+
+def lora_config(rank: int, alpha: float, targets: str) -> Any:
+    """Settings of peft: adapters on the layers that the pattern matches.
+
+    Raises:
+        ConfigError: peft is not installed.
+    """
+    require("peft", "LoRA")
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM")
+
+
+def train_vision(model: torch.nn.Module, learns: bool) -> None:
+    """Freeze the vision encoder unless it learns."""
+    if not learns:
+        for name, weight in model.named_parameters():
+            if any(part in name for part in _VISION):
+                weight.requires_grad_(False)
+
+
+class MetricsLog(TrainerCallback):  # type: ignore[misc]
+    """Writes a JSON line a step to ``metrics.jsonl``.
+
+    Args:
+        path: the file; what is in it stays up to the step that is gone on from.
+        names: the trainer's names of what is written to ours; others are left out.
+        after: the step of the checkpoint that is gone on from, 0 for a fresh run.
+    """
+
+    def __init__(self, path: Path, names: Mapping[str, str], after: int) -> None:
+        self.path, self.names = path, dict(names)
+        self._started = time.monotonic()
+        rows = path.read_text().splitlines() if path.is_file() and after else []
+        kept = [row for row in rows if json.loads(row)["step"] <= after]
+        path.write_text("".join(f"{row}\n" for row in kept))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
+        """Called by the trainer."""
+        found = {ours: logs[theirs] for theirs, ours in self.names.items() if theirs in (logs or {})} if logs else {}
+        if not found or not state.is_world_process_zero:
+            return
+        row = {"step": state.global_step, **found, "seconds": round(time.monotonic() - self._started, 1)}
+        tidy = {name: round(value, 6) if isinstance(value, float) else value for name, value in row.items()}
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(tidy) + "\n")
+
+
+class WholeCheckpoints:
+    """For trainers of transformers: a checkpoint of a vision-language model is loaded whole, or not at all.
+
+    ``save_pretrained`` writes such weights under the names of the released files; the trainer of transformers (seen in
+    5.23) reads them back by the names of the module, finds none, warns, and goes on from the start's weights.
+    """
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        trainer: Any = self
+        model = trainer.model if model is None else model
+        if hasattr(model, "peft_config") or trainer.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model=model)  # type: ignore[misc]
+            return
+        stored = type(model).from_pretrained(resume_from_checkpoint, dtype=model.dtype)
+        model.load_state_dict(stored.state_dict())
+
+
+def last_checkpoint(run: Path, *, resume: bool) -> Path | None:
+    """Where to go on from; None for a fresh run.
+
+    Raises:
+        ConfigError: the folder holds a training and ``resume`` is not set.
+        CheckpointError: there is nothing to resume.
+    """
+    found = sorted(run.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    if found and not resume:
+        raise ConfigError(
+            "The run folder holds a training already.", received=run, hint="Add --resume, or choose another --run."
+        )
+    if resume and not found:
+        raise CheckpointError("There is no checkpoint to resume from.", received=run)
+    return found[-1] if found else None
+
+
+def export(trainer: Any, reasoner: LocalReasoner, folder: Path) -> Path:
+    """Write the trained weights as a folder that transformers, vLLM and ``open_reasoner(local=…)`` load.
+
+    LoRA adapters go to ``<folder>/../adapter`` and are added to the weights that they were trained on. All processes
+    must call this.
+    """
+    source = Path(reasoner.info.where)
+    if not hasattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config"):
+        trainer.save_model(str(folder))
+    else:
+        adapter = folder.parent / "adapter"
+        trainer.save_model(str(adapter))
+        if trainer.accelerator.is_main_process:
+            _merge(source, adapter, folder)
+            trainer.processing_class.save_pretrained(folder)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        copy_processor_files(source, folder)
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, of no use to a server
+        for left in folder.glob("checkpoint-*"):
+            shutil.rmtree(left)
+    return folder
+
+
+def _merge(source: Path, adapter: Path, folder: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    base = AutoModelForImageTextToText.from_pretrained(source, dtype="auto")
+    PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder)

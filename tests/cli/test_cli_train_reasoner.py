@@ -1,0 +1,92 @@
+"""``terraprompt train grpo`` and ``train sft`` as a user meets them, and that ``train`` alone is what it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from terraprompt.models.promptable import load as loading
+from tiny_lvlm import write_tiny
+from tiny_policy import SIDE, BoxFiller, questions
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Path:
+    """Three labelled images, split train."""
+    root = tmp_path / "pack"
+    root.mkdir()
+    lines = []
+    for i, question in enumerate(questions(3)):
+        Image.fromarray(question.image).save(root / f"{i}.png")
+        Image.fromarray(question.mask).save(root / f"{i}_mask.png")
+        record = {
+            "id": f"s/{i}", "source": "s", "split": "train", "image": f"{i}.png", "width": SIDE, "height": SIDE,
+            "gsd_m": 0.3, "label_kind": "mask", "labelled": ["building"], "licence": "CC0", "group": str(i),
+            "scale_variant": False,
+            "regions": [{"category": "building", "mask": f"{i}_mask.png", "value": 1, "box": None}],
+        }  # fmt: skip
+        lines.append(json.dumps(record))
+    (root / "annotations.jsonl").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_warm_up_then_grpo_in_two_commands(
+    run: Callable[..., Any], pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = BoxFiller()
+    monkeypatch.setattr(loading, "_from_engine", lambda *_, **__: segmenter)
+    monkeypatch.setattr("terraprompt.models.promptable.load_segmenter", lambda *_, **__: segmenter)
+    start = write_tiny(tmp_path / "start", "qwen2_5_vl")
+    small = ("--units", "pixels", "--side", SIDE, "--steps", 1, "--micro", 2, "--device", "cpu", "-q")
+    warm = run("train", "sft", "--data", pack, "--start", start, "--run", tmp_path / "warm", "--batch", 2, *small)
+    assert (warm.code, warm.out.strip()) == (0, str(tmp_path / "warm" / "weights"))
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        f'start = "{tmp_path / "warm" / "weights"}"\nsegmenter = "nano"\n'
+        '[grpo]\ngenerations = 2\nprompts = 1\nmax_tokens = 4\nterms = ["format"]\ntemplate = "{instruction}"\n'
+    )
+    options = ("--data", pack, "--recipe", recipe, "--run", tmp_path / "run", *small)
+    done = run("train", "grpo", *options, "--held-out", 1, "--evaluate-every", 1)
+    assert (done.code, done.out.strip()) == (0, str(tmp_path / "run" / "weights"))
+    assert (tmp_path / "run" / "curves.png").is_file()
+    said = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (said["generations"], said["precision"], said["samples"]) == (2, "fp32", 2)
+    again = run("train", "grpo", *options)
+    assert again.code == 1
+    assert "The run folder holds a training already." in again.said
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("grpo",), 1, "There is no reasoner to train. Name one with --start, or a --recipe."),
+        (("grpo", "--recipe", "think4seg"), 1, "There is no such recipe. Received: think4seg."),
+        (("grpo", "--start", "here"), 1, "GRPO needs a frozen segmenter. Name one with --segmenter"),
+        (("grpo", "--recipe", "think2seg-3b"), 1, "There is nothing to train on. Give --data, --rendered, or both."),
+        (
+            ("grpo", "--start", "here", "--segmenter", "sam9", "--rendered", "1"),
+            1,
+            "Unknown segmenter. Received: sam9.",
+        ),
+        (("sft", "--start", "absent/x/y", "--rendered", "1"), 1, "neither a folder nor to be had from the hub"),
+        (("sft", "--start", "here"), 1, "There is nothing to train on."),
+        (("grpo", "--device", "abacus", "--start", "here"), 1, "The device cannot be used"),
+        (("--steps", "3", "grpo"), 2, "Options come after the verb: train grpo --steps"),
+        ((), 2, "Missing option '--data'."),
+        (("ppo",), 2, "No such command 'ppo'"),
+    ],
+)
+def test_what_is_missing_is_said(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...], code: int, words: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    done = run("train", *options)
+    assert (done.code, done.out) == (code, "")
+    assert words in done.said
+    assert not list(tmp_path.iterdir())
