@@ -1,12 +1,17 @@
 """Speed and memory of the forge. Times are of the CPU, so that other work on the machine does not count.
 
-    python bench/forge.py                       # 1,000 and 20,000 patches, 100,000 regions
-    python bench/forge.py --patches 1000 4000 --regions 1000 10000
+    python bench/forge.py                            # 1,000, 5,000 and 20,000 patches; up to 100,000 regions
+    python bench/forge.py --patches 1000 --regions   # speed and memory of 1,000 patches alone
+    python bench/forge.py --patches 1000 --last export
 
-1. Patches a second of the patch stage (windows, categories, hashes, work file) against reading image and label of the
-   same patches with rasterio and doing nothing, window by window; and with each pixel read once.
-2. Peak resident memory of the patch, region and rule stages, each count in a process of its own.
+1. Patches a second of the patch stage (decoding, windows, categories, hashes, work files) against decode speed: image
+   and label files of the same patches read once from top to bottom with rasterio, each pixel decoded once, and nothing
+   done with them. Both take turns in one process; the best of each counts.
+2. Peak resident memory after each stage, in a process that does nothing else; the copy is made by another one.
 3. Seconds for gaps and relations of ever more regions at one density; from 10 times as many, about 10 times as long.
+
+Copies are made up: 512 px patches every 256 px of one RGB GeoTIFF, 2,304 px wide, tiled, deflated (about two thirds of
+the raw size, as imagery), with an index raster of six classes.
 """
 
 from __future__ import annotations
@@ -90,45 +95,49 @@ def decode(root: Path) -> float:
     return time.process_time() - start
 
 
-def decode_windows(root: Path) -> float:
-    """CPU seconds to read image and label of every patch by itself, and nothing else."""
-    start = time.process_time()
-    with rasterio.open(root / "img" / "a.tif") as image, rasterio.open(root / "lab" / "a.tif") as label:
-        for top in range(0, image.height - SIZE + 1, STRIDE):
-            for left in range(0, image.width - SIZE + 1, STRIDE):
-                image.read(window=Window(left, top, SIZE, SIZE))
-                label.read(window=Window(left, top, SIZE, SIZE))
-    return time.process_time() - start
-
-
-def one(patches: int, stage: str) -> None:
-    """In a process of its own: forge so many patches up to a stage; print figures as JSON."""
+def speed(root: Path, rounds: int) -> dict[str, float]:
+    """Patches, and the least CPU seconds to decode and to cut them."""
     from terraprompt.forge import forge, read_recipe
 
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        write_copy(root, patches)
-        recipe = read_recipe(root / "recipe.yaml")
-        forge(recipe, root / "out", until="items")
-        decode(root)
-        alone, windows = min(decode(root) for _ in range(2)), min(decode_windows(root) for _ in range(2))
-        held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    recipe = read_recipe(root / "recipe.yaml")
+    decoding, cutting, patches = [], [], 0
+    for number in range(rounds):
+        out = root / f"speed{number}"
+        forge(recipe, out, until="items")
+        decoding.append(decode(root))
         start = time.process_time()
-        report = forge(recipe, root / "out", until="patches", resume=True)
-        seconds = time.process_time() - start
-        if stage != "patches":
-            forge(recipe, root / "out", until=stage, resume=True)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        done = (
-            report.notes["Bench: patches cut"]
-            if "Bench: patches cut" in report.notes
-            else report.notes["own: patches cut"]
-        )
-        print(
-            json.dumps(
-                {"patches": done, "seconds": seconds, "decode": alone, "windows": windows, "before": held, "peak": peak}
-            )
-        )
+        patches = forge(recipe, out, until="patches", resume=True).stages["patches"]
+        cutting.append(time.process_time() - start)
+    return {"patches": patches, "decode": min(decoding), "cut": min(cutting)}
+
+
+def memory(root: Path, last: str) -> dict[str, float]:
+    """Peak MiB of this process once loaded and after each stage."""
+    from terraprompt.forge import forge, read_recipe
+    from terraprompt.forge.run import stages_of
+
+    recipe = read_recipe(root / "recipe.yaml")
+    peaks = {"start": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    for stage in stages_of(recipe):
+        forge(recipe, root / "memory", until=stage.name, resume=(root / "memory").exists())
+        peaks[stage.name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if stage.name == last:
+            break
+    return peaks
+
+
+def child(*arguments: str) -> dict[str, float]:
+    """What a process of its own prints."""
+    done = subprocess.run([sys.executable, __file__, "--child", *arguments], check=True, stdout=subprocess.PIPE)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def table(row: dict[str, str], *, head: bool) -> None:
+    """Print a row, the names above the first one."""
+    if head:
+        print(f"\n| {' | '.join(row)} |\n|{'---:|' * len(row)}")
+    print(f"| {' | '.join(row.values())} |", flush=True)
 
 
 def relations(count: int) -> tuple[float, int]:
@@ -153,36 +162,47 @@ def relations(count: int) -> tuple[float, int]:
     return time.process_time() - start, sum(map(len, found))
 
 
+def as_child(what: str, folder: str, value: str) -> None:
+    """One measurement; the last line printed is its JSON."""
+    root = Path(folder)
+    if what == "copy":
+        write_copy(root, int(value))
+    found = speed(root, int(value)) if what == "speed" else memory(root, value) if what == "memory" else {}
+    print(json.dumps(found))
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--patches", type=int, nargs="*", default=[1000, 20000])
+    parser.add_argument("--patches", type=int, nargs="*", default=[1000, 5000, 20000])
     parser.add_argument("--regions", type=int, nargs="*", default=[1000, 10000, 100000])
-    parser.add_argument("--stage", default="filter")
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--last", default="select", help="stage up to which memory is measured")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.one:
-        one(given.one, given.stage)
+    if given.child:
+        as_child(*given.child)
         return
-    if given.patches:
-        print("| patches | patches/s | windows alone/s | share | pixels once/s | peak MiB | above the start, MiB |")
-        print("|---:|---:|---:|---:|---:|---:|---:|")
+    speeds, peaks = [], []
     for patches in given.patches:
-        command = [sys.executable, __file__, "--one", str(patches), "--stage", given.stage]
-        row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-        speed, windows, once = (row["patches"] / row[key] for key in ("seconds", "windows", "decode"))
-        above = (row["peak"] - row["before"]) / 1024
-        print(
-            f"| {row['patches']} | {speed:.0f} | {windows:.0f} | {100 * speed / windows:.0f} % | {once:.0f} | "
-            f"{row['peak'] / 1024:.0f} | {above:.0f} |",
-            flush=True,
-        )
-    if given.regions:
-        print("\n| regions | seconds | microseconds a region | relations |")
-        print("|---:|---:|---:|---:|")
+        with tempfile.TemporaryDirectory() as folder:
+            child("copy", folder, str(patches))
+            speeds.append(child("speed", folder, str(max(1, 5000 // patches))))
+            peaks.append(child("memory", folder, given.last))
+    for row in speeds:
+        cut, decoded = row["patches"] / row["cut"], row["patches"] / row["decode"]
+        cells = {"patches": f"{row['patches']:.0f}", "decoded/s": f"{decoded:.0f}", "cut/s": f"{cut:.0f}"}
+        table({**cells, "share": f"{100 * cut / decoded:.0f} %"}, head=row is speeds[0])
+    for row, found in zip(speeds, peaks, strict=True):
+        cells = {f"{name}, MiB": f"{peak:.0f}" for name, peak in found.items()}
+        table({"patches": f"{row['patches']:.0f}", **cells}, head=found is peaks[0])
     for count in given.regions:
-        seconds, found = relations(count)
-        print(f"| {count} | {seconds:.2f} | {1e6 * seconds / count:.0f} | {found} |", flush=True)
+        seconds, number = relations(count)
+        cells = {
+            "regions": str(count),
+            "seconds": f"{seconds:.2f}",
+            "microseconds each": f"{1e6 * seconds / count:.0f}",
+        }
+        table({**cells, "relations": str(number)}, head=count == given.regions[0])
 
 
 if __name__ == "__main__":

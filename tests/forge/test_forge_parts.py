@@ -22,10 +22,11 @@ from terraprompt.forge import forge, load_taxonomy, read_recipe
 from terraprompt.forge.constraints import broken_rules
 from terraprompt.forge.cues import Scene, cues_of
 from terraprompt.forge.duplicates import repeated
+from terraprompt.forge.fingerprints import eighth, fingerprint, fingerprints
 from terraprompt.forge.inspect import inspect_folder
 from terraprompt.forge.items import starts
 from terraprompt.forge.layout import fill, match
-from terraprompt.forge.patches import decode_mask, fingerprint
+from terraprompt.forge.patches import decode_mask
 from terraprompt.forge.pixels import RollingRows, read_window
 from terraprompt.forge.recipe import Recipe, RegionRules
 from terraprompt.forge.records import rng_of
@@ -121,18 +122,49 @@ def test_windows_cover_everything_and_stay_inside(length: int, size: int, part: 
 
 
 def test_rows_are_read_once_and_never_backwards() -> None:
-    data, asked = np.arange(100)[:, None], []
+    data, asked = np.arange(100, dtype=np.uint8)[:, None], []
 
-    def read(first: int, end: int) -> np.ndarray:
+    def fill(first: int, end: int, out: np.ndarray) -> None:
         asked.extend(range(first, end))
-        return data[first:end]
+        out[:] = data[first:end]
 
-    rows = RollingRows(read, 100)
+    rows = RollingRows(fill, 100, 1)
     for first in range(0, 81, 10):
         assert rows.get(first, first + 20)[:, 0].tolist() == list(range(first, first + 20))
     assert asked == list(range(100))
     with pytest.raises(ValueError, match="held from 80"):
         rows.get(10, 20)
+
+
+@given(height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 9))
+@settings(max_examples=30, deadline=None)
+def test_an_eighth_is_the_mean_of_squares(height: int, width: int, seed: int) -> None:
+    bands = np.random.default_rng(seed).integers(0, 256, (3, height, width)).astype(np.uint8)
+    whole = np.pad(bands, ((0, 0), (0, -height % 8), (0, -width % 8)), mode="edge").astype(float)
+    means = whole.reshape(3, whole.shape[1] // 8, 8, -1, 8).mean((2, 4))
+    assert np.array_equal(eighth(bands), np.floor(means + 0.5))
+
+
+@pytest.mark.parametrize("side", [64, 96, 512])
+def test_fingerprints_of_a_row_are_those_of_its_patches(side: int) -> None:
+    pixels = np.random.default_rng(side).integers(0, 256, (side, side + 64, 3)).astype(np.uint8)
+    columns = [0, 8, 64]
+    small = eighth(np.moveaxis(pixels, -1, 0))
+    found = fingerprints(small, [column // 8 for column in columns], side, side)
+    assert found == [fingerprint(pixels[:, column : column + side]) for column in columns]
+    assert len({sha for sha, _, _ in found}) == 3
+    even = fingerprint(np.full((side, side, 3), 77, np.uint8))
+    assert even[1:] == (0x8000000000000000, bytes([77]) * 192)  # the mean alone: no other frequency is above the median
+
+
+def test_windows_off_the_grid_of_eight_pixels_give_the_same_prints(tmp_path: Path) -> None:
+    loveda(tmp_path / "copy", images=1)
+    out = run_of(tmp_path, {"table": "loveda", "root": str(tmp_path / "copy")}, patches={"size": 203, "stride": 101})
+    rows = list(Parts(out / "work" / "patches").rows())
+    assert any(row["column"] % 8 for row in rows)
+    for row in rows:
+        box = (row["column"], row["row"], row["width"], row["height"])
+        assert fingerprint(read_window(tmp_path / "copy" / row["image"], box))[0] == row["sha"]
 
 
 def mask_of(row: dict) -> np.ndarray:

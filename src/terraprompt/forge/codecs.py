@@ -24,20 +24,31 @@ _COUNT_ROWS = 1024
 
 
 class Labels(Protocol):
-    """Labels of one image."""
+    """Labels of one image.
 
-    def window(self, column: int, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    Attributes:
+        looks: at the pixels of the image.
+    """
+
+    looks: bool
+
+    def window(
+        self, column: int, row: int, shape: tuple[int, int], image: NDArray[np.uint8] | None
+    ) -> NDArray[np.uint8]:
         """uint8 (height, width): numbers of categories, 0 = none, :data:`UNKNOWN`; rows never fall.
 
         Args:
             column, row: first pixel of the window.
-            image: RGB uint8 (height, width, 3), the window's pixels.
+            shape: (height, width).
+            image: RGB uint8 (height, width, 3), the window's pixels; may be None unless it ``looks``.
         """
         ...
 
 
 class _Coded:
     """What index and colour labels share: codes read in rows, looked up, unknown ones counted."""
+
+    looks = False
 
     def __init__(self, file: Any, path: Path, bands: list[int], policy: str, note: Callable[[str, int], None]) -> None:
         if file.count < len(bands):
@@ -47,24 +58,22 @@ class _Coded:
                 hint="Set the codec of the table to index for one band, palette for three.",
             )
         self._file, self._path, self._bands, self._policy, self._note = file, path, bands, policy, note
-        self._rows = RollingRows(self._read, file.height)
+        self._rows = RollingRows(self._read, file.height, file.width)
 
-    def window(self, column: int, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def window(
+        self, column: int, row: int, shape: tuple[int, int], image: NDArray[np.uint8] | None
+    ) -> NDArray[np.uint8]:
         """See :class:`Labels`."""
-        height, width = image.shape[:2]
-        found: NDArray[np.uint8] = self._rows.get(row, row + height)[:, column : column + width]
-        return found
+        height, width = shape
+        return self._rows.get(row, row + height)[:, column : column + width]
 
-    def _read(self, first: int, end: int) -> NDArray[np.uint8]:
-        if end == first:
-            return np.zeros((0, self._file.width), np.uint8)
-        numbers, unknown = self._decode(self._raw(first, end))
+    def _read(self, first: int, end: int, out: NDArray[np.uint8]) -> None:
+        out[:], unknown = self._decode(self._raw(first, end))
         if unknown:
             if self._policy == "error":
                 raise self._unknown()
             for code, count in unknown.items():
                 self._note(f"unknown {code}", count)
-        return numbers
 
     def _raw(self, first: int, end: int) -> NDArray[Any]:
         with reading(self._path, "label"):
@@ -112,11 +121,14 @@ class IndexLabels(_Coded):
         for row in table.classes:
             if row.code is not None:
                 self._lookup[row.code] = 0 if row.category is None else taxonomy[row.category].number
+        self._bytes = self._lookup[:256].tobytes()
         super().__init__(file, path, [1], policy, note)
 
     def _decode(self, raw: NDArray[Any]) -> tuple[NDArray[np.uint8], Counter[str]]:
         codes = raw[0]
-        if codes.dtype.kind == "f" or codes.dtype.itemsize > 2 or codes.dtype.kind == "i":
+        if codes.dtype == np.uint8:  # twice as fast as an array of indexes
+            numbers = np.frombuffer(codes.tobytes().translate(self._bytes), np.uint8).reshape(codes.shape)
+        elif codes.dtype.kind == "f" or codes.dtype.itemsize > 2 or codes.dtype.kind == "i":
             outside = (codes < 0) | (codes > 65535) | (codes != np.round(codes))
             safe = np.where(outside, 0, codes).astype(np.uint16)
             numbers = np.where(outside, UNKNOWN, self._lookup[safe]).astype(np.uint8)

@@ -25,37 +25,45 @@ _WHOLE = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _WHOLE_PIXELS = 40_000_000
 _LOOK = 1024  # side of the overview from which a stretch is estimated
 _SHARES = (2.0, 98.0)
+#: GDAL keeps decoded blocks; without a bound up to a twentieth of the memory in every process. This holds a row of
+#: blocks of 1,024 lines of an RGB image 43,000 pixels wide.
+_CACHE_BYTES = 128 << 20
+
+Fill = Callable[[int, int, NDArray[np.uint8]], None]
 
 
 class RollingRows:
     """Rows of a raster from top to bottom: those that the next window needs again are not read again.
 
     Args:
-        read: ``(first, end)`` -> array whose first axis is rows.
-        height: rows there are.
+        fill: ``(first, end, out)`` puts rows into ``out``, uint8 (..., end - first, width).
+        height, width: of the raster.
+        bands: of ``out``, before its rows; None = no such axis.
     """
 
-    def __init__(self, read: Callable[[int, int], NDArray[Any]], height: int) -> None:
-        self._read, self._height = read, height
-        self._first, self._rows = 0, read(0, 0)
+    def __init__(self, fill: Fill, height: int, width: int, bands: int | None = None) -> None:
+        self._fill, self._height = fill, height
+        self._first, self._count = 0, 0
+        self._rows = np.empty((*(() if bands is None else (bands,)), 0, width), np.uint8)
 
-    def get(self, first: int, end: int) -> NDArray[Any]:
-        """Rows ``first`` to ``end``; ``first`` never falls from call to call.
+    def get(self, first: int, end: int) -> NDArray[np.uint8]:
+        """Rows ``first`` to ``end``, valid until the next call; ``first`` never falls from call to call.
 
         Raises:
             ValueError: rows that have been let go, or that are not there.
         """
         if first < self._first or end > self._height:
             raise ValueError(f"rows {first} to {end} of {self._height}, held from {self._first}")
-        held = self._first + len(self._rows)
-        if first >= held:
-            self._rows = self._read(first, end)
-        elif end > held:
-            self._rows = np.concatenate([self._rows[first - self._first :], self._read(held, end)])
-        else:
-            self._rows = self._rows[first - self._first :]
-        self._first = first
-        return self._rows[: end - first]
+        held = self._first + self._count
+        kept = self._rows[..., first - self._first : self._count, :]
+        start, count = kept.shape[-2], max(held, end) - first
+        if count > self._rows.shape[-2]:
+            self._rows = np.empty((*kept.shape[:-2], count, kept.shape[-1]), np.uint8)
+        self._rows[..., :start, :] = kept
+        if end > held:
+            self._fill(max(first, held), end, self._rows[..., start:count, :])
+        self._first, self._count = first, count
+        return self._rows[..., : end - first, :]
 
 
 @contextmanager
@@ -65,7 +73,7 @@ def open_raster(path: Path, what: str = "image") -> Iterator[Any]:
     Raises:
         DatasetError: missing, damaged or cut short.
     """
-    with warnings.catch_warnings(), rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True):
+    with warnings.catch_warnings(), rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True, GDAL_CACHEMAX=_CACHE_BYTES):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with reading(path, what):
             file = rasterio.open(path)
@@ -120,24 +128,37 @@ class Image:
     def of_array(cls, pixels: NDArray[np.uint8]) -> Image:
         """An image that has been read already, RGB uint8 (height, width, 3)."""
         image = cls.__new__(cls)
-        image._pixels, image.bands, image.stretch, image.has_gaps = pixels, (1, 2, 3), (), False
+        image._pixels = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+        image.bands, image.stretch, image.has_gaps = (1, 2, 3), (), False
         return image
 
-    def rows(self, first: int, end: int) -> NDArray[np.uint8]:
-        """uint8 (end - first, width, 3); with gaps a fourth channel is 1 where there is data."""
+    def rows(self, first: int, end: int, out: NDArray[np.uint8]) -> None:
+        """Put rows into ``out``: uint8 (3, end - first, width); with gaps a fourth band is 1 where there is data."""
         if self._pixels is not None:
-            return self._pixels[first:end]
-        pixels, valid = self.window(0, first, self._file.width, end - first)
-        return np.concatenate([pixels, valid[:, :, None].astype(np.uint8)], axis=2) if self.has_gaps else pixels
+            out[:] = self._pixels[:, first:end]
+        else:
+            self._read(0, first, out)
 
-    def window(self, column: int, row: int, width: int, height: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """uint8 (height, width, 3), and bool (height, width) where there is data."""
-        if width < 1 or height < 1:
-            return np.zeros((0, width, 3), np.uint8), np.zeros((0, width), np.bool_)
+    def window(self, column: int, row: int, width: int, height: int) -> NDArray[np.uint8]:
+        """uint8 (height, width, 3)."""
+        bands = np.empty((3 + self.has_gaps, height, width), np.uint8)
+        self._read(column, row, bands)
+        out = np.empty((height, width, 3), np.uint8)
+        for band, values in enumerate(bands[:3]):  # three times as fast as a copy of the moved axis
+            out[..., band] = values
+        return out
+
+    def _read(self, column: int, row: int, out: NDArray[np.uint8]) -> None:
+        """The window that fits ``out``, whose fourth band is there if the file has gaps."""
+        height, width = out.shape[1:]
+        window, bands = Window(column, row, width, height), list(self.bands)
         with reading(self._file.name):
-            raw = self._file.read(list(self.bands), window=Window(column, row, width, height))
+            if not self.has_gaps:
+                self._file.read(bands, window=window, out=out)
+                return
+            raw = self._file.read(bands, window=window)
         nodata = self._file.nodata
-        valid = np.ones(raw.shape[1:], np.bool_)
+        valid = np.ones((height, width), np.bool_)
         if nodata is not None:
             valid &= ~(np.isnan(raw) if np.isnan(nodata) else raw == nodata).all(0)
         if self.stretch:
@@ -145,11 +166,8 @@ class Image:
             numbers = raw.astype(np.float32)
             valid &= np.isfinite(numbers).all(0)
             scaled = (np.nan_to_num(numbers, posinf=0, neginf=0) - lows) / np.maximum(highs - lows, 1e-9)
-            raw = np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
-        out = np.empty((*raw.shape[1:], len(raw)), np.uint8)
-        for band, values in enumerate(raw):  # three times as fast as a copy of the moved axis
-            out[..., band] = values
-        return out, valid
+            raw = np.round(np.clip(scaled, 0, 1) * 255)
+        out[:3], out[3] = raw, valid
 
 
 def _stretch(file: Any, bands: Sequence[int]) -> tuple[float, ...]:
@@ -192,7 +210,7 @@ def read_window(
                 _whole(path, tuple(bands), path.stat().st_mtime_ns)[row : row + height, column : column + width]
             )
     with open_raster(path) as file:
-        return Image(file, bands, stretch).window(column, row, width, height)[0]
+        return Image(file, bands, stretch).window(column, row, width, height)
 
 
 @lru_cache(maxsize=1)
@@ -200,4 +218,4 @@ def _whole(path: Path, bands: tuple[int, ...], changed: int) -> NDArray[np.uint8
     if path.suffix.lower() == ".webp":
         return read_picture(Path(path), "RGB")
     with open_raster(path) as file:
-        return Image(file, bands).window(0, 0, file.width, file.height)[0]
+        return Image(file, bands).window(0, 0, file.width, file.height)

@@ -28,7 +28,7 @@ __all__ = ["Job", "Parts", "Stage", "read_notes", "read_rows", "write_rows"]
 
 _NOTE = b"terraprompt.forge"
 #: Rows held at a time while writing and reading.
-_BATCH = 32
+_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,9 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Row], notes: Callab
     waiting = iter(rows)
     try:
         with translated(path):
-            with pq.ParquetWriter(temporary, schema, compression="zstd", compression_level=1) as writer:
+            # nobody searches in work files, and most columns hold no value twice
+            plain = {"use_dictionary": False, "write_statistics": False}
+            with pq.ParquetWriter(temporary, schema, compression="zstd", compression_level=1, **plain) as writer:
                 while batch := list(islice(waiting, _BATCH)):
                     writer.write_table(pa.Table.from_pylist(batch, schema=schema))
                     count += len(batch)

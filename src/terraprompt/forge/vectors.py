@@ -71,6 +71,8 @@ class PolygonLabels:
         table, taxonomy, policy, note: as of :class:`terraprompt.forge.codecs.IndexLabels`.
     """
 
+    looks = False
+
     def __init__(
         self,
         shapes: Sequence[tuple[str, Any]],
@@ -85,9 +87,11 @@ class PolygonLabels:
         self._shapes = [shape for _, shape in shapes]
         self._tree = shapely.STRtree(self._shapes)
 
-    def window(self, column: int, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def window(
+        self, column: int, row: int, shape: tuple[int, int], image: NDArray[np.uint8] | None
+    ) -> NDArray[np.uint8]:
         """See :class:`terraprompt.forge.codecs.Labels`."""
-        height, width = image.shape[:2]
+        height, width = shape
         hits = np.sort(self._tree.query(shapely.box(column, row, column + width, row + height)))
         burnt = [
             (affinity.translate(self._shapes[i], -column, -row), self._numbers[i])
@@ -129,10 +133,13 @@ class BoxLabels:
         self._numbers = [numbers[i] for i in order if numbers[i] and shapes[i].area > 0]
         self._tree = shapely.STRtree(self._shapes)
         self._segmenter, self._note = segmenter, note
+        self.looks = segmenter is not None
 
-    def window(self, column: int, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def window(
+        self, column: int, row: int, shape: tuple[int, int], image: NDArray[np.uint8] | None
+    ) -> NDArray[np.uint8]:
         """See :class:`terraprompt.forge.codecs.Labels`."""
-        height, width = image.shape[:2]
+        height, width = shape
         frame = shapely.box(column, row, column + width, row + height)
         out = np.zeros((height, width), np.uint8)
         asked = []
@@ -140,19 +147,22 @@ class BoxLabels:
             inside = self._shapes[i].intersection(frame)
             if inside.area > 0:  # also a sliver: what is left out here would make "the only one" a lie
                 asked.append((affinity.translate(inside, -column, -row), self._numbers[i]))
-        masks = self._masks([shape for shape, _ in asked], image)
+        masks = self._masks([shape for shape, _ in asked], (height, width), image)
         for (_, number), mask in zip(asked, masks, strict=True):
             out[mask] = number
             if not mask.any():
                 self._note("a box whose mask is empty", 1)
         return out
 
-    def _masks(self, shapes: Sequence[Any], image: NDArray[np.uint8]) -> list[NDArray[np.bool_]]:
+    def _masks(
+        self, shapes: Sequence[Any], size: tuple[int, int], image: NDArray[np.uint8] | None
+    ) -> list[NDArray[np.bool_]]:
         if not shapes:
             return []
-        size = image.shape[:2]
         if self._segmenter is None:
             return [rasterize([shape], out_shape=size, dtype="uint8").astype(np.bool_) for shape in shapes]
+        if image is None:
+            raise ValueError("a segmenter needs the pixels")
         embedding = self._segmenter.embed([np.ascontiguousarray(image)])[0]
         out = []
         for shape in shapes:
