@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import os
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as Picture
-from scipy import ndimage
+from rasterio.features import shapes
 
 from terraprompt.datasets.pictures import read_picture
 from terraprompt.datasets.rle import RunLengths
@@ -46,7 +48,7 @@ def export_sheet(root: Path, out: Path, *, split: str = "test", most: int | None
         How many samples the sheet holds.
 
     Raises:
-        DatasetError: no such set or split.
+        DatasetError: no such set or split, or a sample without a target.
         OutputError: the folder is not empty, or cannot be written.
     """
     rows = list(_lines(root, split))
@@ -60,11 +62,15 @@ def export_sheet(root: Path, out: Path, *, split: str = "test", most: int | None
     with translated(out):
         (out / "pictures").mkdir(parents=True, exist_ok=True)
         for number, row in enumerate(rows):
-            name = f"pictures/{number:06d}.jpg"
+            name = f"pictures/{number:06d}"
             pixels = read_picture(root / row["image"], "RGB")
-            Picture.fromarray(pixels).save(out / f"pictures/{number:06d}_plain.jpg", quality=88)
+            Picture.fromarray(pixels).save(out / f"{name}.jpg", quality=90)
             mask = RunLengths.of(row["segmentation"], name=row["id"]).load()
-            Picture.fromarray(_drawn(pixels, mask, row)).save(out / name, quality=88)
+            if not mask.any():
+                raise DatasetError("A sample has an empty mask.", received=row["id"])
+            (out / f"{name}.svg").write_text(_outline(mask, row["points"]), encoding="utf-8")
+            height, width = mask.shape
+            (y0, x0), (y1, x1) = (edge(np.nonzero(mask), axis=1).tolist() for edge in (np.min, np.max))
             entries.append(
                 {
                     "id": row["id"],
@@ -72,12 +78,18 @@ def export_sheet(root: Path, out: Path, *, split: str = "test", most: int | None
                     "category": row["category"],
                     "question": row["question"],
                     "reason": row["reason"] or "",
-                    "picture": name,
-                    "plain": f"pictures/{number:06d}_plain.jpg",
+                    "picture": f"{name}.jpg",
+                    "outline": f"{name}.svg",
+                    "width": width,
+                    "height": height,
+                    "box": [x0, y0, x1 + 1, y1 + 1],
                 }
             )
+        facts = {"set": Path(root).resolve().parent.name, "split": split, "samples": entries}
+        # the browser keeps verdicts by this name: another sheet, or the same questions on other data, is another one
+        facts["sheet"] = hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:16]
+        data = json.dumps(facts, ensure_ascii=False)
         page = resources.files(__package__).joinpath("pages", "review.html").read_text(encoding="utf-8")
-        data = json.dumps({"set": root.resolve().parent.name, "split": split, "samples": entries}, ensure_ascii=False)
         # "</script>" inside a question must not end the script
         page = page.replace("__TITLE__", html.escape(f"Review of {split}")).replace(
             "__DATA__", data.replace("<", "\\u003c")
@@ -86,16 +98,28 @@ def export_sheet(root: Path, out: Path, *, split: str = "test", most: int | None
     return len(entries)
 
 
-def _drawn(pixels: Any, mask: Any, row: dict[str, Any]) -> Any:
-    """The picture with a thin outline of the target, and the points of the prompt."""
-    picture = pixels.copy()
-    edge = (mask > 0) & ~ndimage.binary_erosion(mask > 0, iterations=2, border_value=0)
-    picture[edge] = (255, 40, 40)
+def _outline(mask: NDArray[np.uint8], points: Sequence[tuple[float, float]]) -> str:
+    """SVG as large as the mask: its edge along the sides of pixels, and the points of the prompt.
+
+    Lines keep their width however far one zooms, so that they do not hide a small target.
+    """
     height, width = mask.shape
-    for x, y in row["points"]:
-        at_x, at_y = int(x * width), int(y * height)
-        picture[max(0, at_y - 3) : at_y + 4, max(0, at_x - 3) : at_x + 4] = (255, 255, 0)
-    return picture
+    rings = [
+        ring
+        for shape, _ in shapes((mask > 0).astype(np.uint8), mask=mask > 0, connectivity=8)
+        for ring in shape["coordinates"]
+    ]
+    edge = "".join("M" + "L".join(f"{x:g} {y:g}" for x, y in ring[:-1]) + "Z" for ring in rings)
+    dots = "".join(f"M{x * width:.2f} {y * height:.2f}h0" for x, y in points)
+    drawn = "".join(
+        f'<path d="{path}" stroke="{colour}" stroke-width="{wide}"/>'
+        for path, colour, wide in ((edge, "#000", 4), (edge, "#ff2828", 2), (dots, "#000", 13), (dots, "#ff0", 9))
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" preserveAspectRatio="none">'
+        "<style>path{fill:none;stroke-linecap:round;stroke-linejoin:round;vector-effect:non-scaling-stroke}</style>"
+        f"{drawn}</svg>"
+    )
 
 
 def _lines(root: Path, split: str) -> Iterator[dict[str, Any]]:
@@ -126,6 +150,7 @@ class Agreement:
             not defined: both always say the same one thing).
         kept: ids that every reviewer keeps.
         disputed: ids with different verdicts.
+        comments: id -> reviewer -> what was written.
     """
 
     reviewers: tuple[str, ...]
@@ -133,6 +158,7 @@ class Agreement:
     pairs: tuple[tuple[str, str, int, float, float | None], ...]
     kept: tuple[str, ...]
     disputed: tuple[str, ...]
+    comments: dict[str, dict[str, str]]
 
     def facts(self) -> dict[str, Any]:
         """For JSON."""
@@ -143,6 +169,7 @@ class Agreement:
             "pairs": [dict(zip(keys, pair, strict=True)) for pair in self.pairs],
             "kept": list(self.kept),
             "disputed": list(self.disputed),
+            "comments": self.comments,
         }
 
     def lines(self) -> Iterator[str]:
@@ -153,6 +180,8 @@ class Agreement:
             said = "not defined" if kappa is None else f"{kappa:.3f}"
             yield f"{one} and {other}: {samples} samples, {100 * share:.1f} % agree, Cohen's kappa {said}"
         yield f"{len(self.kept)} kept by all, {len(self.disputed)} disputed"
+        for sample, remarks in self.comments.items():
+            yield f"{sample}: " + "; ".join(f"{reviewer}: {text}" for reviewer, text in remarks.items())
 
 
 def import_verdicts(root: Path, files: Sequence[Path], *, out: Path | None = None) -> Agreement:
@@ -168,19 +197,20 @@ def import_verdicts(root: Path, files: Sequence[Path], *, out: Path | None = Non
         OutputError: ``out`` is not empty, or cannot be written.
     """
     said: dict[str, dict[str, str]] = {}
+    written: dict[str, dict[str, str]] = {}
     splits = set()
     for path in files:
-        reviewer, split, verdicts = _verdicts(path)
+        reviewer, split, verdicts, comments = _verdicts(path)
         if reviewer in said:
             raise DatasetError("Two files are by one reviewer.", received=f"{reviewer}: {path}")
-        said[reviewer] = verdicts
+        said[reviewer], written[reviewer] = verdicts, comments
         splits.add(split)
     if len(splits) != 1:
         raise DatasetError("The verdicts are about different splits.", received=sorted(splits))
     split = splits.pop()
     rows = {row["id"]: row for row in _lines(root, split)}
     for reviewer, verdicts in said.items():
-        if unknown := sorted(set(verdicts) - set(rows)):
+        if unknown := sorted({*verdicts, *written[reviewer]} - set(rows)):
             raise DatasetError(f"{reviewer} judged a sample that this set does not have.", received=unknown[0])
     judged = [name for name in rows if all(name in verdicts for verdicts in said.values())]
     kept = tuple(name for name in judged if all(verdicts[name] == "keep" for verdicts in said.values()))
@@ -192,7 +222,12 @@ def import_verdicts(root: Path, files: Sequence[Path], *, out: Path | None = Non
         share = sum(a == b for a, b in zip(first, second, strict=True)) / len(common) if common else 0.0
         pairs.append((one, other, len(common), share, cohens_kappa(first, second)))
     counts = {name: {v: Counter(verdicts.values())[v] for v in VERDICTS} for name, verdicts in said.items()}
-    found = Agreement(tuple(said), counts, tuple(pairs), kept, disputed)
+    remarks = {
+        name: {who: comments[name] for who, comments in written.items() if name in comments}
+        for name in rows
+        if any(name in comments for comments in written.values())
+    }
+    found = Agreement(tuple(said), counts, tuple(pairs), kept, disputed, remarks)
     if out is not None:
         _write_kept(Path(root), Path(out), split, [rows[name] for name in kept], found)
     return found
@@ -211,11 +246,12 @@ def cohens_kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
     return None if by_chance >= 1 else float((np.trace(table) - by_chance) / (1 - by_chance))
 
 
-def _verdicts(path: Path) -> tuple[str, str, dict[str, str]]:
+def _verdicts(path: Path) -> tuple[str, str, dict[str, str], dict[str, str]]:
     try:
         raw = json.loads(Path(path).read_text(encoding="utf-8"))
         reviewer, split = str(raw["reviewer"]).strip(), str(raw["split"])
         verdicts = {str(name): str(verdict) for name, verdict in dict(raw["verdicts"]).items()}
+        comments = {str(name): " ".join(str(text).split()) for name, text in dict(raw.get("comments", {})).items()}
     except FileNotFoundError:
         raise DatasetError("A file of verdicts is missing.", received=path) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -228,7 +264,7 @@ def _verdicts(path: Path) -> tuple[str, str, dict[str, str]]:
             received=path,
             hint=f"Known: {', '.join(VERDICTS)}.",
         )
-    return reviewer, split, verdicts
+    return reviewer, split, verdicts, comments
 
 
 def _write_kept(root: Path, out: Path, split: str, rows: list[dict[str, Any]], found: Agreement) -> None:
