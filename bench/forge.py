@@ -1,17 +1,18 @@
 """Speed and memory of the forge. Times are of the CPU, so that other work on the machine does not count.
 
-    python bench/forge.py                            # 1,000, 5,000 and 20,000 patches; up to 100,000 regions
-    python bench/forge.py --patches 1000 --regions   # speed and memory of 1,000 patches alone
-    python bench/forge.py --patches 1000 --last export
+    python bench/forge.py                                  # all; hours of memory runs on a small machine
+    python bench/forge.py --speed 1000 --memory --regions  # one of the three
+    python bench/forge.py --speed 0 --memory 1000 5000 20000 --last select --regions
 
 1. Patches a second of the patch stage (decoding, windows, categories, hashes, work files) against decode speed: image
    and label files of the same patches read once from top to bottom with rasterio, each pixel decoded once, and nothing
    done with them. Both take turns in one process; the best of each counts.
-2. Peak resident memory after each stage, in a process that does nothing else; the copy is made by another one.
+2. Peak resident memory after each stage, in a process that does nothing else; the copy is made by another one. GDAL's
+   cache of blocks, two rows of them and at least 16 MiB, is in it.
 3. Seconds for gaps and relations of ever more regions at one density; from 10 times as many, about 10 times as long.
 
-Copies are made up: 512 px patches every 256 px of one RGB GeoTIFF, 2,304 px wide, tiled, deflated (about two thirds of
-the raw size, as imagery), with an index raster of six classes.
+Copies are made up: RGB GeoTIFFs of 1,000 patches each, eight abreast, each half over the next, tiled, deflated (about
+two thirds of the raw size, as imagery), with index rasters of six classes. Patches have 512 px, for memory 128 px.
 """
 
 from __future__ import annotations
@@ -30,22 +31,34 @@ import rasterio
 from rasterio.windows import Window
 from scipy import ndimage
 
-SIZE, STRIDE = 512, 256
+SIZE = 512
+ACROSS = 8
 
 
-def write_copy(root: Path, patches: int) -> None:
-    """A LoveDA copy as tiled TIFFs, wide and as high as so many patches need; blobs of six classes on noise."""
-    across = 8
-    rows = max(1, round(patches / across))
-    width, height = SIZE + (across - 1) * STRIDE, SIZE + (rows - 1) * STRIDE
-    rng = np.random.default_rng(0)
+PER_IMAGE = 1000
+
+
+def write_copy(root: Path, patches: int, size: int) -> None:
+    """Images with labels as tiled TIFFs, of 1,000 patches each, and their table and recipe."""
+    for number in range(max(1, patches // PER_IMAGE)):
+        write_image(root, f"{number:03d}", min(patches, PER_IMAGE), size, seed=number)
+    write_recipe(root, size)
+
+
+def write_image(root: Path, name: str, patches: int, size: int, *, seed: int) -> None:
+    """An image 8 patches wide and as high as so many need; blobs of six classes on noise."""
+    rows, stride = max(1, round(patches / ACROSS)), size // 2
+    width, height = size + (ACROSS - 1) * stride, size + (rows - 1) * stride
+    rng = np.random.default_rng(seed)
     # smooth ground with a little noise compresses and decodes about as imagery does; pure noise is only copied
-    coarse = rng.normal(120, 45, (3, SIZE // 8 + 4, width // 8 + 4))
-    smooth = ndimage.zoom(coarse, (1, 8, 8), order=1)[:, :SIZE, :width]
+    coarse = rng.normal(120, 45, (3, size // 8 + 4, width // 8 + 4))
+    smooth = ndimage.zoom(coarse, (1, 8, 8), order=1)[:, :size, :width]
     tile = np.clip(smooth + rng.normal(0, 4, smooth.shape), 0, 255).astype(np.uint8)
-    labels = np.ones((SIZE, width), np.uint8)
-    for _ in range(across * 6):
-        y, x, side = int(rng.integers(0, SIZE - 80)), int(rng.integers(0, width - 80)), int(rng.integers(30, 80))
+    labels = np.ones((size, width), np.uint8)
+    low, high = size // 16, size // 6
+    for _ in range(ACROSS * 6):
+        y, x = int(rng.integers(0, size - high)), int(rng.integers(0, width - high))
+        side = int(rng.integers(low, high))
         labels[y : y + side, x : x + side] = rng.integers(2, 8)
     blocks = {
         "tiled": True,
@@ -55,10 +68,10 @@ def write_copy(root: Path, patches: int) -> None:
         "predictor": 2,
         "bigtiff": "yes",
     }
-    for name, data in (("img", tile), ("lab", labels[None])):
-        (root / name).mkdir(parents=True, exist_ok=True)
+    for folder, data in (("img", tile), ("lab", labels[None])):
+        (root / folder).mkdir(parents=True, exist_ok=True)
         with rasterio.open(
-            root / name / "a.tif",
+            root / folder / f"{name}.tif",
             "w",
             driver="GTiff",
             width=width,
@@ -67,11 +80,15 @@ def write_copy(root: Path, patches: int) -> None:
             dtype="uint8",
             **blocks,
         ) as file:
-            for top in range(0, height, SIZE):
-                count = min(SIZE, height - top)
+            for top in range(0, height, size):
+                count = min(size, height - top)
                 # shifted from band to band, so that no two patches are the same picture
-                part = np.roll(data, 7 * top // SIZE, axis=2)[:, :count]
+                part = np.roll(data, 7 * top // size, axis=2)[:, :count]
                 file.write(part, window=Window(0, top, width, count))
+
+
+def write_recipe(root: Path, size: int) -> None:
+    """The table of the copy and a recipe for it."""
     classes = "".join(
         f'[[class]]\ncode = {code}\nlabel = "{word}"\n' + (f'category = "{word}"\n' if code > 1 else "ignore = true\n")
         for code, word in enumerate(["none", "building", "road", "water", "bare_land", "forest", "cropland"], 1)
@@ -81,17 +98,23 @@ def write_copy(root: Path, patches: int) -> None:
         f'image = "img/{{stem}}.tif"\nlabel = "lab/{{stem}}.tif"\n{classes}'
     )
     (root / "recipe.yaml").write_text(
-        json.dumps({"name": "bench", "sources": [{"table": str(root / "own.toml"), "root": str(root)}]})
+        json.dumps(
+            {
+                "name": "bench",
+                "sources": [{"table": str(root / "own.toml"), "root": str(root)}],
+                "patches": {"size": size, "stride": size // 2},
+            }
+        )
     )
 
 
 def decode(root: Path) -> float:
     """CPU seconds to read image and label row by row, each pixel once, and nothing else."""
     start = time.process_time()
-    for name in ("img", "lab"):
-        with rasterio.open(root / name / "a.tif") as file:
-            for top in range(0, file.height, STRIDE):
-                file.read(window=Window(0, top, file.width, min(STRIDE, file.height - top)))
+    for path in (*sorted((root / "img").iterdir()), *sorted((root / "lab").iterdir())):
+        with rasterio.open(path) as file:
+            for top in range(0, file.height, SIZE // 2):
+                file.read(window=Window(0, top, file.width, min(SIZE // 2, file.height - top)))
     return time.process_time() - start
 
 
@@ -162,39 +185,44 @@ def relations(count: int) -> tuple[float, int]:
     return time.process_time() - start, sum(map(len, found))
 
 
-def as_child(what: str, folder: str, value: str) -> None:
+def as_child(what: str, folder: str, *values: str) -> None:
     """One measurement; the last line printed is its JSON."""
-    root = Path(folder)
+    root, found = Path(folder), {}
     if what == "copy":
-        write_copy(root, int(value))
-    found = speed(root, int(value)) if what == "speed" else memory(root, value) if what == "memory" else {}
+        write_copy(root, int(values[0]), int(values[1]))
+    elif what == "speed":
+        found = speed(root, int(values[0]))
+    else:
+        found = memory(root, values[0])
     print(json.dumps(found))
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--patches", type=int, nargs="*", default=[1000, 5000, 20000])
+    parser.add_argument("--speed", type=int, default=1000, help="patches to cut; 0 = none")
+    parser.add_argument("--memory", type=int, nargs="*", default=[1000, 5000, 20000], help="patches")
+    parser.add_argument("--size", type=int, default=128, help="side of the patches for memory")
+    parser.add_argument("--last", default="export", help="stage up to which memory is measured")
     parser.add_argument("--regions", type=int, nargs="*", default=[1000, 10000, 100000])
-    parser.add_argument("--last", default="select", help="stage up to which memory is measured")
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs="*", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         as_child(*given.child)
         return
-    speeds, peaks = [], []
-    for patches in given.patches:
+    if given.speed:
         with tempfile.TemporaryDirectory() as folder:
-            child("copy", folder, str(patches))
-            speeds.append(child("speed", folder, str(max(1, 5000 // patches))))
-            peaks.append(child("memory", folder, given.last))
-    for row in speeds:
-        cut, decoded = row["patches"] / row["cut"], row["patches"] / row["decode"]
-        cells = {"patches": f"{row['patches']:.0f}", "decoded/s": f"{decoded:.0f}", "cut/s": f"{cut:.0f}"}
-        table({**cells, "share": f"{100 * cut / decoded:.0f} %"}, head=row is speeds[0])
-    for row, found in zip(speeds, peaks, strict=True):
+            child("copy", folder, str(given.speed), str(SIZE))
+            found = child("speed", folder, "5")
+        cut, decoded = found["patches"] / found["cut"], found["patches"] / found["decode"]
+        cells = {"patches": f"{found['patches']:.0f}", "decoded/s": f"{decoded:.0f}", "cut/s": f"{cut:.0f}"}
+        table({**cells, "share": f"{100 * cut / decoded:.0f} %"}, head=True)
+    for patches in given.memory:
+        with tempfile.TemporaryDirectory() as folder:
+            child("copy", folder, str(patches), str(given.size))
+            found = child("memory", folder, given.last)
         cells = {f"{name}, MiB": f"{peak:.0f}" for name, peak in found.items()}
-        table({"patches": f"{row['patches']:.0f}", **cells}, head=found is peaks[0])
+        table({"patches": str(patches), **cells}, head=patches == given.memory[0])
     for count in given.regions:
         seconds, number = relations(count)
         cells = {

@@ -22,18 +22,19 @@ def ground(seed: int, count: int, side: int = SIDE) -> Ground:
     """int (side, side): 0 = background, 1 … count = kinds of things, each as a few separate blobs."""
     rng = np.random.default_rng(seed)
     out = np.zeros((side, side), np.int64)
-    yy, xx = np.mgrid[:side, :side]
+    axis = np.arange(side)
     for kind in range(1, count + 1):
         for _ in range(int(rng.integers(1, 4))):
             x, y = rng.uniform(0.08, 0.92, 2) * side
             a, b = rng.uniform(0.05, 0.12, 2) * side
+            rows, columns = np.abs(axis - y) <= b, np.abs(axis - x) <= a
+            part = np.ix_(rows, columns)
+            inside = np.ones((rows.sum(), columns.sum()), np.bool_)
             if rng.random() < 0.5:
-                inside = ((xx - x) / a) ** 2 + ((yy - y) / b) ** 2 <= 1
-            else:
-                inside = (np.abs(xx - x) <= a) & (np.abs(yy - y) <= b)
-            free = out[inside] == 0
-            if free.mean() > 0.7:
-                out[inside & (out == 0)] = kind
+                inside = ((axis[columns] - x) / a) ** 2 + ((axis[rows, None] - y) / b) ** 2 <= 1
+            drawn = out[part]
+            if (drawn[inside] == 0).mean() > 0.7:
+                out[part] = np.where(inside & (drawn == 0), kind, drawn)
     return out
 
 

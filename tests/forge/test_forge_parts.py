@@ -282,9 +282,10 @@ def test_rotated_boxes_become_masks_through_a_segmenter(tmp_path: Path, monkeypa
 
 def test_the_shipped_model_is_a_segmenter_for_boxes(tmp_path: Path) -> None:
     dota(tmp_path / "copy", images=1)
-    out = run_of(tmp_path, {"table": "dota", "root": str(tmp_path / "copy"), "segmenter": "nano"})
-    rows = list(Parts(out / "work" / "patches").rows())
-    assert all(row["width"] == 512 for row in rows)
+    source = {"table": "dota", "root": str(tmp_path / "copy"), "segmenter": "nano"}
+    out = run_of(tmp_path, source, patches={"size": 560, "stride": 280})
+    (row,) = Parts(out / "work" / "patches").rows()
+    assert mask_of(row).any()
 
 
 def test_layout_patterns() -> None:
@@ -345,7 +346,9 @@ def test_images_that_overlap_on_the_ground_share_a_split(tmp_path: Path) -> None
             **where,
         )
     shares = {"shares": {"train": 0.34, "val": 0.33, "test": 0.33}}
-    out = run_of(tmp_path, {"table": "minifrance", "root": str(tmp_path / "copy")}, "select", splits=shares)
+    whole = {"size": 560, "stride": 280}
+    source = {"table": "minifrance", "root": str(tmp_path / "copy")}
+    out = run_of(tmp_path, source, "select", splits=shares, patches=whole)
     splits: dict[int, set[str]] = {}
     for row in Parts(out / "work" / "select").rows():
         splits.setdefault(int(Path(row["image"]).stem) // 2, set()).add(row["split"])

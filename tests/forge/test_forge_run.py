@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
 import sys
 import tarfile
 import time
@@ -25,6 +24,7 @@ from terraprompt.datasets.registry import open_dataset
 from terraprompt.errors import ConfigError, OutputError
 from terraprompt.forge import Recipe, forge, plan, read_recipe, run
 from terraprompt.forge.run import stages_of
+from terraprompt.forge.stages import Parts
 
 REPO = Path(__file__).parents[2]
 
@@ -65,7 +65,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe_of_all(copies: Path, **settings: object) -> str:
-    sources: list[dict[str, object]] = [{"table": name, "root": str(copies / name)} for name in MAKERS]
+    sources: list[dict[str, object]] = [{"table": name, "root": str(copies / name), "most": 2} for name in MAKERS]
     sources += [{"table": name, "root": str(copies / name), "segmenter": "fill"} for name in BOXES]
     sources.append({"table": str(copies / "own" / "own.toml"), "root": str(copies / "own")})
     # one patch an image: what is looked at here is the codings; windows have tests of their own
@@ -101,7 +101,7 @@ def test_every_public_coding_gives_samples_that_the_reader_opens(forged: Path) -
         samples = open_dataset("geoseg-bench-1m", forged / "dataset", split=split).samples
         indexed = open_dataset("geoseg-bench-1m", forged / "dataset" / f"{split}.parquet", split=split).samples
         assert [s.id for s in samples] == [s.id for s in indexed]
-        for sample, other in zip(samples[:40], indexed[:40], strict=True):
+        for sample, other in zip(samples[:10], indexed[:10], strict=True):
             assert sample.load_image().shape[:2] == sample.load_mask().shape
             assert (sample.task, sample.instructions, sample.points) == (other.task, other.instructions, other.points)
             assert np.array_equal(sample.load_mask(), other.load_mask())
@@ -124,9 +124,11 @@ def test_the_independent_check_sees_a_lie(forged: Path, tmp_path: Path) -> None:
     words = check.Words()
     seen = Counter()
     for row in map(json.loads, (root / "train.jsonl").open()):
+        if row["task"] != "referring" or seen["tried"] == 12:
+            continue
         every = check.regions_of(patches[row["patch"]])
         others = [r for r in every if r.category == row["category"] and r.number != row["region"]]
-        if row["task"] == "referring" and others:
+        if others:
             swapped = {**row, "region": others[0].number}
             target = others[0]
             seen["swapped"] += bool(check.meaning_faults(swapped, target, every, patches[row["patch"]], words))
@@ -183,12 +185,25 @@ def test_the_datasheet_says_what_was_made_and_how(forged: Path) -> None:
     assert "No model judged them" in sheet
 
 
-def test_two_workers_and_other_parts_of_the_day_give_the_same(copies: Path, tmp_path: Path) -> None:
-    text = recipe_text([{"table": name, "root": str(copies / name)} for name in ("loveda", "flair")], part=4)
-    recipe = read_recipe(written(tmp_path, text))
-    forge(recipe, tmp_path / "one")
-    forge(recipe, tmp_path / "two", jobs=2)
-    assert contents(tmp_path / "one" / "dataset") == contents(tmp_path / "two" / "dataset")
+@pytest.fixture(scope="module")
+def recipe_path(copies: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe whose run has three parts; what the runs below make of it must be the same to the byte."""
+    source = {"table": "loveda", "root": str(copies / "loveda")}
+    text = recipe_text([source], part=4, formats=["jsonl", "webdataset"])
+    return written(tmp_path_factory.mktemp("recipe"), text)
+
+
+@pytest.fixture(scope="module")
+def whole(recipe_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a run in one process that nobody disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    forge(read_recipe(recipe_path), out)
+    return contents(out / "dataset")
+
+
+def test_two_workers_give_the_same(recipe_path: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    forge(read_recipe(recipe_path), tmp_path / "two", jobs=2)
+    assert contents(tmp_path / "two" / "dataset") == whole
 
 
 def dies_in(stage: str, recipe: Recipe, out: Path) -> int:
@@ -211,12 +226,10 @@ def dies_in(stage: str, recipe: Recipe, out: Path) -> int:
     os._exit(0)
 
 
-def test_a_run_killed_in_any_stage_goes_on_to_the_same(copies: Path, tmp_path: Path) -> None:
-    text = recipe_text([{"table": "loveda", "root": str(copies / "loveda")}], part=4, formats=["jsonl", "webdataset"])
-    path = written(tmp_path, text)
-    recipe = read_recipe(path)
-    forge(recipe, tmp_path / "whole")
-    whole = contents(tmp_path / "whole" / "dataset")
+def test_a_run_killed_in_any_stage_goes_on_to_the_same(
+    recipe_path: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    recipe = read_recipe(recipe_path)
     out = tmp_path / "killed"
     killed = 0
     for stage in stages_of(recipe):
@@ -228,20 +241,22 @@ def test_a_run_killed_in_any_stage_goes_on_to_the_same(copies: Path, tmp_path: P
     assert not list((out / "work").rglob(".part-*"))
 
 
-def test_a_process_killed_at_a_random_moment_loses_nothing(copies: Path, tmp_path: Path) -> None:
-    text = recipe_text([{"table": "flair", "root": str(copies / "flair")}], part=2)
-    path = written(tmp_path, text)
-    forge(read_recipe(path), tmp_path / "whole")
+def test_a_process_killed_at_a_random_moment_loses_nothing(
+    recipe_path: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "terraprompt", "dataset", "forge", str(path), "-o", str(out), "-q"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=dict(os.environ))
+    child = os.fork()
+    if child == 0:
+        forge(read_recipe(recipe_path), out)
+        os._exit(0)
     state = out / "work" / "patches"
-    while process.poll() is None and not (state.is_dir() and any(state.iterdir())):
+    while not (state.is_dir() and any(state.iterdir())):
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
         time.sleep(0.005)
-    process.kill()
-    process.wait()
-    forge(read_recipe(path), out, resume=(out / "work").is_dir())
-    assert contents(out / "dataset") == contents(tmp_path / "whole" / "dataset")
+    os.kill(child, signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    forge(read_recipe(recipe_path), out, resume=(out / "work").is_dir())
+    assert contents(out / "dataset") == whole
 
 
 def test_a_dry_run_counts_and_costs_nothing(copies: Path, tmp_path: Path) -> None:
@@ -253,7 +268,8 @@ def test_a_dry_run_counts_and_costs_nothing(copies: Path, tmp_path: Path) -> Non
 
 
 def test_a_stage_can_be_run_alone_and_gone_on_from(copies: Path, tmp_path: Path) -> None:
-    recipe = read_recipe(written(tmp_path, recipe_text([{"table": "loveda", "root": str(copies / "loveda")}])))
+    source = {"table": "loveda", "root": str(copies / "loveda"), "most": 1}
+    recipe = read_recipe(written(tmp_path, recipe_text([source])))
     report = forge(recipe, tmp_path / "out", until="regions")
     assert not report.finished
     assert not (tmp_path / "out" / "dataset").exists()
@@ -280,11 +296,11 @@ def test_proportions_that_a_recipe_asks_for_are_met(tmp_path: Path) -> None:
         writing={"diversity": 0.0, "point_share": 0.5},
         caps={"proportions": {"attribute": 0.6, "contextual": 0.4}},
     )
-    forge(read_recipe(written(tmp_path, text)), tmp_path / "out")
-    rows = [json.loads(line) for p in sorted((tmp_path / "out" / "dataset").glob("t*.jsonl")) for line in p.open()]
-    kinds = Counter(row["task"] for row in rows)
+    forge(read_recipe(written(tmp_path, text)), tmp_path / "out", until="select")
+    rows = list(Parts(tmp_path / "out" / "work" / "select").rows())
+    kinds = Counter(row["kind"] for row in rows)
     assert kinds["attribute"] / (kinds["attribute"] + kinds["contextual"]) == pytest.approx(0.6, abs=0.05)
-    points = Counter(len(row["points"]) for row in rows if row["task"] == "point" and row["area"] >= 200)
+    points = Counter(len(row["points"]) for row in rows if row["kind"] == "point" and row["area"] >= 200)
     total = sum(points.values())
     assert total > 100
     for count, share in ((1, 0.6), (2, 0.2), (3, 0.2)):
@@ -293,11 +309,9 @@ def test_proportions_that_a_recipe_asks_for_are_met(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
-def test_ray_gives_the_same(copies: Path, tmp_path: Path) -> None:
-    recipe = read_recipe(written(tmp_path, recipe_text([{"table": "flair", "root": str(copies / "flair")}], part=2)))
-    forge(recipe, tmp_path / "one")
-    forge(recipe, tmp_path / "ray", jobs=2, executor="ray")
-    assert contents(tmp_path / "one" / "dataset") == contents(tmp_path / "ray" / "dataset")
+def test_ray_gives_the_same(recipe_path: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    forge(read_recipe(recipe_path), tmp_path / "ray", jobs=2, executor="ray")
+    assert contents(tmp_path / "ray" / "dataset") == whole
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")

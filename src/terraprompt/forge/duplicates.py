@@ -13,7 +13,7 @@ _BANDS = 4  # 16 bits each: hashes that differ in up to three bits agree in at l
 
 
 def repeated(
-    shas: Sequence[str], hashes: NDArray[np.uint64], thumbs: NDArray[np.uint8], *, bits: int, levels: float
+    shas: Sequence[str | bytes], hashes: NDArray[np.uint64], thumbs: NDArray[np.uint8], *, bits: int, levels: float
 ) -> tuple[list[int], list[int]]:
     """Patches to leave out; the first of each set of equals stays.
 
@@ -27,7 +27,7 @@ def repeated(
     Returns:
         Indexes of exact and of near duplicates, ascending.
     """
-    seen: set[str] = set()
+    seen: set[str | bytes] = set()
     exact = [i for i, sha in enumerate(shas) if sha in seen or seen.add(sha)]  # type: ignore[func-returns-value]
     out = set(exact)
     left = np.array([i for i in range(len(shas)) if i not in out], np.int64)

@@ -25,9 +25,8 @@ _WHOLE = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _WHOLE_PIXELS = 40_000_000
 _LOOK = 1024  # side of the overview from which a stretch is estimated
 _SHARES = (2.0, 98.0)
-#: GDAL keeps decoded blocks; without a bound up to a twentieth of the memory in every process. This holds a row of
-#: blocks of 1,024 lines of an RGB image 43,000 pixels wide.
-_CACHE_BYTES = 128 << 20
+#: GDAL keeps decoded blocks; without a bound up to a twentieth of the memory in every process.
+_CACHE_LEAST, _CACHE_MOST = 16 << 20, 512 << 20
 
 Fill = Callable[[int, int, NDArray[np.uint8]], None]
 
@@ -73,12 +72,22 @@ def open_raster(path: Path, what: str = "image") -> Iterator[Any]:
     Raises:
         DatasetError: missing, damaged or cut short.
     """
-    with warnings.catch_warnings(), rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True, GDAL_CACHEMAX=_CACHE_BYTES):
+    with warnings.catch_warnings(), rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with reading(path, what):
             file = rasterio.open(path)
-        with file:
+        with file, rasterio.Env(GDAL_CACHEMAX=_cache_bytes(file)):
             yield file
+
+
+def _cache_bytes(file: Any) -> int:
+    """Room for two rows of blocks, beside what files that are open already were given: a row of windows may end in
+    the middle of blocks, which the next one reads again.
+    """
+    tall = max(int(shape[0]) for shape in file.block_shapes)
+    row: int = tall * int(file.width) * sum(np.dtype(name).itemsize for name in file.dtypes)
+    given = int(rasterio.env.getenv().get("GDAL_CACHEMAX", 0))
+    return min(max(_CACHE_LEAST, given + 2 * row), _CACHE_MOST)
 
 
 @contextmanager

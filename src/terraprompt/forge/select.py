@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from sys import intern
 
 import numpy as np
 
@@ -34,8 +36,9 @@ def gather_selection(job: Job) -> Iterator[tuple[int, Iterable[Row]]]:
         DatasetError: nothing stays.
     """
     written, filtered = job.before["write"], job.before["filter"]
+    # the words are few and patches have many samples: equal strings are held once
     samples = [
-        _Seen(row["sample"], row["patch"], row["category"], row["kind"])
+        _Seen(row["sample"], intern(row["patch"]), intern(row["category"]), intern(row["kind"]))
         for row in written.rows(["sample", "patch", "category", "kind", "keep"])
         if row["keep"]
     ]
@@ -78,17 +81,18 @@ _PATCH_FIELDS = frozenset(
 
 def _without_duplicates(samples: list[_Seen], job: Job) -> list[_Seen]:
     wanted = {sample.patch for sample in samples}
-    names, shas, hashes, thumbs = [], [], [], []
+    names, shas, hashes, thumbs = [], [], array("Q"), bytearray()
     for row in job.before["filter"].rows(["patch", "sha", "phash", "thumb"]):
         if row["patch"] in wanted:
-            names.append(row["patch"])
-            shas.append(row["sha"])
+            names.append(intern(row["patch"]))
+            shas.append(bytes.fromhex(row["sha"]))
             hashes.append(row["phash"])
-            thumbs.append(np.frombuffer(row["thumb"], np.uint8))
+            thumbs += row["thumb"]
     if not names:
         return samples
     rules = job.recipe.duplicates
-    exact, near = repeated(shas, np.array(hashes, np.uint64), np.stack(thumbs), bits=rules.bits, levels=rules.levels)
+    pictures = np.frombuffer(thumbs, np.uint8).reshape(len(names), -1)
+    exact, near = repeated(shas, np.frombuffer(hashes, np.uint64), pictures, bits=rules.bits, levels=rules.levels)
     job.notes["duplicate patches"] += len(exact)
     job.notes["near duplicate patches"] += len(near)
     gone = {names[i] for i in (*exact, *near)}
@@ -129,8 +133,9 @@ def _splits(weights: Counter[str], job: Job) -> dict[str, str]:
     places, said = {}, {}
     for row in job.before["filter"].rows(["patch", "place", "split", "source"]):
         if row["patch"] in weights:
-            places[row["patch"]] = row["place"]
-            said[row["patch"]] = row["split"]
+            patch = intern(row["patch"])
+            places[patch] = intern(row["place"])
+            said[patch] = row["split"]
             by_place[row["place"]] += weights[row["patch"]]
     if job.recipe.splits.by == "location":
         chosen = assign_splits(by_place, job.recipe)

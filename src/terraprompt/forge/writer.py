@@ -178,9 +178,10 @@ def _points(mask: NDArray[np.uint8], count: int, rng: np.random.Generator) -> li
     """Centres of pixels well inside a mask, apart from one another: each is drawn from the half of the pixels that
     lie farthest from those before.
     """
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    (frame,) = ndimage.find_objects((mask > 0).astype(np.int8))  # outside of it nothing is as near as its rim
+    depth = ndimage.distance_transform_edt(np.pad(mask[frame], 1))[1:-1, 1:-1]
     rows, columns = np.nonzero(depth >= min(4.0, float(depth.max()) / 2))
-    spots = np.stack([columns + 0.5, rows + 0.5], axis=1)
+    spots = np.stack([columns + frame[1].start + 0.5, rows + frame[0].start + 0.5], axis=1)
     chosen = [spots[int(rng.integers(len(spots)))]]
     while len(chosen) < count:
         away = np.min([np.hypot(*(spots - point).T) for point in chosen], axis=0)
