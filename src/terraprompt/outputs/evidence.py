@@ -139,7 +139,7 @@ def _framed(
 ) -> Image.Image:
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
-    for box, colour, width in ((before, _BEFORE, 1), (after, _AFTER, 2)):
+    for box, colour, width in ((before, _BEFORE, 2), (after, _AFTER, 2)):
         if box is not None:
             x0, y0, x1, y1 = view.place(box)
             draw.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), outline=colour, width=width)
