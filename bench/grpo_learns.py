@@ -1,12 +1,12 @@
 """Does GRPO learn? A small LLaVA with random weights, rendered scenes, and nano as the frozen segmenter.
 
 A picture is put together from four pieces of rendered scenes, each with one lake, or each with one building. A question
-names the corner in one of several ways: "the lake in the upper left corner".
+names the corner: "the lake in the upper left corner".
 
-Warm-up (supervised, truthful but blind to the question): the thought says which corner is looked at, **drawn at random
-whatever was asked**, and the answer boxes what is there. So it learns the form of an answer and where things are,
-but not what a question means. GRPO then learns that from masks alone: the mask that nano draws from box and points,
-against the truth; nobody says which corner was asked for.
+Warm-up (supervised, by a bad teacher): the thought says which corner is looked at and the answer boxes what is there,
+but only one lesson in ten looks where it was asked; in the others the corner is drawn at random, so that a third of
+all is right. It teaches the form of an answer, where things are, and hardly what a question means. GRPO then learns
+that from masks alone: what nano draws from box and points, against the truth; nobody says which corner was meant.
 
 Held-out: questions about pictures from scenes that neither stage saw, two completions each, drawn as in training.
 
@@ -53,7 +53,7 @@ KINDS = ("lake", "building")
 CORNERS = ("northwest", "northeast", "southwest", "southeast")
 WAYS = ("upper left", "upper right", "lower left", "lower right")
 FRAMES = (
-    "the {kind} in the {corner}", "outline the {kind} in the {way} corner", "Which {kind} lies farthest {corner}?",
+    "the {kind} in the {way} corner", "outline the {kind} in the {way} corner", "Which {kind} lies farthest {way}?",
     "segment the {way} {kind}",
 )  # fmt: skip
 PLACES = (
@@ -61,6 +61,7 @@ PLACES = (
 )  # fmt: skip
 PIECE, SIDE = 112, 112  # pixels of a piece, and of the square that the reasoner is shown
 STEP = 28  # of the grid of boxes, rounded outwards
+RIGHT = 0.1  # of the lessons answer the question; the others answer one that is drawn at random
 CONVENTION = Convention(Units.PIXELS, View("square", side=SIDE))
 COMMON = {"precision": "fp32", "checkpointing": False, "vision": True, "units": "pixels", "side": SIDE,
           "template": "{instruction}"}  # fmt: skip
@@ -105,11 +106,9 @@ def picture(pieces: Pieces, kind: str, rng: np.random.Generator) -> tuple[NDArra
     return image, masks
 
 
-def question(kind: str, corner: int, rng: np.random.Generator) -> tuple[str, str]:
-    """One of the ways to ask for the thing in a corner, and the words in it that name the corner."""
-    frame = FRAMES[int(rng.integers(len(FRAMES)))]
-    words = CORNERS[corner] if "{corner}" in frame else WAYS[corner]
-    return frame.format(kind=kind, corner=CORNERS[corner], way=WAYS[corner]), words
+def question(kind: str, corner: int, rng: np.random.Generator) -> str:
+    """One of the ways to ask for the thing in a corner."""
+    return FRAMES[int(rng.integers(len(FRAMES)))].format(kind=kind, way=WAYS[corner])
 
 
 class WarmUp(Sequence[Lesson]):
@@ -133,11 +132,11 @@ class WarmUp(Sequence[Lesson]):
         rng = np.random.default_rng([self.seed, index])
         kind = KINDS[int(rng.integers(len(KINDS)))]
         said, asked = (int(rng.integers(len(CORNERS))) for _ in range(2))
+        said = asked if rng.random() < RIGHT else said
         image, masks = picture(self.pieces, kind, rng)
         found = CONVENTION.from_source(instances_of(masks[said], most=1), image.shape[:2])
-        text, words = question(kind, asked, rng)
-        think = f"I read {words} and look {CORNERS[said]}."
-        return Lesson(image, text, answer_text([coarse(v) for v in found], think))
+        think = f"I read {WAYS[asked]} and look {CORNERS[said]}."
+        return Lesson(image, question(kind, asked, rng), answer_text([coarse(v) for v in found], think))
 
 
 def coarse(instance: Instance) -> Instance:
@@ -156,7 +155,7 @@ def questions(pieces: Pieces, count: int, seed: int) -> list[Question]:
     for i in range(count):
         kind, corner = KINDS[i // len(CORNERS) % len(KINDS)], i % len(CORNERS)
         image, masks = picture(pieces, kind, rng)
-        made.append(Question(f"{seed}/{i}", (question(kind, corner, rng)[0],), image, masks[corner], kind))
+        made.append(Question(f"{seed}/{i}", (question(kind, corner, rng),), image, masks[corner], kind))
     return made
 
 
@@ -180,7 +179,7 @@ def write_start(folder: Path, lessons: Sequence[Lesson], seed: int) -> Path:
     text = LlamaConfig(
         vocab_size=len(wrapped), hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4,
         max_position_embeddings=256, tie_word_embeddings=True, bos_token_id=wrapped.bos_token_id,
-        eos_token_id=wrapped.eos_token_id, pad_token_id=wrapped.pad_token_id,
+        eos_token_id=wrapped.eos_token_id, pad_token_id=wrapped.pad_token_id, initializer_range=0.08,
     )  # fmt: skip
     vision = CLIPVisionConfig(
         hidden_size=64, intermediate_size=192, num_hidden_layers=2, num_attention_heads=4, image_size=SIDE,
@@ -210,16 +209,16 @@ def learn(seed: int, output: Path, warm_steps: int, steps: int, rate: float, war
         lessons = WarmUp(seen, warm_steps * 32, seed)
         warm = train_sft(
             lessons, write_start(run / "start", lessons, seed), run / "warm-up",
-            SftConfig(batch=32, micro=32, steps=warm_steps, rate=2e-3, log_every=25, save_every=10**6, seed=seed,
+            SftConfig(batch=32, micro=32, steps=warm_steps, rate=1e-3, log_every=25, save_every=10**6, seed=seed,
                       **COMMON),
         )  # fmt: skip
     warmed = time.monotonic()
     config = GrpoConfig(
-        generations=8, prompts=8, micro=64, steps=steps, rate=rate, max_tokens=48, evaluate_every=10,
+        generations=8, prompts=16, micro=128, steps=steps, rate=rate, temperature=0.7, max_tokens=48, evaluate_every=10,
         save_every=10**6, seed=seed, **{**COMMON, "vision": False},
     )  # fmt: skip
     done = train_grpo(
-        questions(seen, 8 * steps, seed), warm, load_segmenter("nano"), run / "grpo", config,
+        questions(seen, 16 * steps, seed), warm, load_segmenter("nano"), run / "grpo", config,
         held_out=questions(unseen, 64, 77),
     )  # fmt: skip
     rows = [json.loads(line) for line in (run / "grpo" / "metrics.jsonl").read_text().splitlines()]
@@ -260,8 +259,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("runs/grpo-learns"))
-    parser.add_argument("--warm-steps", type=int, default=800)
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--warm-steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rate", type=float, default=3e-4)
     parser.add_argument("--warm", type=Path, help="Weights of an earlier warm-up.")
     parser.add_argument("--draw", type=Path, metavar="RUNS")
