@@ -248,7 +248,7 @@ def draw(runs: Path, output: Path) -> None:
             held = [(row["step"], row["held_out_reward"]) for row in rows if "held_out_reward" in row]
             table.writerows([run.name.removeprefix("seed-"), *row] for row in held)
             axis.plot(*zip(*held, strict=True), marker=".", label=run.name.replace("-", " "))
-    axis.set(xlabel="GRPO step", ylabel="mean reward of held-out prompts (most 4)")
+    axis.set(xlabel="GRPO step", ylabel="held-out reward (at most 4)")
     axis.grid(alpha=0.3)
     axis.legend()
     figure.savefig(output / "grpo_learns.png", dpi=90)
