@@ -1,27 +1,34 @@
-"""Stage 4: instructions for the regions that were kept, by the deterministic writer; nothing is asked of a model."""
+"""Stage 4: instructions for the regions that were kept, by the deterministic writer; models are asked elsewhere."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from terraprompt.datasets.rle import RunLengths
-from terraprompt.errors import ConfigError
 from terraprompt.forge.constraints import broken_rules
 from terraprompt.forge.cues import Cue, Scene, cues_of, facts_of
-from terraprompt.forge.recipe import KINDS, Writing
+from terraprompt.forge.recipe import KINDS, Recipe, Writing
 from terraprompt.forge.records import Row, rng_of
-from terraprompt.forge.stages import Job, Parts
+from terraprompt.forge.stages import Job
 from terraprompt.forge.taxonomy import Kind, Taxonomy, load_taxonomy
 from terraprompt.instructions.spatial import COUNTS
 from terraprompt.instructions.writer import interactive_instruction
 
-__all__ = ["RuleWriter", "Writer", "gather_limits", "new_sample", "write_instructions"]
+__all__ = [
+    "RuleWriter",
+    "checked",
+    "gather_limits",
+    "interactive",
+    "new_sample",
+    "to_write",
+    "write_instructions",
+]
 
 _T = TypeVar("_T")
 _ASK = (
@@ -50,14 +57,6 @@ _ONE = (
     "One of them stands out, because it {cues}. Please segment exactly that one and leave the others aside.",
     "Compare them with one another and look for the one of which this is true: it {cues}. Segment only this one.",
 )
-
-
-class Writer(Protocol):
-    """Who writes referring and reasoning instructions for a region."""
-
-    def write(self, patch: Row, region: Row, kinds: Sequence[str], job: Job) -> Iterable[Row]:
-        """Samples (:func:`new_sample`) of the kinds that are asked for, as far as the region allows them."""
-        ...
 
 
 def new_sample(
@@ -104,37 +103,36 @@ def gather_limits(job: Job) -> Iterator[tuple[int, Iterable[Row]]]:
     )
 
 
-def _limits(parts: Parts) -> dict[str, int]:
-    return {row["source"]: row["least"] for row in parts.rows()}
-
-
 def write_instructions(rows: Iterator[Row], job: Job) -> Iterator[Row]:
-    """Samples of the regions that were kept; those that break a rule are marked, with the rule.
+    """Samples of the regions that were kept, by the rules alone; those that break a rule are marked, with the rule."""
+    writer = RuleWriter()
+    for patch, region, kinds in to_write(rows, job):
+        yield from checked(interactive(patch, region, kinds, job.recipe), job)
+        yield from checked(writer.write(patch, region, [k for k in kinds if k not in ("point", "box")], job), job)
 
-    Raises:
-        ConfigError: an unknown writer.
-    """
-    settings, taxonomy = job.recipe.writing, load_taxonomy()
-    writer = _writer(settings.writer)
-    limits = _limits(job.before["limits"])  # a few rows
+
+def to_write(rows: Iterator[Row], job: Job) -> Iterator[tuple[Row, Row, list[str]]]:
+    """(patch, region, kinds of instruction) of all regions that were kept."""
+    settings = job.recipe.writing
+    limits = {row["source"]: row["least"] for row in job.before["limits"].rows()}  # a few rows
     for patch in rows:
         diversity = len({region["category"] for region in patch["regions"]})
-        counts = {r["category"]: 0 for r in patch["regions"]}
+        counts = Counter(region["category"] for region in patch["regions"])
         for region in patch["regions"]:
-            counts[region["category"]] += 1
-        for region in patch["regions"]:
-            if not region["keep"]:
-                continue
-            kinds = _kinds(settings, diversity >= limits[patch["source"]], counts[region["category"]])
-            rng = rng_of(job.recipe.seed, "interactive", patch["patch"], region["number"])
-            samples = [*_interactive(patch, region, kinds, settings, rng)]
-            samples += writer.write(patch, region, [k for k in kinds if k not in ("point", "box")], job)
-            for sample in samples:
-                if sample["keep"] and (broken := broken_rules(sample, taxonomy[sample["category"]])):
-                    sample["keep"], sample["why"] = False, "; ".join(broken)
-                    job.notes[f"{sample['kind']} left out: {broken[0]}"] += 1
-                job.notes[f"{sample['kind']} written"] += 1
-                yield sample
+            if region["keep"]:
+                yield patch, region, _kinds(settings, diversity >= limits[patch["source"]], counts[region["category"]])
+
+
+def checked(samples: Iterable[Row], job: Job) -> Iterator[Row]:
+    """Samples as they came; those that break a rule of wording are marked, with the rule."""
+    taxonomy = load_taxonomy()
+    for sample in samples:
+        if sample["keep"]:
+            job.notes[f"{sample['kind']} written"] += 1
+            if broken := broken_rules(sample, taxonomy[sample["category"]]):
+                sample["keep"], sample["why"] = False, "; ".join(broken)
+                job.notes[f"{sample['kind']} left out: {broken[0]}"] += 1
+        yield sample
 
 
 def _kinds(settings: Writing, is_diverse: bool, count: int) -> list[str]:
@@ -143,15 +141,10 @@ def _kinds(settings: Writing, is_diverse: bool, count: int) -> list[str]:
     return [k for k in KINDS if k in settings.kinds and (k not in ("attribute", "contextual") or k == reasoning)]
 
 
-def _writer(name: str) -> Writer:
-    if name != "rules":
-        raise ConfigError("There is no such writer.", received=name, hint="Writers: rules.")
-    return RuleWriter()
-
-
-def _interactive(
-    patch: Row, region: Row, kinds: Sequence[str], settings: Writing, rng: np.random.Generator
-) -> Iterator[Row]:
+def interactive(patch: Row, region: Row, kinds: Sequence[str], recipe: Recipe) -> Iterator[Row]:
+    """The sample with points or a box, if one of them is asked for."""
+    settings = recipe.writing
+    rng = rng_of(recipe.seed, "interactive", patch["patch"], region["number"])
     both = [kind for kind in kinds if kind in ("point", "box")]
     if not both:
         return
@@ -193,7 +186,7 @@ class RuleWriter:
     """Writes from geometry, relations and the taxonomy; only what singles the region out."""
 
     def write(self, patch: Row, region: Row, kinds: Sequence[str], job: Job) -> Iterator[Row]:
-        """See :class:`Writer`."""
+        """Samples of the kinds that are asked for, as far as something singles the region out."""
         taxonomy = load_taxonomy()
         scene = Scene(patch, taxonomy)
         kind = taxonomy[region["category"]]
