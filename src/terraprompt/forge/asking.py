@@ -40,6 +40,8 @@ _POLICY = re.compile(r"content.?(?:filter|policy|management|moderation)|responsi
 _WRONG_ADDRESS = frozenset({401, 403, 404})  # of a key or a name: every other question would get it too
 _IN_A_ROW = 3  # questions without an answer after which an endpoint is asked nothing more in this part
 _SHOWN = 160  # characters of a refusal in records
+_FAULT = 400  # and of a complaint
+_SAME = "It is the same answer as before; give another one."
 _AHEAD = 4  # questions waiting, for each that is on the way
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -187,7 +189,8 @@ class Panel:
         tally = Counter(questions=1)
         complaint = previous = None
         value: dict[str, Any] | None = None
-        for _ in range(1 + self.models.reasks):
+        said: list[str] = []
+        while len(said) < 1 + self.models.reasks:
             try:
                 reply = self._asked[name].fill(text, image, form=form, complaint=complaint, previous=previous)
             except BudgetError:
@@ -199,21 +202,24 @@ class Panel:
             if reply.finish_reason in _LOST or (found is None and is_refusal(reply.text)):
                 tally["refused"] += 1
                 return Answer(None, "refused", f"the model refused: {plain(reply.text, _SHOWN)}", tally)
-            if found is None and reply.finish_reason == "length":
+            value = found or value
+            if found is not None and not (wrong := faults(found)):
+                return Answer(found, "good", "", tally)
+            if found is not None:
+                fault = f"{'; '.join(wrong)}."
+            elif reply.finish_reason == "length":
                 tally["cut off"] += 1
-                complaint = "It was cut off at the length limit; answer in fewer words."
-            elif found is None:
-                complaint = "It holds no whole JSON object."
+                fault = "It was cut off at the length limit; answer in fewer words."
             else:
-                value = found
-                wrong = faults(found)
-                if not wrong:
-                    return Answer(found, "good", "", tally)
-                complaint = f"{'; '.join(wrong)}."
+                fault = "It holds no whole JSON object."
             previous = reply.text.strip() or None
+            said.append(reply.text.strip())
+            if said.count(said[-1]) > 2:
+                break  # it was told so and said it again: the next question would be the one before
+            complaint = f"{fault} {_SAME}" if said.count(said[-1]) > 1 else fault
         tally["not to be used"] += 1
         return Answer(
-            value, "not to be used", f"no usable answer in {1 + self.models.reasks} attempts: {plain(complaint)}", tally
+            value, "not to be used", f"no usable answer in {len(said)} attempts: {plain(fault, _FAULT)}", tally
         )
 
     def _unanswered(self, error: ReasonerError, value: dict[str, Any] | None, tally: Counter[str]) -> Answer:
@@ -242,28 +248,30 @@ class Panel:
         workers = sum(self.models.endpoints[name].concurrency for name in self._asked)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="asking")
         waiting: deque[tuple[_T, Future[_R]]] = deque()
+        first: _T | None = None
         try:
             for item in items:
                 waiting.append((item, pool.submit(work, item)))
                 if len(waiting) > _AHEAD * workers:
                     first, future = waiting.popleft()
-                    yield first, self._result(first, future, what)
+                    yield first, future.result()
             while waiting:
                 first, future = waiting.popleft()
-                yield first, self._result(first, future, what)
+                yield first, future.result()
+        except ReasonerError as error:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise self._placed(error, "" if first is None else what(first)) from error
         finally:  # what is on the way is waited for and kept; what is not yet asked is not asked
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _result(self, item: _T, future: Future[_R], what: Callable[[_T], str]) -> _R:
-        try:
-            return future.result()
-        except ReasonerError as error:
-            kept = sum(1 for _ in self.calls.glob("*/??/*.json"))
-            raise type(error)(
-                f"Stage {self.stage} stopped at {what(item)} (part {self.part}): {error.what}",
-                received=error.received,
-                hint=f"{error.hint or ''} {kept} answers are kept in {self.calls}; go on with --resume.".strip(),
-            ) from error
+    def _placed(self, error: ReasonerError, where: str) -> ReasonerError:
+        """The error with the place where it happened and what is kept."""
+        kept = sum(1 for _ in self.calls.glob("*/??/*.json"))
+        return type(error)(
+            f"Stage {self.stage} stopped at {where} (part {self.part}): {error.what}",
+            received=error.received,
+            hint=f"{error.hint or ''} {kept} answers are kept in {self.calls}; go on with --resume.".strip(),
+        )
 
 
 def tallies(notes: Mapping[str, int]) -> tuple[dict[str, Counter[str]], dict[str, int]]:

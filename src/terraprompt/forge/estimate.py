@@ -93,12 +93,13 @@ def load_of_regions(filtered: Parts) -> Load:
     return Load(regions, attribute, contextual)
 
 
-def estimate(recipe: Recipe, load: Load, side: int) -> dict[str, StageCost]:
+def estimate(recipe: Recipe, ruled: Load, load: Load, side: int) -> dict[str, StageCost]:
     """Upper bounds by role: "filter", "writer", "judge <name>".
 
     Args:
         recipe: names the models.
-        load: what there is to ask about.
+        ruled: what the rules keep, for the filter.
+        load: what there is to write about.
         side: of the largest patch, pixels.
     """
     models, kinds = recipe.models, recipe.writing.kinds
@@ -108,7 +109,7 @@ def estimate(recipe: Recipe, load: Load, side: int) -> dict[str, StageCost]:
     contextual = load.contextual if "contextual" in kinds else 0
     asked: dict[str, tuple[str, dict[str, int]]] = {}
     if models.filter is not None:
-        asked["filter"] = models.filter, {"filter": load.regions}
+        asked["filter"] = models.filter, {"filter": ruled.regions}
     if models.writer is not None:
         asked["writer"] = (
             models.writer,

@@ -18,7 +18,7 @@ from terraprompt import __version__
 from terraprompt.errors import ConfigError, OutputError
 from terraprompt.forge import records
 from terraprompt.forge.asking import Panel
-from terraprompt.forge.estimate import StageCost, estimate, load_of_headers, load_of_regions
+from terraprompt.forge.estimate import Load, StageCost, estimate, load_of_headers, load_of_regions
 from terraprompt.forge.executors import Run, running
 from terraprompt.forge.export import assemble, export_part
 from terraprompt.forge.items import gather_items, sources_of, starts
@@ -122,13 +122,9 @@ def plan(recipe: Recipe, out: Path | None = None) -> Plan:
             patches[row["source"]] += len(starts(row["width"], rules.size, rules.stride)) * len(
                 starts(row["height"], rules.size, rules.stride)
             )
-    load = load_of_headers(recipe, sources_of(recipe), patches)
-    for stage in REGIONS if out is not None else ():
-        folder = Path(out or "") / _WORK / stage
-        if (folder / _DONE).is_file():
-            load = load_of_regions(Parts(folder))
-            break
-    roles = estimate(recipe, load, rules.size)
+    loads = {stage: _load(out, stage) for stage in REGIONS}
+    ruled = loads["filter"] or load_of_headers(recipe, sources_of(recipe), patches)
+    roles = estimate(recipe, ruled, loads["model_filter"] or ruled, rules.size)
     return Plan(
         dict(images),
         dict(patches),
@@ -137,6 +133,13 @@ def plan(recipe: Recipe, out: Path | None = None) -> Plan:
         sum(role.cost for role in roles.values()),
         roles,
     )
+
+
+def _load(out: Path | None, stage: str) -> Load | None:
+    """What a finished filter left; None if it has not run."""
+    if out is None or not (Path(out) / _WORK / stage / _DONE).is_file():
+        return None
+    return load_of_regions(Parts(Path(out) / _WORK / stage))
 
 
 def forge(
