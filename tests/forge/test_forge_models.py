@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,15 @@ from test_forge_run import contents, written, wrong
 
 from endpoint_server import Asked, Behaviour, EndpointServer, Say, Status, endpoint_server
 from terraprompt.errors import BudgetError, ConfigError, OutputError, ReasonerError
-from terraprompt.forge import Recipe, forge, plan, read_recipe
+from terraprompt.forge import Recipe, forge, plan, read_recipe, writer
 from terraprompt.forge.agreement import weighted_kappa
 from terraprompt.forge.asking import tallies
+from terraprompt.forge.constraints import broken_rules
 from terraprompt.forge.model_settings import Endpoint, Line, Models
 from terraprompt.forge.outline import COLOURS, outlined
 from terraprompt.forge.prompts import is_refusal, plain, read_object, score_faults
 from terraprompt.forge.stages import Parts
+from terraprompt.forge.taxonomy import load_taxonomy
 
 JUDGING = ("judge_referring", "judge_reasoning")
 KEY = "sk-forge-0123456789abcdef"
@@ -573,3 +576,23 @@ def test_weighted_kappa_of_known_tables() -> None:
     assert weighted_kappa([1, 1, 2, 2], [1, 1, 1, 2], 2) == pytest.approx(0.5)
     assert weighted_kappa([], [], 5) is None
     assert weighted_kappa([3, 3], [3, 3], 5) is None
+
+
+# --- the frames of the deterministic writer
+
+
+def test_every_frame_of_the_rules_keeps_to_the_rules_for_every_category() -> None:
+    for kind in load_taxonomy().kinds.values():
+        for a, b in (kind.uses, kind.uses[::-1]):
+            frames = writer._OBJECT_ASK if kind.is_object else writer._PLACE_ASK
+            for reason in writer._BECAUSE[kind.is_object]:
+                because = reason.format(s=kind.singular, a=a)
+                for frame in frames:
+                    sample = {"kind": "attribute", "question": frame.format(a=a, b=b), "reason": because}
+                    assert broken_rules(sample, kind) == [], sample
+            for many, one, this in product(writer._MANY[kind.is_object], writer._ONE, writer._THIS_ONE):
+                cues = "is the largest one and it is the one nearest the left edge"
+                question = f"{many.format(n='two', a=a)} {one.format(cues=cues)}"
+                reason = this.format(n="two", p=kind.plural, c="is the largest one")
+                sample = {"kind": "contextual", "question": question, "reason": reason}
+                assert broken_rules(sample, kind) == [], sample

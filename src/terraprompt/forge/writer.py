@@ -43,20 +43,48 @@ _PLACE_ASK = (
     "Some part of this image is a place where {a} and where {b}. Which part is it? Please segment all of it.",
     "Look for the ground where {a} and where {b}. Segment the part of the image that fits best.",
     "Think about what each part of this image is for. Segment the place where {a} and where {b}.",
+    "If you had to lead somebody to a place where {a} and where {b}, which part of this image would you choose? "
+    "Segment that part as a whole.",
+    "One part of this image differs from all others in its purpose: there {a}, and {b}. Find it and segment it.",
+    "Somebody asks for the place where {a}. It is also where {b}. Decide which part of this image is meant, "
+    "and segment it.",
+    "Which part of this image is the place where {a}? A second hint: there {b}. Please segment that part.",
 )
 _OBJECT_ASK = (
     "Somewhere in this image there is a thing that {a} and that {b}. Which one is it? Please segment all of it.",
     "Look for the object that {a} and that {b}. Segment the thing in the image that fits best.",
     "Think about what each thing in this image is for. Segment the one that {a} and that {b}.",
+    "If you had to lead somebody to a thing that {a} and that {b}, which one in this image would you choose? "
+    "Segment that thing as a whole.",
+    "One thing in this image differs from all others in its purpose: it {a}, and it {b}. Find it and segment it.",
+    "Somebody asks for the thing that {a}. It also {b}. Decide which one in this image is meant, and segment it.",
+    "Which thing in this image is the one that {a}? A second hint: it {b}. Please segment that thing.",
 )
+_BECAUSE = {
+    False: ("The {s} is where {a}.", "It is the {s}, because there {a}.", "Where {a}, there is the {s}."),
+    True: ("The {s} is what {a}.", "It is the {s}, because this is what {a}.", "What {a} is the {s} here."),
+}
 _MANY = {
-    False: ("In {n} parts of this image, {a}.", "There are {n} places in this image where {a}."),
-    True: ("Each of {n} things in this image {a}.", "There are {n} things in this image; each of them {a}."),
+    False: (
+        "In {n} parts of this image, {a}.",
+        "There are {n} places in this image where {a}.",
+        "Look for the {n} separate areas of this image where {a}.",
+        "Think of a place where {a}; this image shows {n} of them.",
+    ),
+    True: (
+        "Each of {n} things in this image {a}.",
+        "There are {n} things in this image; each of them {a}.",
+        "Look for the {n} things in this image of which each {a}.",
+        "Think of a thing that {a}; this image shows {n} of them.",
+    ),
 }
 _ONE = (
     "One of them stands out, because it {cues}. Please segment exactly that one and leave the others aside.",
     "Compare them with one another and look for the one of which this is true: it {cues}. Segment only this one.",
+    "Only one of them fits this description, because it {cues}. Segment that one and none of the rest.",
+    "Which one is meant can be told, for of one alone all this is true: it {cues}. Segment it by itself.",
 )
+_THIS_ONE = ("Of the {n} {p}, this one {c}.", "Among the {n} {p}, it is the one that {c}.")
 
 
 def new_sample(
@@ -219,8 +247,8 @@ def _attribute(scene: Scene, region: Row, kind: Kind, rng: np.random.Generator) 
         return None
     first, second = kind.uses if rng.random() < 0.5 else kind.uses[::-1]
     question = _pick(_OBJECT_ASK if kind.is_object else _PLACE_ASK, rng).format(a=first, b=second)
-    link = "is what" if kind.is_object else "is where"
-    return question, f"The {kind.singular} {link} {first}.", ["only use"]
+    reason = _pick(_BECAUSE[kind.is_object], rng).format(s=kind.singular, a=first)
+    return question, reason, ["only use"]
 
 
 def _contextual(
@@ -248,7 +276,8 @@ def _contextual(
     count = len(scene.of(kind.name))
     many = _pick(_MANY[kind.is_object], rng).format(n=COUNTS[count], a=_pick(kind.uses, rng))
     question = f"{many} {_pick(_ONE, rng).format(cues=said)}"
-    return question, f"Of the {COUNTS[count]} {kind.plural}, this one {clauses[0]}.", names
+    reason = _pick(_THIS_ONE, rng).format(n=COUNTS[count], p=kind.plural, c=clauses[0])
+    return question, reason, names
 
 
 def _pick(options: Sequence[_T], rng: np.random.Generator) -> _T:
