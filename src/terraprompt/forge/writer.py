@@ -84,7 +84,7 @@ _ONE = (
     "Only one of them fits this description, because it {cues}. Segment that one and none of the rest.",
     "Which one is meant can be told, for of one alone all this is true: it {cues}. Segment it by itself.",
 )
-_THIS_ONE = ("Of the {n} {p}, this one {c}.", "Among the {n} {p}, it is the one that {c}.")
+_THIS_ONE = ("Of the {n} {p}, this one {c}.", "It is this one of the {n} {p}, because it {c}.")
 
 
 def new_sample(
