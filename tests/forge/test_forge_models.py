@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -523,6 +524,14 @@ def test_a_budget_of_money_needs_a_price() -> None:
     free = Endpoint(url="http://localhost:1/v1", model="m")
     with pytest.raises(ValueError, match="needs the price"):
         Models(endpoints={"a": free}, filter="a", budget={"cost": 1.0})
+
+
+def test_the_example_of_the_docs_is_a_recipe(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "forge.md").read_text()
+    whole, models = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    made = read_recipe(written(tmp_path, whole + models))
+    assert made.models.used == ("local", "cloud")
+    assert made.models.endpoints["cloud"].key_env == "EXAMPLE_KEY"
 
 
 def test_thresholds_that_are_not_named_keep_their_default() -> None:

@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,13 +104,14 @@ class Panel:
         models: of the recipe.
         calls: folder of the answers.
         stage: for messages.
+        names: endpoints that it asks.
 
     Raises:
         ConfigError: a key that cannot be one.
         OutputError: the folder cannot be made.
     """
 
-    def __init__(self, models: Models, calls: Path, stage: str) -> None:
+    def __init__(self, models: Models, calls: Path, stage: str, names: Sequence[str]) -> None:
         self.models, self.calls, self.stage = models, calls, stage
         self.part = 0
         limits = models.budget
@@ -118,9 +119,16 @@ class Panel:
         self._gates: dict[str, _Gate] = {}
         self._asked: dict[str, EndpointReasoner] = {}
         for name in models.used:
-            self._open(name, models.endpoints[name])
+            settings = models.endpoints[name]
+            prices = Prices(settings.price.tokens_in, settings.price.tokens_out)
+            cache = ReplyCache(calls / name, strict=True)
+            budget = self.budget.priced(prices)
+            if limits.model_dump(exclude_none=True):  # what other stages and earlier runs paid counts too
+                budget.charge(*cache.paid())
+            if name in names:
+                self._open(name, settings, cache, budget)
 
-    def _open(self, name: str, settings: Endpoint) -> None:
+    def _open(self, name: str, settings: Endpoint, cache: ReplyCache, budget: Budget) -> None:
         config = ServerConfig(
             settings.url,
             key_variable=settings.key_env,
@@ -131,10 +139,6 @@ class Panel:
             requests_per_minute=settings.rate,
         )
         self._gates[name] = _Gate(config, settings.concurrency, gives_up=self.models.dead == "skip")
-        cache = ReplyCache(self.calls / name, strict=True)
-        budget = self.budget.priced(Prices(settings.price.tokens_in, settings.price.tokens_out))
-        if self.models.budget.model_dump(exclude_none=True):
-            budget.charge(*cache.paid())
         self._asked[name] = EndpointReasoner(
             self._gates[name],
             EndpointSettings(

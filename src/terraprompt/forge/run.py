@@ -48,17 +48,21 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     """The steps of a recipe; those that ask models only where it names one."""
     models, by_model = recipe.models, recipe.writing.writer == "models"
     regions = "filter" if models.filter is None else "model_filter"
+
+    def named(endpoint: str | None) -> tuple[str, ...]:
+        return () if endpoint is None else (endpoint,)
+
     found = [
         Stage("items", records.ITEM, gather=gather_items),
         Stage("patches", records.PATCH, work=cut_patches),
         Stage("regions", records.REGION, work=find_regions),
         Stage("filter", records.REGION, work=filter_regions),
-        Stage("model_filter", records.REGION, work=ask_filter, source="filter", asks=True),
+        Stage("model_filter", records.REGION, work=ask_filter, source="filter", asks=named(models.filter)),
         Stage("limits", records.LIMIT, gather=gather_limits, source="filter"),
-        Stage("write", records.SAMPLE, work=write_with_model, source=regions, asks=True)
+        Stage("write", records.SAMPLE, work=write_with_model, source=regions, asks=named(models.writer))
         if by_model
         else Stage("write", records.SAMPLE, work=write_instructions, source=regions),
-        Stage("judge", records.SAMPLE, work=judge_samples, source="write", asks=True),
+        Stage("judge", records.SAMPLE, work=judge_samples, source="write", asks=models.judges),
         Stage("select", records.KEPT, gather=gather_selection),
         Stage("export", records.SEEN, work=export_part, source="select"),
     ]
@@ -311,7 +315,7 @@ def _run_stage(
 
 def _ask(stage: Stage, tasks: Sequence[_Task], recipe: Recipe, out: Path, told: Callable[[int], None]) -> None:
     """Work on the parts of a stage that asks models, here and in order."""
-    with Panel(recipe.models, out / _WORK / _CALLS, stage.name) as panel:
+    with Panel(recipe.models, out / _WORK / _CALLS, stage.name, stage.asks) as panel:
         for number, task in enumerate(tasks, 1):
             panel.begin(task.number)
             task(panel)

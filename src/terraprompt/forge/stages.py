@@ -85,7 +85,9 @@ class Job:
             ConfigError: this stage was not said to ask any.
         """
         if self.panel is None:
-            raise ConfigError("This stage asks models, but its Stage does not say so.", hint="Set asks=True.")
+            raise ConfigError(
+                "This stage asks models, but its Stage does not say so.", hint="Name their endpoints in `asks`."
+            )
         return self.panel
 
     @property
@@ -124,8 +126,8 @@ class Stage:
             finished stages give the same rows, whatever ran before and in whichever process.
         gather: of a stage that needs all parts at once: yields (number of the part, its rows).
         source: whose parts it takes; by default those of the stage before it.
-        asks: it asks models: its parts are worked on one after the other in this process, with many questions at a
-            time, so that rate limits, budget and answers are one.
+        asks: endpoints that it asks. Its parts are worked on one after the other in this process, with many questions
+            at a time, so that rate limits, budget and answers are one.
     """
 
     name: str
@@ -133,7 +135,7 @@ class Stage:
     work: Work | None = None
     gather: Gather | None = None
     source: str | None = None
-    asks: bool = False
+    asks: tuple[str, ...] = ()
 
 
 def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Row], notes: Callable[[], dict[str, int]]) -> int:
