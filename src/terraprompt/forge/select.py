@@ -33,7 +33,7 @@ def gather_selection(job: Job) -> Iterator[tuple[int, Iterable[Row]]]:
     Raises:
         DatasetError: nothing stays.
     """
-    written, filtered = job.before["write"], job.before["filter"]
+    written, filtered = job.samples, job.regions
     samples = [
         _Seen(row["sample"], row["patch"], row["category"], row["kind"])
         for row in written.rows(["sample", "patch", "category", "kind", "keep"])
@@ -79,7 +79,7 @@ _PATCH_FIELDS = frozenset(
 def _without_duplicates(samples: list[_Seen], job: Job) -> list[_Seen]:
     wanted = {sample.patch for sample in samples}
     names, shas, hashes, thumbs = [], [], [], []
-    for row in job.before["filter"].rows(["patch", "sha", "phash", "thumb"]):
+    for row in job.regions.rows(["patch", "sha", "phash", "thumb"]):
         if row["patch"] in wanted:
             names.append(row["patch"])
             shas.append(row["sha"])
@@ -127,7 +127,7 @@ def _splits(weights: Counter[str], job: Job) -> dict[str, str]:
     """Split of every patch."""
     by_place: Counter[str] = Counter()
     places, said = {}, {}
-    for row in job.before["filter"].rows(["patch", "place", "split", "source"]):
+    for row in job.regions.rows(["patch", "place", "split", "source"]):
         if row["patch"] in weights:
             places[row["patch"]] = row["place"]
             said[row["patch"]] = row["split"]
