@@ -1,11 +1,12 @@
 """GeoSeg with a reasoner whose boxes are shifted: `official` against `calibrated`, and what each part is worth.
 
-python bench/geoseg_shift.py [--targets 100] [--seed 0] [--out runs/geoseg]
+python bench/geoseg_shift.py [--targets 148] [--seed 0] [--out runs/geoseg]
+python bench/geoseg_shift.py --study --targets 120 --seed 1   # train split: when are routes intersected
 
 A real HTTP endpoint answers from the labels of the image pack (TERRAPROMPT_DATA or ../shared/data), with a planted
 fault. One query a target: a connected part of a val mask. `nano` draws both routes. The calibration is made by
 `terraprompt reasoner calibrate` on boxes of the train split, one for each fault. Runs that are in --out are not made
-again; the tables are printed as Markdown.
+again; the tables are printed as Markdown. gIoU is the mean IoU over the targets.
 
 Faults, each edge of a box moved at random by 6 % of the side (deviation) but in `exact`:
 
@@ -37,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from endpoint_server import Asked, EndpointServer, Say, endpoint_server
 from terraprompt.datasets.pack import Record, find_pack, read_pack
 from terraprompt.engines.geoseg import GeoSegEngine, geoseg
-from terraprompt.evaluation.intervals import bootstrap
+from terraprompt.evaluation.intervals import resampled_sums
 from terraprompt.pipeline import Session
 from terraprompt.prompt import Prompt
 from terraprompt.reasoners.conventions import View
@@ -177,32 +178,40 @@ def clocked(name: str) -> Iterator[None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--targets", type=int, default=100)
+    parser.add_argument("--targets", type=int, default=148, help="at most; the val split has 148 for any seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=Path("runs/geoseg"))
+    parser.add_argument("--study", action="store_true", help="fusion on the train split, in place of the tables")
     args = parser.parse_args()
     data = args.data or find_pack()
     if data is None:
         raise SystemExit("No image pack: set TERRAPROMPT_DATA or give --data.")
     args.out.mkdir(parents=True, exist_ok=True)
-    targets = chosen(read_pack(data, "val"), args.targets, args.seed)
+    targets = chosen(read_pack(data, "train" if args.study else "val"), args.targets, args.seed)
     train = [record for record in read_pack(data, "train") if record.label_kind == "box"]
     oracle = Oracle(targets, train)
     with endpoint_server(oracle) as server:
-        rows = _rows(server, data, args.out)
+        rows = _rows(server, data, args.out, study=args.study)
         done: dict[str, dict[str, Any]] = {}
         for name, fault, make, alone in rows:
-            path = args.out / f"{args.seed}-{len(targets)}-{name.replace(' ', '_')}.json"
+            stem = f"{'train-' * args.study}{args.seed}-{len(targets)}"
+            path = args.out / f"{stem}-{name.replace(' ', '_')}.json"
             if not path.exists():
                 oracle.fault = fault
                 with clocked(name):
                     path.write_text(json.dumps(answered(make(), targets, box_alone=alone), indent=0))
             done[name] = json.loads(path.read_text())
-    _print(done, targets, args.seed, args.out)
+    if args.study:
+        _print_parts(done, STUDY, targets, args.seed)
+    else:
+        _print(done, targets, args.seed, args.out)
 
 
-def _rows(server: EndpointServer, data: Path, out: Path) -> list[tuple[str, str, Callable[[], GeoSegEngine], bool]]:
+Row = tuple[str, str, Callable[[], GeoSegEngine], bool]
+
+
+def _rows(server: EndpointServer, data: Path, out: Path, *, study: bool) -> list[Row]:
     """Name, fault, engine, and whether the box alone is drawn."""
     link: dict[str, Any] = {"endpoint": server.url, "model": "oracle", "units": "pixels", "side": SIDE}
     link |= {"asking": {"image_format": "jpeg"}}
@@ -210,7 +219,13 @@ def _rows(server: EndpointServer, data: Path, out: Path) -> list[tuple[str, str,
     def ours(fault: str, **options: Any) -> Callable[[], GeoSegEngine]:
         return lambda: geoseg(**link, calibration=calibrated(server, data, out / f"{fault}.json"), **options)
 
-    rows: list[tuple[str, str, Callable[[], GeoSegEngine], bool]] = []
+    if study:
+        return [
+            (f"{fault} {name}", fault, ours(fault, **options), False)
+            for fault in ("shift", "jitter")
+            for name, options in STUDY.items()
+        ]
+    rows: list[Row] = []
     for fault in FAULTS:
         rows.append((f"{fault} official", fault, lambda: geoseg(**link, mode="official"), False))
         rows.append((f"{fault} calibrated", fault, ours(fault), False))
@@ -231,25 +246,31 @@ PARTS: dict[str, dict[str, Any]] = {
     "B only, no surroundings": {"routes": "B", "context": 0.0},
     "no presence": {"presence": False},
 }
+STUDY: dict[str, dict[str, Any]] = {
+    "A only": {"routes": "A"},
+    "B only": {"routes": "B"},
+    "AND": {"fusion": "official"},
+    **{f"AND from IoU {at}": {"disagreement": at} for at in (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)},
+}
 
 
 def _print(done: dict[str, dict[str, Any]], targets: list[Target], seed: int, out: Path) -> None:
     keys = [target.key for target in targets]
     iou = {name: np.array([row[key]["iou"] for key in keys]) for name, row in done.items()}
-    kinds = {c: sum(t.category == c for t in targets) for c in sorted({t.category for t in targets})}
-    print(f"\n{len(keys)} targets of the val split (seed {seed}): {', '.join(f'{n} {c}' for c, n in kinds.items())}.\n")
-    print(
-        "| fault | `official` | `calibrated` | difference | lost by `official` | recovered |\n|---|---|---|---|---|---|"
-    )
+    numbers = _Numbers(targets, seed)
+    _print_targets(targets, "val", seed)
+    print("| fault | `official` | `calibrated` | difference | `official` lost | `calibrated` recovered |")
+    print("|---|---|---|---|---|---|")
     for fault in FAULTS:
         a, b = iou[f"{fault} official"], iou[f"{fault} calibrated"]
-        base = iou["exact official" if fault in ("exact", "jitter") else "jitter official"]
-        lost, share = base - a, ""
+        lost, share = iou["exact official"] - a, ""
         if fault in ("shift", "units"):
-            low, high = _share(b - a, lost, seed)
-            share = f"{(b - a).mean() / lost.mean():.0%} [{low:.0%}, {high:.0%}]"
-        print(f"| {fault} | {_cell(a, seed)} | {_cell(b, seed)} | {_cell(b - a, seed, sign=True)} | "
-              f"{_cell(lost, seed, sign=True) if fault != 'exact' else ''} | {share} |")  # fmt: skip
+            share = numbers.share(b - a, lost)
+        print(f"| {fault} | {numbers.cell(a)} | {numbers.cell(b)} | {numbers.cell(b - a, sign=True)} | "
+              f"{numbers.cell(lost, sign=True) if fault != 'exact' else ''} | {share} |")  # fmt: skip
+    bare, whole = iou["shift no refine"], iou["exact calibrated"]
+    print(f"\nOf what the shift costs `calibrated` itself without a calibration ({numbers.cell(whole - bare)}), "
+          f"the calibration recovers {numbers.share(iou['shift calibrated'] - bare, whole - bare)}.")  # fmt: skip
     print("\nConstants fitted on the train split:\n")
     for fault in FAULTS:
         made = json.loads((out / f"{fault}.json").read_text())
@@ -257,31 +278,61 @@ def _print(done: dict[str, dict[str, Any]], targets: list[Target], seed: int, ou
         print(f"- {fault}: read as {made['convention']['units']}, {made['advised']}, alpha {made['alpha']:.2f}, beta "
               f"{made['beta']:.2f}; box IoU {fit['iou_plain']:.3f} as answered, {fit['iou_fixed']:.3f} with the fixed "
               f"constants, {fit['iou_fitted']:.3f} fitted (leave-one-out, {fit['count']} pairs)")  # fmt: skip
-    print("\n| part | shift | jitter |\n|---|---|---|")
-    for name in ("calibrated", *PARTS, "box alone", "official"):
-        print(f"| {name} | {_cell(iou[f'shift {name}'], seed)} | {_cell(iou[f'jitter {name}'], seed)} |")
+    _print_rows(("calibrated", *PARTS, "box alone", "official"), iou, numbers)
     for name in ("shift official", "shift calibrated", "jitter calibrated"):
         rules = [row["rule"] for row in done[name].values()]
         counts = {str(rule): rules.count(rule) for rule in dict.fromkeys(rules)}
         print(f"\n{name}: {', '.join(f'{rule} {n}' for rule, n in counts.items())}")
-    costs = [row["cost"] for row in done["jitter calibrated"].values() if row["cost"]]
-    print(f"\nA query: {np.mean([c['calls'] for c in costs]):.1f} calls of models, "
-          f"median {np.median([c['seconds'] for c in costs]):.2f} s.")  # fmt: skip
+    for name in ("jitter official", "jitter calibrated", "jitter A only", "jitter B only"):
+        costs = [row["cost"] for row in done[name].values() if row["cost"]]
+        print(f"\n{name}: {np.mean([c['calls'] for c in costs]):.1f} calls of models a query, "
+              f"median {np.median([c['seconds'] for c in costs]):.2f} s.")  # fmt: skip
 
 
-def _cell(values: np.ndarray, seed: int, *, sign: bool = False) -> str:
-    low, high = bootstrap((100 * values).tolist(), seed=seed)
-    form = "+.1f" if sign else ".1f"
-    return f"{100 * values.mean():{form}} [{low:{form}}, {high:{form}}]"
+def _print_parts(done: dict[str, dict[str, Any]], parts: dict[str, Any], targets: list[Target], seed: int) -> None:
+    keys = [target.key for target in targets]
+    iou = {name: np.array([row[key]["iou"] for key in keys]) for name, row in done.items()}
+    _print_targets(targets, "train", seed)
+    _print_rows(tuple(parts), iou, _Numbers(targets, seed))
 
 
-def _share(gained: np.ndarray, lost: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % interval of the quotient of two means over the same targets."""
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(len(gained), size=(2000, len(gained)))
-    shares = gained[picks].mean(axis=1) / lost[picks].mean(axis=1)
-    low, high = np.percentile(shares, (2.5, 97.5))
-    return float(low), float(high)
+def _print_targets(targets: list[Target], split: str, seed: int) -> None:
+    kinds = {c: sum(t.category == c for t in targets) for c in sorted({t.category for t in targets})}
+    images = len({target.record.image for target in targets})
+    print(f"\n{len(targets)} targets on {images} images of the {split} split (seed {seed}): "
+          f"{', '.join(f'{n} {c}' for c, n in kinds.items())}.\n")  # fmt: skip
+
+
+def _print_rows(names: tuple[str, ...], iou: dict[str, np.ndarray], numbers: _Numbers) -> None:
+    print("\n| part | shift | jitter |\n|---|---|---|")
+    for name in names:
+        print(f"| {name} | {numbers.cell(iou[f'shift {name}'])} | {numbers.cell(iou[f'jitter {name}'])} |")
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """Means over targets with 95 % intervals; images are resampled, not targets, which are alike within an image."""
+
+    targets: list[Target]
+    seed: int
+
+    def cell(self, values: np.ndarray, *, sign: bool = False) -> str:
+        """Mean in percent."""
+        low, high = np.percentile(100 * self._quotients(values, np.ones(len(values))), (2.5, 97.5))
+        form = "+.1f" if sign else ".1f"
+        return f"{100 * values.mean():{form}} [{low:{form}}, {high:{form}}]"
+
+    def share(self, gained: np.ndarray, lost: np.ndarray) -> str:
+        """Quotient of two means."""
+        low, high = np.percentile(self._quotients(gained, lost), (2.5, 97.5))
+        return f"{gained.mean() / lost.mean():.0%} [{low:.0%}, {high:.0%}]"
+
+    def _quotients(self, above: np.ndarray, below: np.ndarray) -> np.ndarray:
+        _, image = np.unique([str(target.record.image) for target in self.targets], return_inverse=True)
+        columns = np.stack([np.bincount(image, weights) for weights in (above, below)], axis=1)
+        sums = resampled_sums(columns, seed=self.seed)
+        quotients: np.ndarray = sums[:, 0] / sums[:, 1]
+        return quotients
 
 
 if __name__ == "__main__":

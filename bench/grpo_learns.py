@@ -1,12 +1,12 @@
 """Does GRPO learn? A small LLaVA with random weights, rendered scenes, and nano as the frozen segmenter.
 
 A picture is put together from four pieces of rendered scenes, each with one lake, or each with one building. A question
-names the corner in one of several ways: "the lake in the upper left corner".
+names the corner: "the lake in the upper left corner".
 
-Warm-up (supervised, truthful but blind to the question): the thought says which corner is looked at, **drawn at random
-whatever was asked**, and the answer boxes what is there. So it learns the form of an answer and where things are,
-but not what a question means. GRPO then learns that from masks alone: the mask that nano draws from box and points,
-against the truth; nobody says which corner was asked for.
+Warm-up (supervised, by a bad teacher): the thought says which corner is looked at and the answer boxes what is there,
+but only one lesson in ten looks where it was asked; in the others the corner is drawn at random, so that a third of
+all is right. It teaches the form of an answer, where things are, and hardly what a question means. GRPO then learns
+that from masks alone: what nano draws from box and points, against the truth; nobody says which corner was meant.
 
 Held-out: questions about pictures from scenes that neither stage saw, two completions each, drawn as in training.
 
@@ -46,21 +46,22 @@ from terraprompt.reasoners.answer import Instance
 from terraprompt.reasoners.conventions import Convention, Units, View
 from terraprompt.scene.rendered import render
 from terraprompt.training.grpo import GrpoConfig, train_grpo
-from terraprompt.training.lessons import Lesson, Question, answer_text, instances_of, rounded
+from terraprompt.training.lessons import Lesson, Question, answer_text, instances_of
 from terraprompt.training.sft import SftConfig, train_sft
 
 KINDS = ("lake", "building")
 CORNERS = ("northwest", "northeast", "southwest", "southeast")
 WAYS = ("upper left", "upper right", "lower left", "lower right")
 FRAMES = (
-    "the {kind} in the {corner}", "outline the {kind} in the {way} corner", "Which {kind} lies farthest {corner}?",
+    "the {kind} in the {way} corner", "outline the {kind} in the {way} corner", "Which {kind} lies farthest {way}?",
     "segment the {way} {kind}",
 )  # fmt: skip
 PLACES = (
     ("lakes", 0.5), ("lakes", 1.0), ("rural", 0.5), ("industrial", 0.5), ("industrial", 1.0), ("suburb", 0.3),
 )  # fmt: skip
 PIECE, SIDE = 112, 112  # pixels of a piece, and of the square that the reasoner is shown
-STEP = 14  # of the grid of points; boxes lie on one of twice that, rounded outwards
+STEP = 28  # of the grid of boxes, rounded outwards
+RIGHT = 0.1  # of the lessons answer the question; the others answer one that is drawn at random
 CONVENTION = Convention(Units.PIXELS, View("square", side=SIDE))
 COMMON = {"precision": "fp32", "checkpointing": False, "vision": True, "units": "pixels", "side": SIDE,
           "template": "{instruction}"}  # fmt: skip
@@ -105,11 +106,9 @@ def picture(pieces: Pieces, kind: str, rng: np.random.Generator) -> tuple[NDArra
     return image, masks
 
 
-def question(kind: str, corner: int, rng: np.random.Generator) -> tuple[str, str]:
-    """One of the ways to ask for the thing in a corner, and the words in it that name the corner."""
-    frame = FRAMES[int(rng.integers(len(FRAMES)))]
-    words = CORNERS[corner] if "{corner}" in frame else WAYS[corner]
-    return frame.format(kind=kind, corner=CORNERS[corner], way=WAYS[corner]), words
+def question(kind: str, corner: int, rng: np.random.Generator) -> str:
+    """One of the ways to ask for the thing in a corner."""
+    return FRAMES[int(rng.integers(len(FRAMES)))].format(kind=kind, way=WAYS[corner])
 
 
 class WarmUp(Sequence[Lesson]):
@@ -133,19 +132,20 @@ class WarmUp(Sequence[Lesson]):
         rng = np.random.default_rng([self.seed, index])
         kind = KINDS[int(rng.integers(len(KINDS)))]
         said, asked = (int(rng.integers(len(CORNERS))) for _ in range(2))
+        said = asked if rng.random() < RIGHT else said
         image, masks = picture(self.pieces, kind, rng)
         found = CONVENTION.from_source(instances_of(masks[said], most=1), image.shape[:2])
-        text, words = question(kind, asked, rng)
-        think = f"I read {words} and look {CORNERS[said]}."
-        return Lesson(image, text, answer_text([coarse(v) for v in found], think))
+        think = f"I read {WAYS[asked]} and look {CORNERS[said]}."
+        return Lesson(image, question(kind, asked, rng), answer_text([coarse(v) for v in found], think))
 
 
 def coarse(instance: Instance) -> Instance:
-    """On the grids of the lessons, so that there are few numbers to learn."""
+    """A box on the grid of the lessons, and its middle for both points: few numbers to learn."""
     assert instance.box is not None
-    x0, y0, x1, y1 = (np.array(instance.box) / (2 * STEP)).tolist()
-    box = (math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1))
-    return replace(rounded(instance, STEP), box=tuple(float(2 * STEP * n) for n in box))
+    x0, y0, x1, y1 = (np.array(instance.box) / STEP).tolist()
+    box = tuple(float(STEP * n) for n in (math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)))
+    middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+    return replace(instance, box=box, points=(middle, middle), labels=(1, 1))  # two: so the strict reader wants it
 
 
 def questions(pieces: Pieces, count: int, seed: int) -> list[Question]:
@@ -155,7 +155,7 @@ def questions(pieces: Pieces, count: int, seed: int) -> list[Question]:
     for i in range(count):
         kind, corner = KINDS[i // len(CORNERS) % len(KINDS)], i % len(CORNERS)
         image, masks = picture(pieces, kind, rng)
-        made.append(Question(f"{seed}/{i}", (question(kind, corner, rng)[0],), image, masks[corner], kind))
+        made.append(Question(f"{seed}/{i}", (question(kind, corner, rng),), image, masks[corner], kind))
     return made
 
 
@@ -179,7 +179,7 @@ def write_start(folder: Path, lessons: Sequence[Lesson], seed: int) -> Path:
     text = LlamaConfig(
         vocab_size=len(wrapped), hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4,
         max_position_embeddings=256, tie_word_embeddings=True, bos_token_id=wrapped.bos_token_id,
-        eos_token_id=wrapped.eos_token_id, pad_token_id=wrapped.pad_token_id,
+        eos_token_id=wrapped.eos_token_id, pad_token_id=wrapped.pad_token_id, initializer_range=0.08,
     )  # fmt: skip
     vision = CLIPVisionConfig(
         hidden_size=64, intermediate_size=192, num_hidden_layers=2, num_attention_heads=4, image_size=SIDE,
@@ -198,7 +198,7 @@ def write_start(folder: Path, lessons: Sequence[Lesson], seed: int) -> Path:
     return folder
 
 
-def learn(seed: int, output: Path, warm_steps: int, steps: int, warm: Path | None) -> None:
+def learn(seed: int, output: Path, warm_steps: int, steps: int, rate: float, warm: Path | None) -> None:
     """Warm up, then GRPO; writes <output>/seed-N."""
     began = time.monotonic()
     run = output / f"seed-{seed}"
@@ -209,16 +209,16 @@ def learn(seed: int, output: Path, warm_steps: int, steps: int, warm: Path | Non
         lessons = WarmUp(seen, warm_steps * 32, seed)
         warm = train_sft(
             lessons, write_start(run / "start", lessons, seed), run / "warm-up",
-            SftConfig(batch=32, micro=32, steps=warm_steps, rate=2e-3, log_every=25, save_every=10**6, seed=seed,
+            SftConfig(batch=32, micro=32, steps=warm_steps, rate=1e-3, log_every=25, save_every=10**6, seed=seed,
                       **COMMON),
         )  # fmt: skip
     warmed = time.monotonic()
     config = GrpoConfig(
-        generations=8, prompts=8, micro=64, steps=steps, rate=5e-4, max_tokens=48, evaluate_every=10,
-        save_every=10**6, seed=seed, **COMMON,
+        generations=8, prompts=16, micro=128, steps=steps, rate=rate, temperature=0.7, max_tokens=48, evaluate_every=10,
+        save_every=10**6, seed=seed, **{**COMMON, "vision": False},
     )  # fmt: skip
     done = train_grpo(
-        questions(seen, 8 * steps, seed), warm, load_segmenter("nano"), run / "grpo", config,
+        questions(seen, 16 * steps, seed), warm, load_segmenter("nano"), run / "grpo", config,
         held_out=questions(unseen, 64, 77),
     )  # fmt: skip
     rows = [json.loads(line) for line in (run / "grpo" / "metrics.jsonl").read_text().splitlines()]
@@ -248,7 +248,7 @@ def draw(runs: Path, output: Path) -> None:
             held = [(row["step"], row["held_out_reward"]) for row in rows if "held_out_reward" in row]
             table.writerows([run.name.removeprefix("seed-"), *row] for row in held)
             axis.plot(*zip(*held, strict=True), marker=".", label=run.name.replace("-", " "))
-    axis.set(xlabel="GRPO step", ylabel="mean reward of held-out prompts (most 4)")
+    axis.set(xlabel="GRPO step", ylabel="held-out reward (at most 4)")
     axis.grid(alpha=0.3)
     axis.legend()
     figure.savefig(output / "grpo_learns.png", dpi=90)
@@ -259,15 +259,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("runs/grpo-learns"))
-    parser.add_argument("--warm-steps", type=int, default=800)
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--warm-steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rate", type=float, default=3e-4)
     parser.add_argument("--warm", type=Path, help="Weights of an earlier warm-up.")
     parser.add_argument("--draw", type=Path, metavar="RUNS")
     args = parser.parse_args()
     if args.draw:
         draw(args.draw, args.output)
     else:
-        learn(args.seed, args.output, args.warm_steps, args.steps, args.warm)
+        learn(args.seed, args.output, args.warm_steps, args.steps, args.rate, args.warm)
 
 
 if __name__ == "__main__":

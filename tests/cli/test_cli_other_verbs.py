@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from layout_copies import geoseg_bench
 from terraprompt import __version__
 from terraprompt.engines.weights import packaged
 
@@ -125,6 +126,26 @@ def test_train_does_not_write_over_a_training(run: Callable[..., Any], pack: Pat
     assert done.code == 1
     assert f"The run folder holds a training already. Received: {checkpoint.parent}. Add --resume" in done.said
     assert [(p.name, p.read_bytes()) for p in checkpoint.parent.iterdir()] == [("last.pt", b"precious")]
+
+
+def test_train_from_labelled_questions(run: Callable[..., Any], tmp_path: Path) -> None:
+    asked = geoseg_bench(tmp_path / "asked", split="train")
+    common = ("--questions", asked, "--preset", "tiny", "--steps", "1", "--batch", "1", "-j", "0")
+    done = run("train", *common, "--run", tmp_path / "run")
+    assert (done.code, done.out.strip()) == (0, str(tmp_path / "run" / "weights"))
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])["step"] == 1
+
+    for options, words in (
+        (("--layout", "rrsis"), "Unknown data set. Received: rrsis."),
+        (("--questions", tmp_path / "run"), "he manifest is missing"),
+    ):
+        done = run("train", *common, *options, "--run", tmp_path / "none")
+        assert (done.code, done.out) == (1, "")
+        assert words in done.said
+    assert not (tmp_path / "none").exists()
+    done = run("train", "--run", tmp_path / "none")
+    assert done.code == 2
+    assert "Missing option '--data' (or '--questions')." in done.said
 
 
 def test_train_a_causal_member_in_one_command(run: Callable[..., Any], pack: Path, tmp_path: Path) -> None:

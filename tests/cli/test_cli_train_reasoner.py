@@ -77,7 +77,7 @@ def test_warm_up_then_grpo_in_two_commands(
         (("sft", "--start", "here"), 1, "There is nothing to train on."),
         (("grpo", "--device", "abacus", "--start", "here"), 1, "The device cannot be used"),
         (("--steps", "3", "grpo"), 2, "Options come after the verb: train grpo --steps"),
-        ((), 2, "Missing option '--data'."),
+        ((), 2, "Missing option '--data' (or '--questions')."),
         (("ppo",), 2, "No such command 'ppo'"),
     ],
 )

@@ -243,7 +243,7 @@ def test_recipes_that_are_none(tmp_path: Path) -> None:
 
 
 def test_an_unknown_writer_and_executor(copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Writers: rules"):
+    with pytest.raises(ConfigError, match="'rules' or 'models'"):
         forge(recipe(tmp_path, writing={"writer": "poet"}), tmp_path / "out")
     with pytest.raises(ConfigError, match="Executors: local, ray"):
         forge(recipe(tmp_path), tmp_path / "other", executor="slurm")

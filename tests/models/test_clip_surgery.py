@@ -89,7 +89,9 @@ class _Loops:
 
     def __init__(self, model: Any, layers: int) -> None:
         self.w = {k: v.double().numpy() for k, v in model.state_dict().items()}
-        self.layers = layers
+        vision = model.config.vision_config
+        self.layers, self.depth, self.patch = layers, vision.num_hidden_layers, vision.patch_size
+        self.side, self.heads = vision.image_size, vision.num_attention_heads
 
     def linear(self, name: str, x: NDArray[Any]) -> NDArray[Any]:
         return self.w[f"{name}.weight"] @ x + self.w.get(f"{name}.bias", 0.0)
@@ -104,8 +106,9 @@ class _Loops:
         out = []
         for i in range(len(tokens)):
             mixed = np.zeros(32)
-            for head in (slice(0, 16), slice(16, 32)):
-                scores = np.array([q[i][head] @ k[j][head] / 4.0 for j in range(len(tokens))])  # 4 = sqrt of 16
+            wide = 32 // self.heads
+            for head in (slice(h * wide, (h + 1) * wide) for h in range(self.heads)):
+                scores = np.array([q[i][head] @ k[j][head] / wide**0.5 for j in range(len(tokens))])
                 weights = np.exp(scores - scores.max())
                 weights /= weights.sum()
                 for j, weight in enumerate(weights):
@@ -118,16 +121,17 @@ class _Loops:
         vision = "vision_model"
         kernel = self.w[f"{vision}.embeddings.patch_embedding.weight"]
         tokens = [self.w[f"{vision}.embeddings.class_embedding"]]
-        for top in range(0, 32, 8):
-            for left in range(0, 32, 8):
-                tokens.append((kernel * pixels[None, :, top : top + 8, left : left + 8]).sum(axis=(1, 2, 3)))
+        patch = self.patch
+        for top in range(0, self.side, patch):
+            for left in range(0, self.side, patch):
+                tokens.append((kernel * pixels[None, :, top : top + patch, left : left + patch]).sum(axis=(1, 2, 3)))
         places = self.w[f"{vision}.embeddings.position_embedding.weight"]
         x = [self.norm(f"{vision}.pre_layrnorm", t + p) for t, p in zip(tokens, places, strict=True)]
         new: list[NDArray[Any]] | None = None
-        for number in range(4):
+        for number in range(self.depth):
             block = f"{vision}.encoder.layers.{number}"
             states = [self.norm(f"{block}.layer_norm1", t) for t in x]
-            if number >= 4 - self.layers:
+            if number >= self.depth - self.layers:
                 added = self.attention(f"{block}.self_attn", states, "v", "v")
                 new = [before + plus for before, plus in zip(new or x, added, strict=True)]
             raw = self.attention(f"{block}.self_attn", states, "q", "k")
@@ -169,6 +173,27 @@ def test_equals_the_papers_formulas(load: Callable[..., ClipSurgery], layers: in
     np.testing.assert_allclose(with_empty, (slow @ (text - empty).T)[1:].T, atol=1e-5, rtol=0)
     among = surgery.similarity([image], phrases, size=32, redundant=None)[0].reshape(3, 16)
     np.testing.assert_allclose(among, _surgery_by_loops(slow, text)[1:].T, atol=1e-5, rtol=0)
+
+
+#: Patch, layers and heads of the public models; two by two patches, since the loops are slow.
+PUBLIC = {"ViT-B/16": (16, 12, 4), "ViT-B/32": (32, 12, 4), "ViT-L/14": (14, 24, 8)}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_shapes_equal_the_papers_formulas(name: str, tmp_path: Path) -> None:
+    patch, depth, heads = PUBLIC[name]
+    shape = {"patch_size": patch, "num_hidden_layers": depth, "num_attention_heads": heads, "image_size": 2 * patch}
+    config = CLIPConfig(text_config=_TEXT, vision_config=_VISION | shape, projection_dim=24)
+    surgery = ClipSurgery.load(_written(tmp_path, CLIPModel, config))
+    assert surgery.layers == 6
+    image = _picture(3, 2 * patch, 2 * patch)
+    mean, deviation = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
+    slow = _Loops(surgery.model, 6).features(((image / 255 - mean) / deviation).transpose(2, 0, 1))
+    np.testing.assert_allclose(surgery.image_features([image], size=2 * patch)[0].numpy(), slow, atol=1e-5, rtol=0)
+    side = {16: 32, 32: 16, 14: 36}[patch]
+    maps = surgery.similarity([_picture(4, 30, 50)], ["grey roof"])
+    assert maps.shape == (1, 1, side, side)
+    assert np.isfinite(maps).all()
 
 
 def test_differs_from_plain_attention_and_from_unshared_features(load: Callable[..., ClipSurgery]) -> None:
@@ -387,3 +412,12 @@ def test_bad_options_and_pictures(load: Callable[..., ClipSurgery]) -> None:
     for wrong in (image[..., 0], image[..., :2], image.astype(np.float32), image[:0]):
         with pytest.raises(SceneError, match="uint8 RGB"):
             surgery.similarity([wrong], ["roof"])
+
+
+def test_offline_without_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"could not be downloaded.*hf download nobody/clip --local-dir DIR"):
+        ClipSurgery.load("nobody/clip")
+    with pytest.raises(CheckpointError, match="no such folder"):
+        ClipSurgery.load("./nowhere")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,27 +54,33 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Make the data set of a recipe: sources, patches, regions, rules, instructions, selection, files."""
+    """Make the data set of a recipe: sources, patches, regions, filters, instructions, judges, selection, files."""
     from terraprompt.forge import forge, plan, read_recipe
 
     if layout != "geoseg-bench":
         raise typer.BadParameter(f"--layout knows geoseg-bench. Received: {layout}")
     made = read_recipe(recipe)
     if dry_run:
-        found = plan(made)
+        found = plan(made, output)
         facts = {
             "images": found.images,
             "patches": found.patches,
             "calls": found.calls,
             "tokens": found.tokens,
             "cost": found.cost,
+            "roles": {role: asdict(cost) for role, cost in found.roles.items()},
         }
         if as_json:
             typer.echo(to_json(facts))
             return
         for source, count in found.images.items():
             typer.echo(f"{source}: {count} images, up to {found.patches[source]} patches")
-        typer.echo(f"models: {found.calls} calls, {found.tokens} tokens, cost {found.cost:.2f}")
+        for role, cost in found.roles.items():
+            typer.echo(
+                f"{role} ({cost.endpoint}): up to {cost.questions} questions, {cost.calls} calls, "
+                f"{cost.tokens_in} + {cost.tokens_out} tokens, cost {cost.cost:.2f}"
+            )
+        typer.echo(f"models: {found.calls} calls, {found.tokens} tokens, cost {found.cost:.2f} at most")
         return
     if output is None:
         raise typer.BadParameter("say where with --output, or count only with --dry-run.")

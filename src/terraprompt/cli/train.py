@@ -12,6 +12,7 @@ import typer
 from terraprompt.cli import train_reasoner
 from terraprompt.cli.common import usable_device
 from terraprompt.datasets.pack import read_pack
+from terraprompt.datasets.registry import open_dataset
 from terraprompt.engines.weights import packaged
 from terraprompt.errors import ConfigError, DatasetError
 
@@ -29,8 +30,20 @@ def register(app: typer.Typer) -> None:
 def train(
     context: typer.Context,
     data: Annotated[
-        Path | None, typer.Option(help="Folder with annotations.jsonl, images and masks; required.")
+        Path | None, typer.Option(help="Folder with annotations.jsonl, images and masks; required without --questions.")
     ] = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            help="A set of labelled questions, e.g. <out>/dataset of `dataset forge`; alone or beside --data."
+        ),
+    ] = None,
+    layout: Annotated[
+        str, typer.Option(help="How --questions is laid out: a name of `dataset list`; its split train is used.")
+    ] = "geoseg-bench-1m",
+    question_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the crops that come from --questions, beside --data.")
+    ] = 0.5,
     run: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints, metrics and weights; runs/<preset> if left out.")
     ] = None,
@@ -73,7 +86,7 @@ def train(
         bool, typer.Option("--checkpointing", help="Causal members: recompute layers instead of keeping them.")
     ] = False,
 ) -> None:
-    """Train on the train split of DATA; val is never looked at.
+    """Train on the train split of DATA, of QUESTIONS, or of both; val is never looked at.
 
     Writes <run>/nano.safetensors with its card, metrics.jsonl and a picture of the curves. Use the weights with
     ``terraprompt segment … --weights <run>/nano.safetensors``. Causal members write a folder <run>/weights, for
@@ -82,9 +95,10 @@ def train(
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         return
-    if data is None:
-        context.fail("Missing option '--data'.")
+    if data is None and questions is None:
+        context.fail("Missing option '--data' (or '--questions').")
     from terraprompt.models.unigeoseg import preset as member_of
+    from terraprompt.training.asked import Questions
     from terraprompt.training.curves import draw_curves
     from terraprompt.training.nano import export_nano, train_nano
     from terraprompt.training.supervised import TrainConfig
@@ -98,8 +112,9 @@ def train(
             "The run folder holds a training already.", received=run, hint="Add --resume, or choose another --run."
         )
     usable_device(device)
-    if not read_pack(data, split="train"):  # said before the run folder is made
+    if data is not None and not read_pack(data, split="train"):  # said before the run folder is made
         raise DatasetError("There is nothing to train on.", received=f"split train of {data}", hint="Check --data.")
+    taught = None if questions is None else Questions(open_dataset(layout, questions, split="train").samples)
     logging.getLogger("terraprompt.training").setLevel(logging.INFO)
     if causal:
         from terraprompt.training.causal import CausalTrainConfig
@@ -116,6 +131,7 @@ def train(
             data, run, settings, preset_name=preset, ablation_name=ablation, tokenizer=tokenizer, rendered=rendered,
             workers=workers, device="cpu" if device == "cpu" else None, resume=resume,
             start=None if start is None else Path(start), mask2former_start=mask2former,
+            questions=taught, question_share=question_share,
         )  # fmt: skip
         done.export(run / "weights")
         if done.accelerator.is_main_process:
@@ -129,7 +145,7 @@ def train(
     config = TrainConfig(seed=seed, precision=precision, **{k: v for k, v in given.items() if v is not None})
     trainer = train_nano(
         data, run, config, preset_name=preset, rendered=rendered, workers=workers, device=device, resume=resume,
-        start=first,
+        start=first, questions=taught, question_share=question_share,
     )  # fmt: skip
     export_nano(trainer, run / "nano.safetensors")
     draw_curves(run / "metrics.jsonl", run / "curves.png")

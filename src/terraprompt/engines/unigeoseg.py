@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,20 @@ def _sentence(prompt: Prompt, width: int, height: int) -> str:
     return without_coordinates(interactive_instruction(np.random.default_rng(0), points=points, boxes=boxes))
 
 
+def described(card: Mapping[str, Any], path: Path) -> UniGeoSegConfig:
+    """The architecture that the card of the weights at ``path`` names; settings that are younger than it by default.
+
+    Raises:
+        CheckpointError: it names none.
+    """
+    try:
+        return UniGeoSegConfig.from_dict(card["model"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(
+            "The weights' card does not describe a UniGeoSeg model.", received=f"{path}: {error}"
+        ) from error
+
+
 def build(path: Path, *, name: str, device: str = "cpu", encoder: SentenceEncoder | None = None) -> UniGeoSegEngine:
     """An engine from ``path`` (safetensors beside its JSON card).
 
@@ -174,12 +188,7 @@ def build(path: Path, *, name: str, device: str = "cpu", encoder: SentenceEncode
         CheckpointError: damaged files, or weights of another architecture.
     """
     state, card = load_weights(path)
-    try:
-        config = UniGeoSegConfig.from_dict(card["model"])
-    except (KeyError, TypeError, ConfigError) as error:
-        raise CheckpointError(
-            "The weights' card does not describe a UniGeoSeg model.", received=f"{path}: {error}"
-        ) from error
+    config = described(card, path)
     model = UniGeoSeg(config)
     try:
         model.load_state_dict(state, strict=True)

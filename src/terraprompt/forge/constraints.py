@@ -8,7 +8,7 @@ from typing import Any
 
 from terraprompt.forge.taxonomy import Kind
 
-__all__ = ["WORDS", "broken_rules", "word_count"]
+__all__ = ["MARKING", "WORDS", "broken_rules", "word_count"]
 
 #: Least and most words of a question, by kind. Attribute questions have "about 30", contextual ones at least 25.
 WORDS: Mapping[str, tuple[int, int]] = {
@@ -20,9 +20,11 @@ WORDS: Mapping[str, tuple[int, int]] = {
 }
 REASON_WORDS = 30
 _SEGMENT = re.compile(r"\bsegment", re.IGNORECASE)
-_MARKING = re.compile(
+#: Speaks of the line round a region.
+MARKING = re.compile(
     r"\b(?:outlin\w*|contour\w*|highlight\w*|overlay\w*|annotat\w*|bounding box\w*|marked|marking|mask\w*|"
-    r"(?:red|blue|coloured|colored) (?:line|border|box|region|area|shape|polygon|frame)s?)\b",
+    r"(?:en)?circled|delineated|demarcated|"
+    r"(?:red|blue|yellow|cyan|magenta|coloured|colored) (?:line|border|box|region|area|shape|polygon|frame)s?)\b",
     re.IGNORECASE,
 )
 
@@ -52,7 +54,7 @@ def broken_rules(sample: Mapping[str, Any], kind: Kind) -> list[str]:
         if not numbers or any(not 0 <= v <= 1 for v in numbers):
             found.append("coordinates are missing or outside [0, 1]")
         return found
-    if _MARKING.search(question) or _MARKING.search(reason):
+    if MARKING.search(question) or MARKING.search(reason):
         found.append("the marking of the region is mentioned")
     if what in ("attribute", "contextual"):
         if kind.is_named_in(question):

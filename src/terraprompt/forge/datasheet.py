@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from terraprompt import __version__
+from terraprompt.forge.agreement import lines_of
+from terraprompt.forge.asking import TALLY, tallies
 from terraprompt.forge.items import Source
 from terraprompt.forge.recipe import Recipe
 from terraprompt.forge.statistics import Statistics
@@ -12,8 +16,22 @@ from terraprompt.forge.statistics import Statistics
 __all__ = ["datasheet"]
 
 
-def datasheet(recipe: Recipe, sources: Sequence[Source], statistics: Statistics, notes: dict[str, int]) -> str:
-    """Markdown that says what the set is, where it comes from, how it was made and what it is not."""
+def datasheet(
+    recipe: Recipe,
+    sources: Sequence[Source],
+    statistics: Statistics,
+    notes: Mapping[str, int],
+    judged: Mapping[str, Any] | None = None,
+) -> str:
+    """Markdown that says what the set is, where it comes from, how it was made and what it is not.
+
+    Args:
+        recipe: of the set.
+        sources: of the recipe.
+        statistics: of the set.
+        notes: counts of the run.
+        judged: agreement of the judges (:func:`terraprompt.forge.agreement.agreement`).
+    """
     rules, writing = recipe.regions, recipe.writing
     low, high = (100 * share for share in rules.area)
     lines = [
@@ -53,7 +71,8 @@ def datasheet(recipe: Recipe, sources: Sequence[Source], statistics: Statistics,
         if source.use.segmenter:
             how = "filled boxes" if source.use.segmenter == "fill" else f"the segmenter {source.use.segmenter}"
             lines.append(f"  Its boxes were turned into masks by {how}; nobody drew those masks.")
-    asked = recipe.models or None
+    roles, counts = tallies(notes)
+    models = recipe.models
     points = ", ".join(f"{100 * share:g} %" for share in writing.points)
     lines += [
         "",
@@ -64,31 +83,27 @@ def datasheet(recipe: Recipe, sources: Sequence[Source], statistics: Statistics,
         f"those below {rules.speck} px were dropped, but no instruction was written that they would make ambiguous.",
         f"3. A region is asked about if it covers {low:g} to {high:g} % of its patch, its category has at most "
         f"{rules.instances} regions there, and no other of them lies within {rules.apart:g} px; at most {rules.quota} "
-        "a category and patch.",
+        "a category and patch."
+        + (
+            ""
+            if models.filter is None
+            else f" Then {models.endpoints[models.filter].model} looked at each with a thin line round it, and passed "
+            "over those that make no sense, do not stand out or cannot be told from others."
+        ),
         f"4. Interactive instructions hold one, two or three points ({points}; one below {writing.small} px) or a box.",
-        f'5. Referring and reasoning instructions were written by "{writing.writer}".'
-        + (
-            " They were composed from geometry, relations and a table of uses, not by people and not by a language "
-            "model; each was checked to fit its region and no other labelled region of the patch."
-            if writing.writer == "rules"
-            else ""
-        ),
-        "6. "
-        + (
-            "No model judged them: the checks are rules only."
-            if asked is None
-            else f"Models took part: {', '.join(sorted(asked))}."
-        ),
+        _written_by(recipe),
+        "6. " + _judged_by(recipe),
         "7. Patches with equal or nearly equal pixels were kept once; splits follow the ground, so that no place is in "
         "two of them."
         if recipe.splits.by == "location"
         else "7. Patches with equal or nearly equal pixels were kept once; splits are those of the sources.",
         "",
+        *_models(recipe, roles, judged),
         "## What was left out",
         "",
         "| what | count |",
         "|---|---:|",
-        *(f"| {what} | {count} |" for what, count in sorted(notes.items()) if count),
+        *(f"| {what} | {count} |" for what, count in sorted(counts.items()) if count),
         "",
         "## Limits",
         "",
@@ -98,3 +113,53 @@ def datasheet(recipe: Recipe, sources: Sequence[Source], statistics: Statistics,
         "",
     ]
     return "\n".join(lines)
+
+
+def _written_by(recipe: Recipe) -> str:
+    models = recipe.models
+    if models.writer is None or recipe.writing.writer == "rules":
+        return (
+            '5. Referring and reasoning instructions were written by "rules". They were composed from geometry, '
+            "relations and a table of uses, not by people and not by a language model; each was checked to fit its "
+            "region and no other labelled region of the patch."
+        )
+    said = (
+        f"5. Referring and reasoning instructions were written by the model {models.endpoints[models.writer].model}, "
+        "which saw the patch with a thin line round the region. Code checked length, wording and that the category is "
+        "not named where it must not be; that an instruction fits no other region was not proved."
+    )
+    if recipe.writing.fallback == "rules":
+        said += " What it could not write was composed by rules; the writer of each sample is recorded."
+    return said
+
+
+def _judged_by(recipe: Recipe) -> str:
+    models = recipe.models
+    if not models.judges:
+        return "No model judged them: the checks are rules only."
+    names = " and ".join(models.endpoints[name].model for name in models.judges)
+    return (
+        f"Referring and reasoning instructions were scored by {names}; one stays only if every score of every judge "
+        "reaches its threshold. Points and boxes were not judged."
+    )
+
+
+def _models(recipe: Recipe, roles: Mapping[str, Counter[str]], judged: Mapping[str, Any] | None) -> list[str]:
+    """Who was asked, what it took, how judges agree; empty without models."""
+    models = recipe.models
+    if not models.used:
+        return []
+    who = {"filter": models.filter, "writer": models.writer, **{f"judge {name}": name for name in models.judges}}
+    lines = ["## What models did", "", f"| role | model | {' | '.join(TALLY)} |", f"|---|---|{'---:|' * len(TALLY)}"]
+    for role, name in who.items():
+        if name is not None:
+            tally = roles.get(role, Counter())
+            lines.append(f"| {role} | {models.endpoints[name].model} | {' | '.join(str(tally[w]) for w in TALLY)} |")
+    lines += [
+        "",
+        "Answers and tokens are counted by use; a question that occurs twice was asked and paid for once.",
+        "",
+    ]
+    if judged is not None:
+        lines += [*lines_of(judged), ""]
+    return lines

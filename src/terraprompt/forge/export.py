@@ -19,6 +19,7 @@ from PIL import Image as Picture
 from terraprompt.datasets.index import write_index
 from terraprompt.datasets.rle import RunLengths
 from terraprompt.datasets.sample import MaskFile, Sample
+from terraprompt.forge.agreement import agreement
 from terraprompt.forge.constraints import word_count
 from terraprompt.forge.datasheet import datasheet
 from terraprompt.forge.formats import write_jsonl, write_regions, write_shards
@@ -26,7 +27,7 @@ from terraprompt.forge.items import sources_of
 from terraprompt.forge.pixels import read_window
 from terraprompt.forge.recipe import KINDS, Recipe, Subset
 from terraprompt.forge.records import Row, chance
-from terraprompt.forge.stages import Job, Parts
+from terraprompt.forge.stages import REGIONS, SAMPLES, Job, Parts, last_of
 from terraprompt.forge.statistics import Statistics
 from terraprompt.outputs.files import translated
 from terraprompt.prompt import Task
@@ -127,14 +128,17 @@ def assemble(recipe: Recipe, out: Path, before: dict[str, Parts], notes: dict[st
         _index(root / f"{split}.parquet", kept, root, split, recipe.name)
     _write(root / "statistics.json", json.dumps(statistics.facts(), indent=1, sort_keys=True).encode())
     _write(root / "statistics.md", statistics.table().encode())
-    _write(root / "datasheet.md", datasheet(recipe, sources_of(recipe), statistics, notes).encode())
+    judged = agreement(last_of(before, SAMPLES), recipe.models) if recipe.models.judges else None
+    if judged is not None:
+        _write(root / "judges.json", json.dumps(judged, indent=1).encode())
+    _write(root / "datasheet.md", datasheet(recipe, sources_of(recipe), statistics, notes, judged).encode())
     _write(root / "recipe.json", recipe.text().encode())
     if "jsonl" in recipe.formats:
         for split in splits:
             write_jsonl(root / f"{split}.jsonl", _pairs(kept, exported, split))
         write_regions(
             root / "regions.jsonl",
-            before["filter"],
+            last_of(before, REGIONS),
             {row["patch"]: row["img"] for row in exported.rows(["patch", "img"])},
         )
     if "webdataset" in recipe.formats:

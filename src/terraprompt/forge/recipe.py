@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from terraprompt.errors import ConfigError
+from terraprompt.forge.model_settings import OPERATION, Models
+from terraprompt.forge.strict import Strict, check_keys, keys_of
 from terraprompt.forge.tables import faults
 
 __all__ = ["KINDS", "Recipe", "SourceUse", "Subset", "read_recipe"]
@@ -21,11 +22,7 @@ Split = Literal["train", "val", "test"]
 KINDS: tuple[Kind, ...] = ("point", "box", "referring", "attribute", "contextual")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class SourceUse(_Strict):
+class SourceUse(Strict):
     """A source in a recipe.
 
     Attributes:
@@ -47,7 +44,7 @@ class SourceUse(_Strict):
     most: int | None = Field(default=None, ge=1)
 
 
-class PatchRules(_Strict):
+class PatchRules(Strict):
     """How images are cut. Spec: 512 px, stride 256.
 
     Attributes:
@@ -68,7 +65,7 @@ class PatchRules(_Strict):
         return self
 
 
-class RegionRules(_Strict):
+class RegionRules(Strict):
     """What a region is, and which are kept. Spec: rules of section 4.
 
     Attributes:
@@ -95,11 +92,12 @@ class RegionRules(_Strict):
         return value
 
 
-class Writing(_Strict):
+class Writing(Strict):
     """What is written. Spec: section 6.
 
     Attributes:
-        writer: "rules", the deterministic one.
+        writer: of referring and reasoning instructions: "rules", the deterministic one, or "models".
+        fallback: "rules" writes what the model could not; "none" leaves it out.
         kinds: which instructions.
         point_share: of the interactive ones with points instead of a box.
         points: chance of one, two and three points.
@@ -108,7 +106,8 @@ class Writing(_Strict):
         decimals: of coordinates.
     """
 
-    writer: str = "rules"
+    writer: Literal["rules", "models"] = "rules"
+    fallback: Literal["none", "rules"] = "none"
     kinds: tuple[Kind, ...] = KINDS
     point_share: float = Field(default=242488 / 480949, ge=0, le=1)
     points: tuple[float, float, float] = (0.6, 0.2, 0.2)
@@ -124,7 +123,7 @@ class Writing(_Strict):
         return value
 
 
-class Caps(_Strict):
+class Caps(Strict):
     """How many are kept.
 
     Attributes:
@@ -134,11 +133,11 @@ class Caps(_Strict):
     """
 
     per_category: int | None = Field(default=None, ge=1)
-    total: dict[Kind, int] = {}
-    proportions: dict[Kind, float] = {}
+    total: dict[Kind, int] = Field(default_factory=dict)
+    proportions: dict[Kind, float] = Field(default_factory=dict)
 
 
-class Duplicates(_Strict):
+class Duplicates(Strict):
     """Which patches count as the same picture.
 
     Attributes:
@@ -150,7 +149,7 @@ class Duplicates(_Strict):
     levels: float = Field(default=4.0, ge=0)
 
 
-class Splits(_Strict):
+class Splits(Strict):
     """How samples are divided; ground is never shared.
 
     Attributes:
@@ -159,7 +158,7 @@ class Splits(_Strict):
     """
 
     by: Literal["location", "source"] = "location"
-    shares: dict[Split, float] = {"train": 0.9, "val": 0.05, "test": 0.05}
+    shares: dict[Split, float] = Field(default={"train": 0.9, "val": 0.05, "test": 0.05})
 
     @field_validator("shares")
     @classmethod
@@ -169,7 +168,7 @@ class Splits(_Strict):
         return value
 
 
-class Subset(_Strict):
+class Subset(Strict):
     """A part of the set by rule.
 
     Attributes:
@@ -180,10 +179,10 @@ class Subset(_Strict):
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
     without: tuple[str, ...] = ()
-    per_kind: dict[Kind, int] = {}
+    per_kind: dict[Kind, int] = Field(default_factory=dict)
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """All of it.
 
     Attributes:
@@ -191,7 +190,7 @@ class Recipe(_Strict):
         seed: of everything drawn.
         sources: at least one.
         patches, regions, writing, caps, duplicates, splits, subsets: see there.
-        models: settings of stages that ask models; kept for them, checked by them.
+        models: who is asked what, see :mod:`terraprompt.forge.model_settings`; by default nobody.
         unknown: what to do at a code that the table does not name: stop, or leave the patch out and count it.
         broken: what to do at a file that cannot be read: stop, or leave the image out and count it.
         formats: beside the layout of GeoSeg-Bench: "jsonl" (COCO run lengths), "webdataset".
@@ -206,7 +205,7 @@ class Recipe(_Strict):
     patches: PatchRules = PatchRules()
     regions: RegionRules = RegionRules()
     writing: Writing = Writing()
-    models: dict[str, Any] = {}
+    models: Models = Models()
     caps: Caps = Caps()
     duplicates: Duplicates = Duplicates()
     splits: Splits = Splits()
@@ -230,9 +229,21 @@ class Recipe(_Strict):
             raise ValueError("two subsets have one name")
         return self
 
+    @model_validator(mode="after")
+    def _writers_agree(self) -> Recipe:
+        if self.writing.writer == "models" and self.models.writer is None:
+            raise ValueError("writing.writer is models, but models.writer names no endpoint")
+        if self.writing.writer == "rules" and self.models.writer is not None:
+            raise ValueError("models.writer is named, but writing.writer is rules")
+        return self
+
     def text(self) -> str:
-        """All settings as JSON, for the datasheet and to tell whether work on disk belongs to this recipe."""
+        """All settings as JSON."""
         return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True)
+
+    def identity(self) -> str:
+        """The settings that decide what is made, as JSON: work on disk with others belongs to another recipe."""
+        return json.dumps(self.model_dump(mode="json", exclude={"models": OPERATION}), indent=1, sort_keys=True)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -253,45 +264,10 @@ def read_recipe(path: Path) -> Recipe:
         raise ConfigError(f"The recipe is not YAML: {said}.", received=path) from None
     if not isinstance(raw, dict):
         raise ConfigError(
-            "A recipe is a mapping of settings.", received=path, hint=f"Keys: {', '.join(_keys(Recipe))}."
+            "A recipe is a mapping of settings.", received=path, hint=f"Keys: {', '.join(keys_of(Recipe))}."
         )
-    _check_keys(raw, Recipe, "")
-    if "folder" in raw:
-        raise _unknown("folder", _keys(Recipe))
+    check_keys(raw, Recipe)
     try:
         return Recipe.model_validate({**raw, "folder": path.parent})
     except ValidationError as error:
         raise ConfigError(f"The recipe is broken: {faults(error)}.", received=path) from None
-
-
-_PARTS: dict[str, type[BaseModel]] = {
-    "sources": SourceUse,
-    "patches": PatchRules,
-    "regions": RegionRules,
-    "writing": Writing,
-    "caps": Caps,
-    "duplicates": Duplicates,
-    "splits": Splits,
-    "subsets": Subset,
-}
-
-
-def _keys(model: type[BaseModel]) -> list[str]:
-    return [name for name in model.model_fields if name != "folder"]
-
-
-def _check_keys(raw: dict[Any, Any], model: type[BaseModel], where: str) -> None:
-    known = _keys(model)
-    for key, value in raw.items():
-        if key not in known:
-            raise _unknown(f"{where}{key}", known)
-        if model is Recipe and (part := _PARTS.get(str(key))) is not None:
-            for item in value if isinstance(value, list) else [value]:
-                if isinstance(item, dict):
-                    _check_keys(item, part, f"{key}.")
-
-
-def _unknown(key: str, known: list[str]) -> ConfigError:
-    near = difflib.get_close_matches(key.rpartition(".")[2], known, n=1, cutoff=0.6)
-    meant = f'Did you mean "{near[0]}"? ' if near else ""
-    return ConfigError("The recipe has an unknown key.", received=key, hint=f"{meant}Known: {', '.join(known)}.")

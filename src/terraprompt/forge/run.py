@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,19 @@ import pyarrow.parquet as pq
 from terraprompt import __version__
 from terraprompt.errors import ConfigError, OutputError
 from terraprompt.forge import records
+from terraprompt.forge.asking import Panel
+from terraprompt.forge.estimate import Load, StageCost, estimate, load_of_headers, load_of_regions
 from terraprompt.forge.executors import Run, running
 from terraprompt.forge.export import assemble, export_part
-from terraprompt.forge.items import gather_items, starts
+from terraprompt.forge.items import gather_items, sources_of, starts
+from terraprompt.forge.judges import judge_samples
+from terraprompt.forge.model_filter import ask_filter
+from terraprompt.forge.model_writer import write_with_model
 from terraprompt.forge.patches import cut_patches
 from terraprompt.forge.recipe import Recipe
 from terraprompt.forge.regions import filter_regions, find_regions
 from terraprompt.forge.select import gather_selection
-from terraprompt.forge.stages import Job, Parts, Stage, read_notes, read_rows, write_rows
+from terraprompt.forge.stages import REGIONS, Job, Parts, Stage, read_notes, read_rows, write_rows
 from terraprompt.forge.writer import gather_limits, write_instructions
 from terraprompt.outputs.files import translated
 from terraprompt.pipeline import Progress
@@ -35,22 +41,33 @@ log = logging.getLogger(__name__)
 _WORK = "work"
 _STATE = "run.json"
 _DONE = "done.json"
+_CALLS = "calls"
 
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
-    """The steps of a recipe. A stage that asks models goes between "filter" and "limits" (records of regions) or
-    between "write" and "select" (records of samples).
-    """
-    return (
+    """The steps of a recipe; those that ask models only where it names one."""
+    models, by_model = recipe.models, recipe.writing.writer == "models"
+    regions = "filter" if models.filter is None else "model_filter"
+
+    def named(endpoint: str | None) -> tuple[str, ...]:
+        return () if endpoint is None else (endpoint,)
+
+    found = [
         Stage("items", records.ITEM, gather=gather_items),
         Stage("patches", records.PATCH, work=cut_patches),
         Stage("regions", records.REGION, work=find_regions),
         Stage("filter", records.REGION, work=filter_regions),
+        Stage("model_filter", records.REGION, work=ask_filter, source="filter", asks=named(models.filter)),
         Stage("limits", records.LIMIT, gather=gather_limits, source="filter"),
-        Stage("write", records.SAMPLE, work=write_instructions, source="filter"),
-        Stage("select", records.KEPT, gather=gather_selection, source="write"),
+        Stage("write", records.SAMPLE, work=write_with_model, source=regions, asks=named(models.writer))
+        if by_model
+        else Stage("write", records.SAMPLE, work=write_instructions, source=regions),
+        Stage("judge", records.SAMPLE, work=judge_samples, source="write", asks=models.judges),
+        Stage("select", records.KEPT, gather=gather_selection),
         Stage("export", records.SEEN, work=export_part, source="select"),
-    )
+    ]
+    left_out = {"model_filter": models.filter is None, "judge": not models.judges}
+    return tuple(stage for stage in found if not left_out.get(stage.name, False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +93,9 @@ class Plan:
 
     Attributes:
         images, patches: by source.
-        calls, tokens: of models; an upper bound from the counts above.
-        cost: in the currency of the recipe's prices.
+        calls, tokens: of models, at most; see :mod:`terraprompt.forge.estimate` for what is assumed.
+        cost: in the currency of the recipe's prices, likewise.
+        roles: the same by who is asked for what.
     """
 
     images: dict[str, int]
@@ -85,10 +103,15 @@ class Plan:
     calls: int
     tokens: int
     cost: float
+    roles: dict[str, StageCost]
 
 
-def plan(recipe: Recipe) -> Plan:
+def plan(recipe: Recipe, out: Path | None = None) -> Plan:
     """Look at headers only and count.
+
+    Args:
+        recipe: what would be made.
+        out: folder of a run of this recipe; where its filters are done, their regions are counted instead.
 
     Raises:
         ConfigError: a broken table.
@@ -103,8 +126,24 @@ def plan(recipe: Recipe) -> Plan:
             patches[row["source"]] += len(starts(row["width"], rules.size, rules.stride)) * len(
                 starts(row["height"], rules.size, rules.stride)
             )
-    # The deterministic writer asks nobody.
-    return Plan(dict(images), dict(patches), 0, 0, 0.0)
+    loads = {stage: _load(out, stage) for stage in REGIONS}
+    ruled = loads["filter"] or load_of_headers(recipe, sources_of(recipe), patches)
+    roles = estimate(recipe, ruled, loads["model_filter"] or ruled, rules.size)
+    return Plan(
+        dict(images),
+        dict(patches),
+        sum(role.calls for role in roles.values()),
+        sum(role.tokens_in + role.tokens_out for role in roles.values()),
+        sum(role.cost for role in roles.values()),
+        roles,
+    )
+
+
+def _load(out: Path | None, stage: str) -> Load | None:
+    """What a finished filter left; None if it has not run."""
+    if out is None or not (Path(out) / _WORK / stage / _DONE).is_file():
+        return None
+    return load_of_regions(Parts(Path(out) / _WORK / stage))
 
 
 def forge(
@@ -132,6 +171,7 @@ def forge(
         ConfigError: an unknown stage or executor.
         OutputError: something is in the way, or the disk is full; finished parts stay.
         DatasetError: a broken source.
+        BudgetError, ReasonerError: a stage that asks models was stopped; what was answered is kept.
     """
     stages = stages_of(recipe)
     names = [stage.name for stage in stages]
@@ -162,7 +202,7 @@ def forge(
 def _settle(recipe: Recipe, out: Path, resume: bool) -> None:
     """Make the folder, or check that what is there belongs to this recipe."""
     state = out / _WORK / _STATE
-    mine = {"recipe": json.loads(recipe.text()), "version": __version__, "code": _code()}
+    mine = {"recipe": json.loads(recipe.identity()), "version": __version__, "code": _code()}
     if state.is_file():
         if not resume:
             raise OutputError(
@@ -218,11 +258,11 @@ class _Task:
     out: Path
     before: dict[str, Parts]
 
-    def __call__(self) -> int:
+    def __call__(self, panel: Panel | None = None) -> int:
         stage = next(stage for stage in stages_of(self.recipe) if stage.name == self.stage)
         if stage.work is None:
             raise ConfigError("This stage does not go part by part.", received=self.stage)
-        job = Job(self.recipe, self.number, self.before, self.out)
+        job = Job(self.recipe, self.number, self.before, self.out, panel=panel)
         return write_rows(self.target, stage.schema, stage.work(read_rows(self.source), job), lambda: dict(job.notes))
 
 
@@ -261,13 +301,25 @@ def _run_stage(
             if progress is not None:
                 progress(total - len(tasks) + done, total)
 
-        run(tasks, told)
+        if stage.asks:
+            _ask(stage, tasks, recipe, out, told)
+        else:
+            run(tasks, told)
     rows_written = 0
     for path in parts.paths():
         notes.update(read_notes(path))
         rows_written += _row_count(path)
     with translated(folder):
         _write_json(folder / _DONE, {"rows": rows_written, "notes": dict(notes)})
+
+
+def _ask(stage: Stage, tasks: Sequence[_Task], recipe: Recipe, out: Path, told: Callable[[int], None]) -> None:
+    """Work on the parts of a stage that asks models, here and in order."""
+    with Panel(recipe.models, out / _WORK / _CALLS, stage.name, stage.asks) as panel:
+        for number, task in enumerate(tasks, 1):
+            panel.begin(task.number)
+            task(panel)
+            told(number)
 
 
 def _row_count(path: Path) -> int:

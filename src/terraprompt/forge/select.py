@@ -35,7 +35,7 @@ def gather_selection(job: Job) -> Iterator[tuple[int, Iterable[Row]]]:
     Raises:
         DatasetError: nothing stays.
     """
-    written, filtered = job.before["write"], job.before["filter"]
+    written, filtered = job.samples, job.regions
     # the words are few and patches have many samples: equal strings are held once
     samples = [
         _Seen(row["sample"], intern(row["patch"]), intern(row["category"]), intern(row["kind"]))
@@ -82,7 +82,7 @@ _PATCH_FIELDS = frozenset(
 def _without_duplicates(samples: list[_Seen], job: Job) -> list[_Seen]:
     wanted = {sample.patch for sample in samples}
     names, shas, hashes, thumbs = [], [], array("Q"), bytearray()
-    for row in job.before["filter"].rows(["patch", "sha", "phash", "thumb"]):
+    for row in job.regions.rows(["patch", "sha", "phash", "thumb"]):
         if row["patch"] in wanted:
             names.append(intern(row["patch"]))
             shas.append(bytes.fromhex(row["sha"]))
@@ -131,7 +131,7 @@ def _splits(weights: Counter[str], job: Job) -> dict[str, str]:
     """Split of every patch."""
     by_place: Counter[str] = Counter()
     places, said = {}, {}
-    for row in job.before["filter"].rows(["patch", "place", "split", "source"]):
+    for row in job.regions.rows(["patch", "place", "split", "source"]):
         if row["patch"] in weights:
             patch = intern(row["patch"])
             places[patch] = intern(row["place"])

@@ -10,21 +10,24 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from terraprompt.errors import DatasetError
+from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.forge.recipe import Recipe
 from terraprompt.forge.records import Row
 from terraprompt.outputs.files import translated
 
-__all__ = ["Job", "Parts", "Stage", "read_notes", "read_rows", "write_rows"]
+if TYPE_CHECKING:
+    from terraprompt.forge.asking import Panel
+
+__all__ = ["REGIONS", "SAMPLES", "Job", "Parts", "Stage", "last_of", "read_notes", "read_rows", "write_rows"]
 
 _NOTE = b"terraprompt.forge"
 #: Rows held at a time while writing and reading.
@@ -65,6 +68,7 @@ class Job:
         before: finished stages by name.
         out: folder of the data set, for stages that write files into it.
         notes: counts that the report adds up, e.g. ``notes["region: too small"] += 1``.
+        panel: models, for stages that ask them.
     """
 
     recipe: Recipe
@@ -72,6 +76,39 @@ class Job:
     before: dict[str, Parts]
     out: Path
     notes: Counter[str] = field(default_factory=Counter)
+    panel: Panel | None = None
+
+    def asking(self) -> Panel:
+        """The models.
+
+        Raises:
+            ConfigError: this stage was not said to ask any.
+        """
+        if self.panel is None:
+            raise ConfigError(
+                "This stage asks models, but its Stage does not say so.", hint="Name their endpoints in `asks`."
+            )
+        return self.panel
+
+    @property
+    def regions(self) -> Parts:
+        """Patches with regions, as the last filter left them."""
+        return last_of(self.before, REGIONS)
+
+    @property
+    def samples(self) -> Parts:
+        """Samples, as the last stage before the selection left them."""
+        return last_of(self.before, SAMPLES)
+
+
+#: Stages that hand on patches with regions, and stages that hand on samples, the last of them first.
+REGIONS = ("model_filter", "filter")
+SAMPLES = ("judge", "write")
+
+
+def last_of(before: Mapping[str, Parts], names: Sequence[str]) -> Parts:
+    """The first of these stages that is there."""
+    return next(before[name] for name in names if name in before)
 
 
 Work = Callable[[Iterator[Row], Job], Iterator[Row]]
@@ -89,6 +126,8 @@ class Stage:
             finished stages give the same rows, whatever ran before and in whichever process.
         gather: of a stage that needs all parts at once: yields (number of the part, its rows).
         source: whose parts it takes; by default those of the stage before it.
+        asks: endpoints that it asks. Its parts are worked on one after the other in this process, with many questions
+            at a time, so that rate limits, budget and answers are one.
     """
 
     name: str
@@ -96,6 +135,7 @@ class Stage:
     work: Work | None = None
     gather: Gather | None = None
     source: str | None = None
+    asks: tuple[str, ...] = ()
 
 
 def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Row], notes: Callable[[], dict[str, int]]) -> int:

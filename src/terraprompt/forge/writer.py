@@ -1,27 +1,34 @@
-"""Stage 4: instructions for the regions that were kept, by the deterministic writer; nothing is asked of a model."""
+"""Stage 4: instructions for the regions that were kept, by the deterministic writer; models are asked elsewhere."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from terraprompt.datasets.rle import RunLengths
-from terraprompt.errors import ConfigError
 from terraprompt.forge.constraints import broken_rules
 from terraprompt.forge.cues import Cue, Scene, cues_of, facts_of
-from terraprompt.forge.recipe import KINDS, Writing
+from terraprompt.forge.recipe import KINDS, Recipe, Writing
 from terraprompt.forge.records import Row, rng_of
-from terraprompt.forge.stages import Job, Parts
+from terraprompt.forge.stages import Job
 from terraprompt.forge.taxonomy import Kind, Taxonomy, load_taxonomy
 from terraprompt.instructions.spatial import COUNTS
 from terraprompt.instructions.writer import interactive_instruction
 
-__all__ = ["RuleWriter", "Writer", "gather_limits", "new_sample", "write_instructions"]
+__all__ = [
+    "RuleWriter",
+    "checked",
+    "gather_limits",
+    "interactive",
+    "new_sample",
+    "to_write",
+    "write_instructions",
+]
 
 _T = TypeVar("_T")
 _ASK = (
@@ -36,28 +43,48 @@ _PLACE_ASK = (
     "Some part of this image is a place where {a} and where {b}. Which part is it? Please segment all of it.",
     "Look for the ground where {a} and where {b}. Segment the part of the image that fits best.",
     "Think about what each part of this image is for. Segment the place where {a} and where {b}.",
+    "If you had to lead somebody to a place where {a} and where {b}, which part of this image would you choose? "
+    "Segment that part as a whole.",
+    "One part of this image differs from all others in its purpose: there {a}, and {b}. Find it and segment it.",
+    "Somebody asks for the place where {a}. It is also where {b}. Decide which part of this image is meant, "
+    "and segment it.",
+    "Which part of this image is the place where {a}? A second hint: there {b}. Please segment that part.",
 )
 _OBJECT_ASK = (
     "Somewhere in this image there is a thing that {a} and that {b}. Which one is it? Please segment all of it.",
     "Look for the object that {a} and that {b}. Segment the thing in the image that fits best.",
     "Think about what each thing in this image is for. Segment the one that {a} and that {b}.",
+    "If you had to lead somebody to a thing that {a} and that {b}, which one in this image would you choose? "
+    "Segment that thing as a whole.",
+    "One thing in this image differs from all others in its purpose: it {a}, and it {b}. Find it and segment it.",
+    "Somebody asks for the thing that {a}. It also {b}. Decide which one in this image is meant, and segment it.",
+    "Which thing in this image is the one that {a}? A second hint: it {b}. Please segment that thing.",
 )
+_BECAUSE = {
+    False: ("The {s} is where {a}.", "It is the {s}, because there {a}.", "Where {a}, there is the {s}."),
+    True: ("The {s} is what {a}.", "It is the {s}, because this is what {a}.", "What {a} is the {s} here."),
+}
 _MANY = {
-    False: ("In {n} parts of this image, {a}.", "There are {n} places in this image where {a}."),
-    True: ("Each of {n} things in this image {a}.", "There are {n} things in this image; each of them {a}."),
+    False: (
+        "In {n} parts of this image, {a}.",
+        "There are {n} places in this image where {a}.",
+        "Look for the {n} separate areas of this image where {a}.",
+        "Think of a place where {a}; this image shows {n} of them.",
+    ),
+    True: (
+        "Each of {n} things in this image {a}.",
+        "There are {n} things in this image; each of them {a}.",
+        "Look for the {n} things in this image of which each {a}.",
+        "Think of a thing that {a}; this image shows {n} of them.",
+    ),
 }
 _ONE = (
     "One of them stands out, because it {cues}. Please segment exactly that one and leave the others aside.",
     "Compare them with one another and look for the one of which this is true: it {cues}. Segment only this one.",
+    "Only one of them fits this description, because it {cues}. Segment that one and none of the rest.",
+    "Which one is meant can be told, for of one alone all this is true: it {cues}. Segment it by itself.",
 )
-
-
-class Writer(Protocol):
-    """Who writes referring and reasoning instructions for a region."""
-
-    def write(self, patch: Row, region: Row, kinds: Sequence[str], job: Job) -> Iterable[Row]:
-        """Samples (:func:`new_sample`) of the kinds that are asked for, as far as the region allows them."""
-        ...
+_THIS_ONE = ("Of the {n} {p}, this one {c}.", "It is this one of the {n} {p}, because it {c}.")
 
 
 def new_sample(
@@ -104,37 +131,36 @@ def gather_limits(job: Job) -> Iterator[tuple[int, Iterable[Row]]]:
     )
 
 
-def _limits(parts: Parts) -> dict[str, int]:
-    return {row["source"]: row["least"] for row in parts.rows()}
-
-
 def write_instructions(rows: Iterator[Row], job: Job) -> Iterator[Row]:
-    """Samples of the regions that were kept; those that break a rule are marked, with the rule.
+    """Samples of the regions that were kept, by the rules alone; those that break a rule are marked, with the rule."""
+    writer = RuleWriter()
+    for patch, region, kinds in to_write(rows, job):
+        yield from checked(interactive(patch, region, kinds, job.recipe), job)
+        yield from checked(writer.write(patch, region, [k for k in kinds if k not in ("point", "box")], job), job)
 
-    Raises:
-        ConfigError: an unknown writer.
-    """
-    settings, taxonomy = job.recipe.writing, load_taxonomy()
-    writer = _writer(settings.writer)
-    limits = _limits(job.before["limits"])  # a few rows
+
+def to_write(rows: Iterator[Row], job: Job) -> Iterator[tuple[Row, Row, list[str]]]:
+    """(patch, region, kinds of instruction) of all regions that were kept."""
+    settings = job.recipe.writing
+    limits = {row["source"]: row["least"] for row in job.before["limits"].rows()}  # a few rows
     for patch in rows:
         diversity = len({region["category"] for region in patch["regions"]})
-        counts = {r["category"]: 0 for r in patch["regions"]}
+        counts = Counter(region["category"] for region in patch["regions"])
         for region in patch["regions"]:
-            counts[region["category"]] += 1
-        for region in patch["regions"]:
-            if not region["keep"]:
-                continue
-            kinds = _kinds(settings, diversity >= limits[patch["source"]], counts[region["category"]])
-            rng = rng_of(job.recipe.seed, "interactive", patch["patch"], region["number"])
-            samples = [*_interactive(patch, region, kinds, settings, rng)]
-            samples += writer.write(patch, region, [k for k in kinds if k not in ("point", "box")], job)
-            for sample in samples:
-                if sample["keep"] and (broken := broken_rules(sample, taxonomy[sample["category"]])):
-                    sample["keep"], sample["why"] = False, "; ".join(broken)
-                    job.notes[f"{sample['kind']} left out: {broken[0]}"] += 1
-                job.notes[f"{sample['kind']} written"] += 1
-                yield sample
+            if region["keep"]:
+                yield patch, region, _kinds(settings, diversity >= limits[patch["source"]], counts[region["category"]])
+
+
+def checked(samples: Iterable[Row], job: Job) -> Iterator[Row]:
+    """Samples as they came; those that break a rule of wording are marked, with the rule."""
+    taxonomy = load_taxonomy()
+    for sample in samples:
+        if sample["keep"]:
+            job.notes[f"{sample['kind']} written"] += 1
+            if broken := broken_rules(sample, taxonomy[sample["category"]]):
+                sample["keep"], sample["why"] = False, "; ".join(broken)
+                job.notes[f"{sample['kind']} left out: {broken[0]}"] += 1
+        yield sample
 
 
 def _kinds(settings: Writing, is_diverse: bool, count: int) -> list[str]:
@@ -143,15 +169,10 @@ def _kinds(settings: Writing, is_diverse: bool, count: int) -> list[str]:
     return [k for k in KINDS if k in settings.kinds and (k not in ("attribute", "contextual") or k == reasoning)]
 
 
-def _writer(name: str) -> Writer:
-    if name != "rules":
-        raise ConfigError("There is no such writer.", received=name, hint="Writers: rules.")
-    return RuleWriter()
-
-
-def _interactive(
-    patch: Row, region: Row, kinds: Sequence[str], settings: Writing, rng: np.random.Generator
-) -> Iterator[Row]:
+def interactive(patch: Row, region: Row, kinds: Sequence[str], recipe: Recipe) -> Iterator[Row]:
+    """The sample with points or a box, if one of them is asked for."""
+    settings = recipe.writing
+    rng = rng_of(recipe.seed, "interactive", patch["patch"], region["number"])
     both = [kind for kind in kinds if kind in ("point", "box")]
     if not both:
         return
@@ -194,7 +215,7 @@ class RuleWriter:
     """Writes from geometry, relations and the taxonomy; only what singles the region out."""
 
     def write(self, patch: Row, region: Row, kinds: Sequence[str], job: Job) -> Iterator[Row]:
-        """See :class:`Writer`."""
+        """Samples of the kinds that are asked for, as far as something singles the region out."""
         taxonomy = load_taxonomy()
         scene = Scene(patch, taxonomy)
         kind = taxonomy[region["category"]]
@@ -227,8 +248,8 @@ def _attribute(scene: Scene, region: Row, kind: Kind, rng: np.random.Generator) 
         return None
     first, second = kind.uses if rng.random() < 0.5 else kind.uses[::-1]
     question = _pick(_OBJECT_ASK if kind.is_object else _PLACE_ASK, rng).format(a=first, b=second)
-    link = "is what" if kind.is_object else "is where"
-    return question, f"The {kind.singular} {link} {first}.", ["only use"]
+    reason = _pick(_BECAUSE[kind.is_object], rng).format(s=kind.singular, a=first)
+    return question, reason, ["only use"]
 
 
 def _contextual(
@@ -256,7 +277,8 @@ def _contextual(
     count = len(scene.of(kind.name))
     many = _pick(_MANY[kind.is_object], rng).format(n=COUNTS[count], a=_pick(kind.uses, rng))
     question = f"{many} {_pick(_ONE, rng).format(cues=said)}"
-    return question, f"Of the {COUNTS[count]} {kind.plural}, this one {clauses[0]}.", names
+    reason = _pick(_THIS_ONE, rng).format(n=COUNTS[count], p=kind.plural, c=clauses[0])
+    return question, reason, names
 
 
 def _pick(options: Sequence[_T], rng: np.random.Generator) -> _T:

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
@@ -36,6 +36,7 @@ _Colours = tuple[Sequence[float], Sequence[float]]
 _CLIP_COLOURS: _Colours = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # mean, deviation
 _SIGLIP_COLOURS: _Colours = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _KEPT_PHRASES = 512
+_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 # What transformers lets through of missing files, other formats and damaged weights.
 _UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UnpicklingError)
 
@@ -193,8 +194,9 @@ class ClipSurgery:
         if dtype not in (torch.float32, torch.bfloat16):
             raise ConfigError("CLIP Surgery runs in float32 or bfloat16.", received=dtype)
         source = str(name_or_folder)
+        folder = _folder(source, revision)
         try:
-            config = AutoConfig.from_pretrained(source, revision=revision)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
             kinds = {"clip": (CLIPModel, _CLIP_COLOURS), "siglip": (SiglipModel, _SIGLIP_COLOURS)}
             if config.model_type not in kinds:
                 raise CheckpointError(
@@ -203,14 +205,14 @@ class ClipSurgery:
                     hint="Use openai/clip-vit-base-patch16, another CLIP ViT, or google/siglip-base-patch16-224.",
                 )
             kind, colours = kinds[config.model_type]
-            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-            model, report = kind.from_pretrained(source, revision=revision, dtype=dtype, output_loading_info=True)
-            colours = _colours(source, revision) or colours
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model, report = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, output_loading_info=True)
+            colours = _colours(folder) or colours
         except _UNLOADABLE as error:
             raise CheckpointError(
                 "The text-image model cannot be loaded.",
                 received=f"{source}: {(str(error).strip() or repr(error)).splitlines()[0]}",
-                hint="Give a folder with config.json, model.safetensors and the tokenizer's files, or go online once.",
+                hint="Give a folder with config.json, model.safetensors and the tokenizer's files.",
             ) from error
         if missing := sorted(report["missing_keys"]):  # transformers would go on with random numbers
             raise CheckpointError(
@@ -359,19 +361,33 @@ def _pooled_alone(head: Any, tokens: Tensor) -> Tensor:
     return out
 
 
-def _colours(source: str, revision: str | None) -> _Colours | None:
+def _folder(source: str, revision: str | None) -> Path:
+    """The folder of a checkpoint, downloaded if need be; of weights in several formats only one."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or source.startswith(("/", ".", "~")) or source.count("/") != 1:
+        raise CheckpointError(
+            "There is no such folder of weights.", received=source, hint="Give a folder, or owner/name on the hub."
+        )
+    try:
+        folder = Path(snapshot_download(source, revision=revision, allow_patterns=list(_FILES)))
+        if not any(folder.glob("*.safetensors")):  # old releases have only this, read without running what is in it
+            folder = Path(snapshot_download(source, revision=revision, allow_patterns=[*_FILES, "pytorch_model.bin"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            "The text-image model is not here and could not be downloaded.",
+            received=f"{source} ({said})",
+            hint=f"Offline: on a machine with a connection run `hf download {source} --local-dir DIR`, bring DIR here "
+            "and name it instead. The engine geoseg works without it: leave --similarity out.",
+        ) from error
+    return folder
+
+
+def _colours(folder: Path) -> _Colours | None:
     """Mean and deviation from the checkpoint's ``preprocessor_config.json``, None where it has none."""
-    path = Path(source) / "preprocessor_config.json"
-    if not Path(source).is_dir():
-        try:
-            path = Path(hf_hub_download(source, path.name, revision=revision))
-        except LocalEntryNotFoundError:  # offline, and not among the files of an earlier download
-            logger.info("%s: preprocessor_config.json is not at hand; the usual colours are taken", source)
-            return None
-        except EntryNotFoundError:
-            return None
-        except HfHubHTTPError as error:
-            raise OSError(f"preprocessor_config.json: {error}") from error
+    path = folder / "preprocessor_config.json"
     if not path.is_file():
         return None
     said = json.loads(path.read_text())

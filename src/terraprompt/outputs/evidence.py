@@ -29,6 +29,15 @@ _PAPER, _INK, _FAINT = (24, 28, 33), (245, 247, 250), (170, 178, 189)
 _BEFORE, _AFTER, _CLICK = (255, 120, 90), (90, 220, 255), (255, 235, 80)
 _ROUTES = {"A": ((255, 190, 60), "clicks"), "B": ((120, 140, 255), "text")}
 _FUSED = (255, 64, 129)
+_RULES = {
+    "intersection": "A and B",
+    "union": "A or B",
+    "points": "A",
+    "text": "B",
+    "points_scored_higher": "A",
+    "text_scored_higher": "B",
+    "empty": "nothing",
+}
 
 Panel = tuple[Image.Image, str]
 
@@ -79,11 +88,13 @@ def _row(
     for name, route in (target.get("routes") or {}).items():
         colour, what = _ROUTES.get(name, (_FUSED, name))
         score = "" if route.get("score") is None else f" {route['score']:.2f}"
-        sure = "" if route.get("presence") is None else f", presence {route['presence']:.2f}"
+        told = name == "B" and route.get("presence") is not None  # Route A's is not used: it is given a box
+        sure = f", presence {route['presence']:.2f}" if told else ""
         panels.append((_masked(image, view, route, colour), f"{name}: {what}{score}{sure}"))
     if (fusion := target.get("fusion")) is not None:
+        rule = str(fusion["rule"])
         shared = "" if fusion.get("agreement") is None else f", agreement {fusion['agreement']:.2f}"
-        panels.append((_masked(image, view, fusion, _FUSED), f"{str(fusion['rule']).replace('_', ' ')}{shared}"))
+        panels.append((_masked(image, view, fusion, _FUSED), f"result: {_RULES.get(rule, rule)}{shared}"))
     return panels
 
 
@@ -128,7 +139,7 @@ def _framed(
 ) -> Image.Image:
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
-    for box, colour, width in ((before, _BEFORE, 1), (after, _AFTER, 2)):
+    for box, colour, width in ((before, _BEFORE, 2), (after, _AFTER, 2)):
         if box is not None:
             x0, y0, x1, y1 = view.place(box)
             draw.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), outline=colour, width=width)
@@ -167,7 +178,8 @@ def _words(result: Result, count: int) -> list[str]:
     lines = [
         as_text(result.provenance, "instruction") or "(no instruction)",
         f"{status}{f': {result.reason}' if result.reason else ''}",
-        f"{count} target{'' if count == 1 else 's'}{more}{spent}. Red: the box as answered, blue: as corrected.",
+        f"{count} target{'' if count == 1 else 's'}{more}{spent}. Red: the box as answered; blue: as corrected; "
+        "yellow: clicks.",
     ]
     return lines if count else lines[:2]
 

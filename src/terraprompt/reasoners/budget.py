@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from dataclasses import dataclass
 
 from terraprompt.errors import BudgetError, ConfigError
@@ -22,8 +23,29 @@ class Prices:
         return (tokens_in * self.tokens_in + tokens_out * self.tokens_out) / 1e6
 
 
+class _Meter:
+    """Tokens by price, and answers; one of what was used, one of what is set aside."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._tokens: dict[Prices, list[int]] = defaultdict(lambda: [0, 0])
+
+    def add(self, prices: Prices, tokens: tuple[int, int], calls: int) -> None:
+        self.calls += calls
+        for i in (0, 1):
+            self._tokens[prices][i] += tokens[i]
+
+    @property
+    def tokens(self) -> int:
+        return sum(sum(pair) for pair in self._tokens.values())
+
+    @property
+    def cost(self) -> float:
+        return sum(prices.cost(*pair) for prices, pair in self._tokens.items())
+
+
 class Budget:
-    """A limit on tokens and money, shared by the threads of one or several reasoners.
+    """A limit on answers, tokens and money, shared by the threads of one or several reasoners.
 
     A question reserves the most that it may use, is asked, and gives back what it did not use; so the limit holds also
     with many questions on the way. A question that does not fit into what is left is refused, and nothing else changes.
@@ -32,29 +54,53 @@ class Budget:
         tokens: question and answer together; None = no limit.
         cost: in the currency of ``prices``; None = no limit.
         prices: of a million tokens.
+        calls: answers; None = no limit.
     """
 
-    def __init__(self, *, tokens: int | None = None, cost: float | None = None, prices: Prices | None = None) -> None:
-        if (tokens is not None and tokens < 0) or (cost is not None and cost < 0):
-            raise ConfigError("A budget is not negative.", received=(tokens, cost))
+    def __init__(
+        self,
+        *,
+        tokens: int | None = None,
+        cost: float | None = None,
+        prices: Prices | None = None,
+        calls: int | None = None,
+    ) -> None:
+        if any(limit is not None and limit < 0 for limit in (tokens, cost, calls)):
+            raise ConfigError("A budget is not negative.", received=(tokens, cost, calls))
         if cost is not None and prices is None:
             raise ConfigError("A limit on cost needs prices.", received=cost, hint="Give prices per million tokens.")
-        self.tokens, self.cost, self.prices = tokens, cost, prices or Prices()
+        self.tokens, self.cost, self.calls, self.prices = tokens, cost, calls, prices or Prices()
         self._lock = threading.Lock()
-        self._used = [0, 0]
-        self._reserved = [0, 0]
+        self._used, self._reserved = _Meter(), _Meter()
+
+    def priced(self, prices: Prices) -> Budget:
+        """The same limits and the same meter for a reasoner with other prices."""
+        other = Budget(tokens=self.tokens, cost=self.cost, prices=prices, calls=self.calls)
+        other._lock, other._used, other._reserved = self._lock, self._used, self._reserved
+        return other
 
     @property
     def used_tokens(self) -> int:
         """Question and answer tokens of all that was answered."""
         with self._lock:
-            return sum(self._used)
+            return self._used.tokens
 
     @property
     def used_cost(self) -> float:
         """Of all that was answered."""
         with self._lock:
-            return self.prices.cost(*self._used)
+            return self._used.cost
+
+    @property
+    def used_calls(self) -> int:
+        """Questions that were answered."""
+        with self._lock:
+            return self._used.calls
+
+    def charge(self, calls: int, tokens_in: int, tokens_out: int) -> None:
+        """Count what was paid for before."""
+        with self._lock:
+            self._used.add(self.prices, (tokens_in, tokens_out), calls)
 
     def reserve(self, tokens_in: int, tokens_out: int) -> None:
         """Set aside the most that a question may use.
@@ -63,27 +109,31 @@ class Budget:
             BudgetError: it does not fit into what is left.
         """
         with self._lock:
-            held = (self._used[0] + self._reserved[0] + tokens_in, self._used[1] + self._reserved[1] + tokens_out)
-            if self.tokens is not None and sum(held) > self.tokens:
+            used, held = self._used, self._reserved
+            hint = "What was answered is kept; raise the budget and go on."
+            if self.calls is not None and used.calls + held.calls + 1 > self.calls:
+                raise BudgetError(
+                    "The budget of calls is used up.", received=f"{used.calls} of {self.calls} used", hint=hint
+                )
+            if self.tokens is not None and used.tokens + held.tokens + tokens_in + tokens_out > self.tokens:
                 raise BudgetError(
                     "The token budget is used up.",
-                    received=f"{sum(self._used)} of {self.tokens} used, the next question may take "
+                    received=f"{used.tokens} of {self.tokens} used, the next question may take "
                     f"{tokens_in + tokens_out}",
-                    hint="What was answered is kept; raise the budget and go on.",
+                    hint=hint,
                 )
-            if self.cost is not None and self.prices.cost(*held) > self.cost:
+            next_cost = self.prices.cost(tokens_in, tokens_out)
+            if self.cost is not None and used.cost + held.cost + next_cost > self.cost:
                 raise BudgetError(
                     "The money budget is used up.",
-                    received=f"{self.prices.cost(*self._used):.4f} of {self.cost:.4f} used, the next question may cost "
-                    f"{self.prices.cost(tokens_in, tokens_out):.4f}",
-                    hint="What was answered is kept; raise the budget and go on.",
+                    received=f"{used.cost:.4f} of {self.cost:.4f} used, the next question may cost {next_cost:.4f}",
+                    hint=hint,
                 )
-            self._reserved[0] += tokens_in
-            self._reserved[1] += tokens_out
+            held.add(self.prices, (tokens_in, tokens_out), 1)
 
-    def settle(self, reserved: tuple[int, int], used: tuple[int, int]) -> None:
-        """Exchange a reservation for what was used: (0, 0) where there was no answer."""
+    def settle(self, reserved: tuple[int, int], used: tuple[int, int] | None) -> None:
+        """Exchange a reservation for what was used; None = there was no answer."""
         with self._lock:
-            for i in (0, 1):
-                self._reserved[i] -= reserved[i]
-                self._used[i] += used[i]
+            self._reserved.add(self.prices, (-reserved[0], -reserved[1]), -1)
+            if used is not None:
+                self._used.add(self.prices, used, 1)

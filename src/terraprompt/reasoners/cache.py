@@ -7,6 +7,9 @@ import json
 import logging
 import os
 import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -32,13 +35,16 @@ class ReplyCache:
 
     Args:
         folder: made if it is not there.
+        strict: a reply that cannot be kept is an error instead of a warning.
 
     Raises:
         OutputError: the folder cannot be made.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, *, strict: bool = False) -> None:
+        self.folder, self.strict = Path(folder), strict
+        self._lock = threading.Lock()
+        self._held: dict[str, tuple[threading.Lock, int]] = {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -59,10 +65,37 @@ class ReplyCache:
             log.warning("A cached reply is damaged and will be asked for again: %s (%s)", path, error)
             return None
 
-    def put(self, key: str, reply: Reply) -> None:
-        """Keep a reply. A full disk costs the entry, not the answer: a warning is logged."""
+    @contextmanager
+    def holding(self, key: str) -> Iterator[None]:
+        """Let one thread at a time look up and ask a question, so that no question is asked twice at once."""
+        with self._lock:
+            lock, users = self._held.get(key, (threading.Lock(), 0))
+            self._held[key] = lock, users + 1
+        try:
+            with lock:
+                yield
+        finally:
+            with self._lock:
+                users = self._held[key][1] - 1
+                if users:
+                    self._held[key] = lock, users
+                else:
+                    del self._held[key]
+
+    def put(self, key: str, reply: Reply, *, counted: tuple[int, int] | None = None) -> None:
+        """Keep a reply: on the disk, under its name, whole, when this returns.
+
+        Args:
+            key: of the question.
+            reply: to it.
+            counted: tokens of question and answer as a budget counts them, where the server does not count.
+
+        Raises:
+            OutputError: the disk is full, or the folder cannot be written, and the cache is strict. Otherwise that
+                costs the entry, not the answer: a warning is logged.
+        """
         body = asdict(reply) | {"cached": False}
-        stored = {"version": _VERSION, "key": key, "sha256": question_key(body), "reply": body}
+        stored = {"version": _VERSION, "key": key, "sha256": question_key(body), "reply": body, "counted": counted}
         path = self._path(key)
         temporary = path.with_name(f".{key[:16]}-{secrets.token_hex(6)}.tmp")
         try:
@@ -76,7 +109,27 @@ class ReplyCache:
             finally:
                 temporary.unlink(missing_ok=True)
         except OSError as error:
+            if self.strict:
+                raise OutputError(
+                    f"A reply that was paid for cannot be kept: {error.strerror}.",
+                    received=path,
+                    hint="Make room and go on; all replies before it are kept.",
+                ) from error
             log.warning("A reply cannot be cached: %s (%s)", path, error)
+
+    def paid(self) -> tuple[int, int, int]:
+        """Replies in the folder, and their tokens of question and answer."""
+        calls = tokens_in = tokens_out = 0
+        for path in self.folder.glob("??/*.json"):
+            try:
+                stored = json.loads(path.read_bytes())
+                body, counted = stored["reply"], stored.get("counted") or (0, 0)
+                tokens_in += counted[0] if body["tokens_in"] is None else int(body["tokens_in"])
+                tokens_out += counted[1] if body["tokens_out"] is None else int(body["tokens_out"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                log.warning("A cached reply is damaged: %s (%s)", path, error)
+            calls += 1
+        return calls, tokens_in, tokens_out
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"

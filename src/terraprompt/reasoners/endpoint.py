@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import logging
 import math
 import re
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 
 # What a server answers that does not know, or does not like, a schema (llama.cpp 400, vLLM 400, proxies 422 and 501).
 _NO_SCHEMA = frozenset({400, 422, 501})
+Messages = list[dict[str, Any]]
 _PREVIOUS = 4000  # characters of a bad answer that are shown to the model again
 
 
@@ -57,6 +60,8 @@ class EndpointSettings:
         structured: "auto" binds the answer to a JSON schema where the server can; "off" never does (right for
             checkpoints that were trained on the tagged form).
         image_format: "png" is exact; "jpeg" (quality 95) about a tenth of the bytes.
+        detail: how closely the server shall look at a picture ("low", "high", "auto"), where it knows that; None = not
+            said.
         extra: further fields of the request, e.g. ``{"seed": 1}``.
     """
 
@@ -69,6 +74,7 @@ class EndpointSettings:
     token_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     structured: Literal["auto", "off"] = "auto"
     image_format: Literal["png", "jpeg"] = "png"
+    detail: Literal["low", "high", "auto"] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -89,6 +95,7 @@ class EndpointReasoner:
         settings: of the questions.
         cache: replies that are known; None = none.
         budget: limit on tokens and money; cached replies cost nothing.
+        known_as: name under which replies are kept; None = the address, so that another server is asked anew.
     """
 
     name = "endpoint"
@@ -100,9 +107,11 @@ class EndpointReasoner:
         *,
         cache: ReplyCache | None = None,
         budget: Budget | None = None,
+        known_as: str | None = None,
     ) -> None:
         self.server, self.settings = server, settings
         self.cache, self.budget = cache, budget
+        self._known_as = server.config.base_url if known_as is None else known_as
         self.convention = settings.convention or family_convention(settings.model)
         self.info = ReasonerInfo(
             self.name,
@@ -132,7 +141,7 @@ class EndpointReasoner:
         picture = _data_uri(shown, self.settings.image_format)
         size = (image.shape[0], image.shape[1])
 
-        def messages(structured: bool) -> list[dict[str, Any]]:
+        def messages(structured: bool) -> Messages:
             words = question_words(
                 instruction,
                 self.convention,
@@ -141,15 +150,55 @@ class EndpointReasoner:
                 template=self.settings.template,
                 structured=structured,
             )
-            return _dialogue(picture, words, complaint, previous)
+            return self._dialogue(picture, words, complaint, previous)
 
-        return self._known_or_asked(messages, _image_tokens(shown))
+        # The key takes the wish for a schema, not whether this server granted it: a known reply needs no server.
+        form = answer_schema(self.settings.rules)
+        keyed = messages(self.settings.structured == "auto")
+        return self._known_or_asked(keyed, messages, _image_tokens(shown), form, unstructured)
+
+    def fill(
+        self,
+        text: str,
+        image: NDArray[np.uint8] | None,
+        *,
+        form: Mapping[str, Any],
+        complaint: str | None = None,
+        previous: str | None = None,
+    ) -> Reply:
+        """Ask for a JSON object; known and paid for as :meth:`reason`.
+
+        Args:
+            text: the question; it says itself how to answer, because a server may not know schemas.
+            image: RGB uint8 (height, width, 3), sent as it is; None = words alone.
+            form: JSON schema of the answer.
+            complaint, previous: as of :meth:`reason`.
+
+        Returns:
+            The reply as it was written; whether it is such an object is for the caller to see.
+
+        Raises:
+            BudgetError: the question could cost more than is left.
+            ReasonerError: no answer; the message says why.
+            OutputError: the reply cannot be kept, and the cache is strict.
+        """
+
+        def messages(picture: str | None) -> Messages:
+            return self._dialogue(picture, text, complaint, previous)
+
+        def sent(_: bool) -> Messages:
+            return messages(None if image is None else _data_uri(image, self.settings.image_format))
+
+        # By its pixels: a picture is encoded only if it is sent, and an encoder that changes costs nothing.
+        keyed = messages(None if image is None else f"{self.settings.image_format}:{_fingerprint(image)}")
+        tokens = 0 if image is None else _image_tokens(image)
+        return self._known_or_asked(keyed, sent, tokens, form, lambda text: text)
 
     def chat(self, text: str, image: NDArray[np.uint8] | None = None) -> Reply:
         """Ask something else than to find; the image uint8 (H, W, 3) is sent as it is. Never cached."""
         picture = None if image is None else _data_uri(image, "png")
         tokens = 0 if image is None else _image_tokens(image)
-        return self._paid(_dialogue(picture, text, None, None), tokens, schema=False)
+        return self._paid(self._dialogue(picture, text, None, None), tokens, None)
 
     @property
     def binds_schema(self) -> bool:
@@ -165,41 +214,53 @@ class EndpointReasoner:
             )
         return [entry for entry in listed if isinstance(entry, dict)]
 
-    def _known_or_asked(self, messages: Any, image_tokens: int) -> Reply:
-        # The key takes the wish for a schema, not whether this server granted it: a known reply needs no server.
-        wished = self.settings.structured == "auto"
-        key = question_key([self.server.config.base_url, self._payload(messages(wished), schema=wished)])
-        known = self.cache.get(key) if self.cache is not None else None
-        if known is not None:
-            return known
-        reply = None
-        if self._binds:
-            try:
-                reply = self._paid(messages(True), image_tokens, schema=True)
-            except RefusedError as error:
-                if error.status not in _NO_SCHEMA:
-                    raise
-                log.info("The server may not know JSON schemas, asking without: %s", error)
-        if reply is None:
-            was_bound = self._binds
-            reply = self._paid(messages(False), image_tokens, schema=False)
-            if was_bound:  # it was the schema, not the question
-                with self._lock:
-                    self._binds = False
-        if self.cache is not None:
-            self.cache.put(key, reply)
-        return reply
+    def _known_or_asked(
+        self,
+        keyed: Messages,
+        messages: Callable[[bool], Messages],
+        image_tokens: int,
+        form: Mapping[str, Any],
+        read: Callable[[str], str],
+    ) -> Reply:
+        """The reply to ``keyed`` from the cache, or to ``messages(with a schema)`` from the server, read if bound."""
+        key = question_key([self._known_as, self._payload(keyed, form if self.settings.structured == "auto" else None)])
+        with self.cache.holding(key) if self.cache is not None else nullcontext():
+            known = self.cache.get(key) if self.cache is not None else None
+            if known is not None:
+                return known
+            reply = None
+            if self._binds:
+                try:
+                    reply = self._paid(messages(True), image_tokens, form)
+                    reply = replace(reply, text=read(reply.text))
+                except RefusedError as error:
+                    if error.status not in _NO_SCHEMA:
+                        raise
+                    log.info("The server may not know JSON schemas, asking without: %s", error)
+            if reply is None:
+                was_bound = self._binds
+                reply = self._paid(messages(False), image_tokens, None)
+                if was_bound:  # it was the schema, not the question
+                    with self._lock:
+                        self._binds = False
+            if self.cache is not None:
+                self.cache.put(key, reply, counted=self._most(keyed, image_tokens))
+            return reply
 
-    def _paid(self, messages: list[dict[str, Any]], image_tokens: int, *, schema: bool) -> Reply:
-        budget = self.budget
+    def _most(self, messages: Messages, image_tokens: int) -> tuple[int, int]:
+        """Tokens that a question and its answer take at most, estimated: half a token a character."""
         words = sum(len(part) for message in messages for part in _texts(message["content"]))
-        most = (image_tokens + math.ceil(words / 2) + 64, self.settings.max_tokens)
+        return image_tokens + math.ceil(words / 2) + 64, self.settings.max_tokens
+
+    def _paid(self, messages: Messages, image_tokens: int, form: Mapping[str, Any] | None) -> Reply:
+        budget = self.budget
         if budget is None:
-            return self._asked(messages, schema)
+            return self._asked(messages, form)
+        most = self._most(messages, image_tokens)
         budget.reserve(*most)
-        used = (0, 0)
+        used = None
         try:
-            reply = self._asked(messages, schema)
+            reply = self._asked(messages, form)
             # A server that does not count is taken to have used all that was set aside.
             used = (
                 most[0] if reply.tokens_in is None else reply.tokens_in,
@@ -209,20 +270,33 @@ class EndpointReasoner:
         finally:
             budget.settle(most, used)
 
-    def _payload(self, messages: list[dict[str, Any]], *, schema: bool) -> dict[str, Any]:
+    def _payload(self, messages: Messages, schema: Mapping[str, Any] | None) -> dict[str, Any]:
         settings = self.settings
         payload: dict[str, Any] = {"model": settings.model, "messages": messages}
         payload[settings.token_field] = settings.max_tokens
         if settings.temperature is not None:
             payload["temperature"] = settings.temperature
-        if schema:
-            form = {"name": "answer", "strict": True, "schema": answer_schema(settings.rules)}
+        if schema is not None:
+            form = {"name": "answer", "strict": True, "schema": schema}
             payload["response_format"] = {"type": "json_schema", "json_schema": form}
         return payload | dict(settings.extra)
 
-    def _asked(self, messages: list[dict[str, Any]], schema: bool) -> Reply:
+    def _dialogue(self, picture: str | None, words: str, complaint: str | None, previous: str | None) -> Messages:
+        if complaint and previous is None:
+            words = f"{words}\n\n{complaint_words(complaint)}"
+        parts: Messages = []
+        if picture is not None:
+            shown = {"url": picture} | ({"detail": self.settings.detail} if self.settings.detail else {})
+            parts = [{"type": "image_url", "image_url": shown}]
+        out: Messages = [{"role": "user", "content": [*parts, {"type": "text", "text": words}]}]
+        if complaint and previous is not None:
+            out.append({"role": "assistant", "content": previous[:_PREVIOUS]})
+            out.append({"role": "user", "content": complaint_words(complaint)})
+        return out
+
+    def _asked(self, messages: Messages, form: Mapping[str, Any] | None) -> Reply:
         start = time.monotonic()
-        value = self.server.post("/chat/completions", self._payload(messages, schema=schema))
+        value = self.server.post("/chat/completions", self._payload(messages, form))
         seconds = time.monotonic() - start
         try:
             choice = value["choices"][0]
@@ -241,7 +315,7 @@ class EndpointReasoner:
         usage = value.get("usage")
         counted = usage if isinstance(usage, dict) else {}
         return Reply(
-            unstructured(text) if schema else text,
+            text,
             _count(counted.get("prompt_tokens")),
             _count(counted.get("completion_tokens")),
             seconds,
@@ -276,17 +350,6 @@ def connect(
     )
 
 
-def _dialogue(picture: str | None, words: str, complaint: str | None, previous: str | None) -> list[dict[str, Any]]:
-    if complaint and previous is None:
-        words = f"{words}\n\n{complaint_words(complaint)}"
-    parts: list[dict[str, Any]] = [] if picture is None else [{"type": "image_url", "image_url": {"url": picture}}]
-    out: list[dict[str, Any]] = [{"role": "user", "content": [*parts, {"type": "text", "text": words}]}]
-    if complaint and previous is not None:
-        out.append({"role": "assistant", "content": previous[:_PREVIOUS]})
-        out.append({"role": "user", "content": complaint_words(complaint)})
-    return out
-
-
 def _texts(content: str | list[dict[str, Any]]) -> list[str]:
     return [content] if isinstance(content, str) else [part["text"] for part in content if "text" in part]
 
@@ -311,6 +374,10 @@ def _image_tokens(shown: NDArray[np.uint8]) -> int:
     """An estimate for the budget: a token for 28 x 28 pixels, as the Qwen family counts."""
     height, width = int(shown.shape[0]), int(shown.shape[1])
     return math.ceil(height / 28) * math.ceil(width / 28)
+
+
+def _fingerprint(image: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
 
 
 def _data_uri(image: NDArray[np.uint8], form: str) -> str:

@@ -16,9 +16,10 @@ from terraprompt.errors import CheckpointError, ConfigError
 from terraprompt.models.unigeoseg import UniGeoSeg, UniGeoSegConfig, preset
 from terraprompt.models.unigeoseg.mask2former import mask2former
 from terraprompt.training.ablations import ablation
+from terraprompt.training.asked import MixedSource, Questions, QuestionSource
 from terraprompt.training.causal import CausalTrainConfig, CausalTrainer
 from terraprompt.training.crops import CropRecipe
-from terraprompt.training.dialogues import CropSource, TaskStream, byte_tokenizer
+from terraprompt.training.dialogues import CropSource, SampleSource, TaskStream, byte_tokenizer
 from terraprompt.training.ground import Ground
 from terraprompt.training.nano import SCHEDULE, load_grounds, shares_of
 from terraprompt.training.schedule import TaskSchedule
@@ -34,7 +35,7 @@ TINY = CausalTrainConfig(
 
 
 def train_causal(
-    data: Path,
+    data: Path | None,
     run: Path,
     config: CausalTrainConfig,
     *,
@@ -50,11 +51,14 @@ def train_causal(
     resume: bool = False,
     system: str = SYSTEM,
     grounds: Sequence[Ground] | None = None,
+    questions: Questions | None = None,
+    question_share: float = 0.5,
 ) -> CausalTrainer:
     """Train to the end of the budget.
 
     Args:
-        data: folder with ``annotations.jsonl``; its split "train" is used.
+        data: folder with ``annotations.jsonl``, of which the split "train" is used; None to learn from ``questions``
+            alone.
         run: where checkpoints and metrics go.
         config: budget and optimiser.
         preset_name: the member.
@@ -67,9 +71,12 @@ def train_causal(
         resume: go on from the last checkpoint.
         system: the sentence that opens the dialogue.
         grounds: already loaded images, instead of ``data``.
+        questions: labelled questions to learn from, beside the images or alone. Alone, the schedule starts from their
+            own proportions, as the paper's does.
+        question_share: of the samples that come from ``questions`` where there are images too.
 
     Raises:
-        ConfigError: there is no tokenizer, or a setting makes no sense.
+        ConfigError: there is nothing to learn from; there is no tokenizer, or a setting makes no sense.
         CheckpointError: ``start`` or ``mask2former_start`` is of another architecture, or there is nothing to resume.
     """
     member = preset(preset_name)
@@ -97,10 +104,21 @@ def train_causal(
     trainer = CausalTrainer(_model(member, start, mask2former_start), writer, config, run, device=device)
     if resume:
         trainer.resume()
-    if grounds is None:
+    source: SampleSource | None = None
+    if grounds is None and data is not None:
         grounds = load_grounds(data, rendered=rendered, seed=config.seed, workers=max(workers, 1))
-    log.info("%d images, from step %d of %d", len(grounds), trainer.step, config.steps)
-    source = CropSource(grounds, shares_of(grounds), CropRecipe(size=member.vision.size))
+    if grounds is not None:
+        log.info("%d images", len(grounds))
+        source = CropSource(grounds, shares_of(grounds), CropRecipe(size=member.vision.size))
+    if questions is not None:
+        log.info("%d questions", len(questions))
+        asked = QuestionSource(questions, member.vision.size)
+        if source is None:
+            schedule = replace(schedule, natural=questions.natural)
+        source = asked if source is None else MixedSource(source, asked, question_share)
+    if source is None:
+        raise ConfigError("There is nothing to learn from.", hint="Give labelled images, or labelled questions.")
+    log.info("from step %d of %d", trainer.step, config.steps)
     trainer.fit(TaskStream(source, schedule, config.seed, config.steps * config.batch), workers=workers)
     return trainer
 

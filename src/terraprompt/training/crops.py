@@ -25,7 +25,7 @@ from terraprompt.training.ground import Ground
 
 Box = tuple[float, float, float, float]
 
-__all__ = ["Crop", "CropRecipe", "Item", "make_crop"]
+__all__ = ["Crop", "CropRecipe", "Item", "make_crop", "no_points", "no_rows", "object_crop", "presence_of"]
 
 _ROWS = 3
 _POINTS = 6
@@ -98,7 +98,8 @@ def _turn(ground: Ground, rng: np.random.Generator) -> float:
     return quarter + free
 
 
-def _presence(target: NDArray[np.uint8]) -> int:
+def presence_of(target: NDArray[np.uint8]) -> int:
+    """1 where enough of a target is in a crop, 0 where nothing is, -1 between."""
     pixels = int(target.sum())
     return 1 if pixels >= _MIN_PIXELS else 0 if pixels == 0 else -1
 
@@ -113,7 +114,7 @@ def make_crop(ground: Ground, task: Task, reasoning: float, recipe: CropRecipe, 
         reasoning: share of reasoning among the other texts.
     """
     if task is Task.INTERACTIVE:
-        crop = _interactive_crop(ground, recipe, rng)
+        crop = object_crop(ground, recipe, rng)
         if crop is not None:
             return crop
         task = Task.REASONING if rng.random() < reasoning else Task.REFERRING
@@ -140,14 +141,14 @@ def _text_crop(ground: Ground, first: Task, reasoning: float, recipe: CropRecipe
         if ground.absent and (category is None or 0 < i == recipe.items - 1):
             name = _pick_absent(ground.absent, rng)
             target = np.zeros((recipe.size, recipe.size), np.uint8)
-            items.append(Item(category_instruction(name, rng, task=task), task, target, None, None, _no_rows(), 0))
+            items.append(Item(category_instruction(name, rng, task=task), task, target, None, None, no_rows(), 0))
         elif category is not None:
             chosen = category if i == 0 else (_pick_category(ground, rng) or category)
             items.append(_category_item(ground, chosen, task, crop_map, i, recipe, rng))
     image = crop_map.image(ground.image)
     if recipe.light:
         image = change_light(image, rng)
-    return Crop(image, _no_points(), np.zeros(4, np.float32), tuple(items), ground.source)
+    return Crop(image, no_points(), np.zeros(4, np.float32), tuple(items), ground.source)
 
 
 def _category_item(
@@ -167,7 +168,7 @@ def _category_item(
         for x0, y0, x1, y1 in boxes.round().astype(int):
             target[y0:y1, x0:x1] = 1
         text = category_instruction(category, rng, task=task)
-        return Item(text, task, target, None, boxes.astype(np.float32), _no_rows(), _presence(target))
+        return Item(text, task, target, None, boxes.astype(np.float32), no_rows(), presence_of(target))
     ids = crop_map.labels(ground.labels[category])
     target = (ids > 0).astype(np.uint8)
     known = None
@@ -179,7 +180,7 @@ def _category_item(
         if single is not None:
             return single
     text = category_instruction(category, rng, task=task)
-    return Item(text, task, target, known, None, _no_rows(), _presence(target))
+    return Item(text, task, target, known, None, no_rows(), presence_of(target))
 
 
 def _selected_item(category: str, task: Task, ids: NDArray[np.int32], rng: np.random.Generator) -> Item | None:
@@ -198,10 +199,18 @@ def _selected_item(category: str, task: Task, ids: NDArray[np.int32], rng: np.ra
     write = contextual_instruction if task is Task.REASONING else selector_instruction
     target = found.mask(kept)
     text = write(selector, category, rng, selected=len(kept))
-    return Item(text, task, target, None, None, _no_rows(), 1 if kept else 0)
+    return Item(text, task, target, None, None, no_rows(), 1 if kept else 0)
 
 
-def _interactive_crop(ground: Ground, recipe: CropRecipe, rng: np.random.Generator) -> Crop | None:
+def object_crop(ground: Ground, recipe: CropRecipe, rng: np.random.Generator, *, named: bool = True) -> Crop | None:
+    """A crop round one object with points, a box or both drawn on it; None where no object suits.
+
+    Args:
+        ground: the image.
+        recipe: how crops are cut.
+        rng: what chooses.
+        named: now and then the sentence says what the object is.
+    """
     category = None if ground.centreline else _pick_category(ground, rng)
     if category is None:
         return None
@@ -244,7 +253,7 @@ def _interactive_crop(ground: Ground, recipe: CropRecipe, rng: np.random.Generat
         target[y0:y1, x0:x1] = 1
     else:
         target = (crop_map.labels(ids) == index + 1).astype(np.uint8)
-    if _presence(target) != 1:
+    if presence_of(target) != 1:
         return None
     tight = tight_box(target)
     # the middle of a box is nearly always on the object; elsewhere in it is not known
@@ -255,14 +264,14 @@ def _interactive_crop(ground: Ground, recipe: CropRecipe, rng: np.random.Generat
             rng,
             points=[(x / size, y / size) for x, y, v in points if v == 1][:_ROWS] if box is None else (),
             boxes=() if box is None else [[v / size for v in box]],
-            name=category if rng.random() < 0.25 else None,
+            name=category if rng.random() < 0.25 and named else None,
         )
     )
     item = Item(text, Task.INTERACTIVE, target, None, weak_boxes, rows_, 1)
     image = crop_map.image(ground.image)
     if recipe.light:
         image = change_light(image, rng)
-    packed = _no_points()
+    packed = no_points()
     packed[: len(points)] = np.asarray(points, np.float32).reshape(-1, 3)
     return Crop(
         image, packed, np.zeros(4, np.float32) if box is None else np.asarray(box, np.float32), (item,), ground.source
@@ -283,7 +292,7 @@ def _prompt(
                 ys, xs = np.nonzero(ring)
                 for k in rng.integers(len(xs), size=int(rng.integers(1, 3))):
                     points.append((float(xs[k]) + 0.5, float(ys[k]) + 0.5, 0))
-    rows = _no_rows()
+    rows = no_rows()
     if box is not None:
         rows[0] = np.asarray(box) / size
     else:
@@ -347,11 +356,13 @@ def _towards(
     return moved[0], moved[1]
 
 
-def _no_rows() -> NDArray[np.float32]:
+def no_rows() -> NDArray[np.float32]:
+    """:attr:`Item.coordinates` of an item without points and boxes."""
     return np.zeros((_ROWS, 4), np.float32)
 
 
-def _no_points() -> NDArray[np.float32]:
+def no_points() -> NDArray[np.float32]:
+    """:attr:`Crop.points` of a crop on which none are drawn."""
     points = np.zeros((_POINTS, 3), np.float32)
     points[:, 2] = -1
     return points

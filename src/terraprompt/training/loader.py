@@ -18,7 +18,7 @@ from terraprompt.training.crops import Crop, CropRecipe, make_crop
 from terraprompt.training.ground import Ground
 from terraprompt.training.schedule import TaskSchedule
 
-__all__ = ["Batch", "CropStream", "collate", "stream"]
+__all__ = ["Batch", "CropStream", "Crops", "Mixed", "collate", "stream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,17 @@ def collate(crops: Sequence[Crop]) -> Batch:
     )
 
 
-class CropStream(Dataset[Crop]):
+class Crops(Dataset[Crop]):
+    """The crops of a training of ``total``; number ``i`` depends on nothing but its number."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+
+    def __len__(self) -> int:
+        return self.total
+
+
+class CropStream(Crops):
     """Crop ``i`` of a training of ``total`` crops.
 
     Within a source, an image is drawn in proportion to the root of how rare its rarest category is there: few images
@@ -102,6 +112,7 @@ class CropStream(Dataset[Crop]):
         seed: int,
         total: int,
     ) -> None:
+        super().__init__(total)
         self.by_source: dict[str, list[Ground]] = {}
         for ground in grounds:
             self.by_source.setdefault(ground.source, []).append(ground)
@@ -111,10 +122,7 @@ class CropStream(Dataset[Crop]):
         weights = np.array([shares[s] for s in self.sources])
         self.weights = weights / weights.sum()
         self.within = {s: _rarity(self.by_source[s]) for s in self.sources}
-        self.schedule, self.recipe, self.seed, self.total = schedule, recipe, seed, total
-
-    def __len__(self) -> int:
-        return self.total
+        self.schedule, self.recipe, self.seed = schedule, recipe, seed
 
     def __getitem__(self, index: int) -> Crop:
         rng = np.random.default_rng([self.seed, index])
@@ -137,7 +145,30 @@ def _rarity(grounds: Sequence[Ground]) -> NDArray[np.float64]:
     return chances
 
 
-def stream(crops: CropStream, batch: int, *, start: int = 0, workers: int = 0) -> Iterator[Batch]:
+class Mixed(Crops):
+    """Two streams in one: each number is taken from one of them.
+
+    Args:
+        first, second: for trainings of the same length.
+        share: of ``second``, between 0 and 1.
+        seed: of the choice.
+    """
+
+    def __init__(self, first: Crops, second: Crops, share: float, seed: int) -> None:
+        if not 0 < share < 1 or len(first) != len(second):
+            raise ConfigError(
+                "Two streams of one length mix by a share between 0 and 1.", received=(len(first), len(second), share)
+            )
+        super().__init__(len(first))
+        self.first, self.second, self.share, self.seed = first, second, share, seed
+
+    def __getitem__(self, index: int) -> Crop:
+        # a third number, so that the choice has nothing to do with what the stream then draws
+        chosen = np.random.default_rng([self.seed, index, 1]).random() < self.share
+        return self.second[index] if chosen else self.first[index]
+
+
+def stream(crops: Crops, batch: int, *, start: int = 0, workers: int = 0) -> Iterator[Batch]:
     """Batches from crop ``start`` on; a resumed training sees what an unbroken one would have seen."""
     indexes = [list(range(i, i + batch)) for i in range(start, len(crops) - batch + 1, batch)]
     loader = DataLoader(

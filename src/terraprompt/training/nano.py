@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,15 +14,17 @@ from typing import Any
 import torch
 
 from terraprompt.datasets.pack import read_pack
+from terraprompt.engines.unigeoseg import described
 from terraprompt.engines.weights import load_weights, save_weights
-from terraprompt.errors import CheckpointError
+from terraprompt.errors import CheckpointError, ConfigError
 from terraprompt.models.sentence import SentenceEncoder, packaged_sentence_encoder
 from terraprompt.models.unigeoseg import UniGeoSeg, preset
 from terraprompt.models.unigeoseg.vision import imagenet_state
 from terraprompt.scene.rendered import render
+from terraprompt.training.asked import QuestionCrops, Questions
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.ground import Ground, from_record, from_rendered
-from terraprompt.training.loader import CropStream, stream
+from terraprompt.training.loader import Crops, CropStream, Mixed, stream
 from terraprompt.training.schedule import TaskSchedule
 from terraprompt.training.supervised import TrainConfig, Trainer
 
@@ -111,7 +112,7 @@ def load_grounds(
 
 
 def train_nano(
-    data: Path,
+    data: Path | None,
     run: Path,
     config: TrainConfig,
     *,
@@ -127,11 +128,14 @@ def train_nano(
     backbone: Path | None = None,
     text_encoder: Path | None = None,
     grounds: Sequence[Ground] | None = None,
+    questions: Questions | None = None,
+    question_share: float = 0.5,
 ) -> Trainer:
     """Train to the end of the budget; see the parts for what each does.
 
     Args:
-        data: folder with ``annotations.jsonl`` (the record format of :mod:`terraprompt.datasets.pack`).
+        data: folder with ``annotations.jsonl`` (the record format of :mod:`terraprompt.datasets.pack`); None to learn
+            from ``questions`` alone.
         run: where checkpoints and metrics go.
         config: budget and optimiser.
         shares: probability per source; None takes :func:`shares_of`.
@@ -141,6 +145,12 @@ def train_nano(
         backbone, text_encoder: other places of the two public starting weights; a text encoder given here is not
             checked against the public checksum.
         grounds: already loaded images, instead of ``data``.
+        questions: labelled questions to learn from, beside the images or alone.
+        question_share: of the crops that come from ``questions`` where there are images too.
+
+    Raises:
+        ConfigError: there is nothing to learn from.
+        CheckpointError: ``start`` is of another architecture, or there is nothing to resume.
     """
     torch.manual_seed(config.seed)
     model = UniGeoSeg(preset(preset_name))
@@ -148,24 +158,27 @@ def train_nano(
         model.vision.load_state_dict(imagenet_backbone(backbone))
     else:
         state, card = load_weights(start)
-        if card.get("model") != json.loads(json.dumps(model.config.to_dict())):
+        if described(card, start) != model.config:
             raise CheckpointError("The weights are of another architecture.", received=f"{start}, not {preset_name}")
         model.load_state_dict(state)
     encoder = packaged_sentence_encoder() if text_encoder is None else SentenceEncoder(text_encoder, verify=False)
     trainer = Trainer(model, encoder, config, run, device)
     if resume:
         trainer.resume()
-    if grounds is None:
+    recipe, total = recipe or CropRecipe(), config.steps * config.batch
+    parts: list[Crops] = []
+    if grounds is None and data is not None:
         grounds = load_grounds(data, rendered=rendered, seed=config.seed, workers=workers)
-    log.info("%d images, from step %d of %d on %s", len(grounds), trainer.step, config.steps, device)
-    crops = CropStream(
-        grounds,
-        shares or shares_of(grounds),
-        schedule,
-        recipe or CropRecipe(),
-        config.seed,
-        config.steps * config.batch,
-    )
+    if grounds is not None:
+        log.info("%d images", len(grounds))
+        parts.append(CropStream(grounds, shares or shares_of(grounds), schedule, recipe, config.seed, total))
+    if questions is not None:
+        log.info("%d questions", len(questions))
+        parts.append(QuestionCrops(questions, schedule, recipe, config.seed, total))
+    if not parts:
+        raise ConfigError("There is nothing to learn from.", hint="Give labelled images, or labelled questions.")
+    crops = parts[0] if len(parts) == 1 else Mixed(parts[0], parts[1], question_share, config.seed)
+    log.info("from step %d of %d on %s", trainer.step, config.steps, device)
     trainer.fit(stream(crops, config.batch, start=trainer.step * config.batch, workers=workers))
     return trainer
 

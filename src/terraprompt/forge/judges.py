@@ -1,0 +1,129 @@
+"""Cross-scoring: models score what was written, and only what is good enough for all of them stays (spec, section 7).
+
+Points and boxes come from the mask and are not judged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terraprompt.errors import DatasetError
+from terraprompt.forge.asking import Answer, noted
+from terraprompt.forge.model_settings import DIMENSIONS, Thresholds
+from terraprompt.forge.outline import PatchPictures, outlined, region_mask
+from terraprompt.forge.prompts import FORMS, prompt, score_faults
+from terraprompt.forge.records import Row
+from terraprompt.forge.stages import Job, read_rows
+from terraprompt.forge.taxonomy import load_taxonomy
+
+__all__ = ["family", "judge_samples", "short_of"]
+
+
+_NEEDED = ("patch", "number", "image", "column", "row", "width", "height", "stretch", "bands")
+
+
+@dataclass(frozen=True)
+class _Case:
+    sample: Row
+    judge: str | None  # None ends a sample
+    pixels: NDArray[np.uint8] | None
+
+
+def family(kind: str) -> str | None:
+    """Which dimensions a kind of instruction is scored by; None if it is not judged."""
+    return {"referring": "referring", "attribute": "reasoning", "contextual": "reasoning"}.get(kind)
+
+
+def short_of(scores: Mapping[str, int], of: str, thresholds: Thresholds) -> list[str]:
+    """Dimensions of a family whose score is not enough, with both numbers."""
+    least = thresholds.referring if of == "referring" else thresholds.reasoning
+    return [f"{name} {scores[name]} below {least[name]}" for name in least if scores[name] < least[name]]
+
+
+def judge_samples(rows: Iterator[Row], job: Job) -> Iterator[Row]:
+    """Samples with the scores of all judges; those that one of them does not pass are marked.
+
+    ``scores`` is JSON: judge -> dimension -> score, or null for a judge that gave no usable scores.
+
+    Raises:
+        BudgetError, ReasonerError: see :meth:`terraprompt.forge.asking.Panel.map`.
+    """
+    panel, pictures, taxonomy = job.asking(), PatchPictures(job.recipe), load_taxonomy()
+    judges = job.recipe.models.judges
+
+    def cases() -> Iterator[_Case]:
+        patches = read_rows(job.regions.part(job.part), _NEEDED)
+        patch: Row = {"patch": None}
+        for sample in rows:
+            if sample["keep"] and family(sample["kind"]):
+                while patch["patch"] != sample["patch"]:  # both are in the order of the patches
+                    patch = _next(patches, sample)
+                pixels = pictures.of(patch)
+                yield from (_Case(sample, judge, pixels) for judge in judges)
+            yield _Case(sample, None, None)
+
+    def work(case: _Case) -> Answer | None:
+        sample = case.sample
+        if case.judge is None or case.pixels is None:
+            return None
+        kind = str(family(sample["kind"]))
+        side = panel.models.endpoints[case.judge].side
+        shown = outlined(case.pixels, region_mask(sample, sample), line=panel.models.line, side=side)
+        text = prompt(
+            f"judge_{kind}",
+            category=taxonomy[sample["category"]].singular,
+            colour=panel.models.line.target,
+            question=sample["question"],
+            reason=sample["reason"],
+        )
+
+        def faults(value: dict[str, Any]) -> list[str]:
+            return score_faults(value, DIMENSIONS[kind])
+
+        return panel.ask(case.judge, text, shown, form=FORMS[f"judge_{kind}"], faults=faults)
+
+    def what(case: _Case) -> str:
+        return str(case.sample["sample"])
+
+    answers: dict[str, Answer] = {}
+    for case, answer in panel.map(work, cases(), what):
+        if case.judge is not None and answer is not None:
+            noted(f"judge {case.judge}", answer.tally, job.notes)
+            answers[case.judge] = answer
+            continue
+        if answers:
+            _mark(case.sample, answers, job)
+            answers = {}
+        yield case.sample
+
+
+def _next(patches: Iterator[Row], sample: Row) -> Row:
+    for patch in patches:
+        return patch
+    raise DatasetError("A sample has no patch in the work files.", received=sample["sample"])
+
+
+def _mark(sample: Row, answers: Mapping[str, Answer], job: Job) -> None:
+    kind, of = sample["kind"], str(family(sample["kind"]))
+    scores: dict[str, dict[str, int] | None] = {}
+    why = []
+    for judge, answer in answers.items():
+        if answer.outcome != "good" or answer.value is None:
+            scores[judge] = None
+            why.append(f"judge {judge}: {answer.why}")
+            continue
+        found = {name: int(answer.value[name]) for name in DIMENSIONS[of]}
+        scores[judge] = found
+        if low := short_of(found, of, job.recipe.models.thresholds):
+            why.append(f"judge {judge}: {', '.join(low)}")
+    sample["scores"] = json.dumps(scores, sort_keys=True)
+    if why:
+        sample["keep"], sample["why"] = False, "; ".join(why)
+    verdict = "left out: by scores" if why else "passed all judges"
+    job.notes[f"{kind} {'left out: a judge gave no usable scores' if None in scores.values() else verdict}"] += 1

@@ -1,0 +1,65 @@
+"""Settings that know their own keys: an unknown one is an error that names the known ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict
+
+from terraprompt.errors import ConfigError
+
+__all__ = ["Strict", "check_keys", "keys_of"]
+
+
+class Strict(BaseModel):
+    """Base of all settings of a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """Keys that may stand in a file."""
+    return [name for name, field in model.model_fields.items() if not field.exclude]
+
+
+def check_keys(raw: dict[Any, Any], model: type[BaseModel], where: str = "") -> None:
+    """Look for unknown keys at every depth.
+
+    Raises:
+        ConfigError: there is one; the message gives its place and the nearest known key, never its value.
+    """
+    known = keys_of(model)
+    for key, value in raw.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
+            meant = f'Did you mean "{near[0]}"? ' if near else ""
+            raise ConfigError(
+                "The recipe has an unknown key.", received=f"{where}{key}", hint=f"{meant}Known: {', '.join(known)}."
+            )
+        annotation = model.model_fields[key].annotation
+        for part in _settings_in(annotation):
+            for place, item in _items(value, f"{where}{key}.", named=_is_named(annotation)):
+                if isinstance(item, dict):
+                    check_keys(item, part, place)
+
+
+def _settings_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _settings_in(part)
+
+
+def _is_named(annotation: Any) -> bool:
+    return getattr(annotation, "__origin__", None) is dict
+
+
+def _items(value: Any, where: str, *, named: bool) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, list):
+        yield from ((where, item) for item in value)
+    elif named and isinstance(value, dict):
+        yield from ((f"{where}{name}.", item) for name, item in value.items())
+    else:
+        yield where, value
