@@ -38,8 +38,11 @@ def test_prompts_and_errors_need_no_libraries():
     )
 
 
-def test_scenes_and_results_need_no_torch():
-    run("import sys; from terraprompt import Result, Session, open_scene; assert 'torch' not in sys.modules")
+def test_scenes_results_and_the_command_line_need_no_torch():
+    run(
+        "import sys, terraprompt.cli; from terraprompt import Result, Session, open_scene; "
+        "assert 'torch' not in sys.modules"
+    )
 
 
 def test_every_name_is_the_one_of_its_module():

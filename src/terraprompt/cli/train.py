@@ -13,7 +13,6 @@ from terraprompt.cli import train_reasoner
 from terraprompt.cli.common import usable_device
 from terraprompt.datasets.pack import read_pack
 from terraprompt.datasets.registry import open_dataset
-from terraprompt.engines.weights import packaged
 from terraprompt.errors import ConfigError, DatasetError
 
 __all__ = ["register"]
@@ -97,6 +96,7 @@ def train(
         return
     if data is None and questions is None:
         context.fail("Missing option '--data' (or '--questions').")
+    from terraprompt.engines.weights import packaged
     from terraprompt.models.unigeoseg import preset as member_of
     from terraprompt.training.asked import Questions
     from terraprompt.training.curves import draw_curves
