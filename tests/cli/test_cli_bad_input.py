@@ -447,7 +447,7 @@ def test_ctrl_c_while_looking(town: Any, old: Path, tmp_path: Path, write_raster
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
-    while not any(work.glob("terraprompt-*")) and process.poll() is None:
+    while not any(work.glob("terraprompt-*/*")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
