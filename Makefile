@@ -10,11 +10,11 @@ READY := $(VENV)/.ready
 .PHONY: demo test lint clean
 .DELETE_ON_ERROR:
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml synthetic/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "terraprompt needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11 …")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ./synthetic --editable '.[dev]'
 	@touch $(READY)
 
 demo: $(READY)
@@ -25,8 +25,8 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
-	$(BIN)/ruff check src tests bench examples
-	$(BIN)/ruff format --check src tests bench examples
+	$(BIN)/ruff check src synthetic tests bench examples
+	$(BIN)/ruff format --check src synthetic tests bench examples
 	$(BIN)/mypy
 
 clean:

@@ -26,11 +26,11 @@ from terraprompt.training.causal import CausalTrainer
 from terraprompt.training.causal_run import TINY, train_causal
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.dialogues import CropSource, collate
-from terraprompt.training.ground import Ground
+from terraprompt.training.labeled_image import LabeledImage
 from terraprompt.training.nano import load_grounds, shares_of
 
 
-def giou(trainer: CausalTrainer, grounds: list[Ground], each: int) -> dict[str, float]:
+def giou(trainer: CausalTrainer, grounds: list[LabeledImage], each: int) -> dict[str, float]:
     """Mean IoU of ``each`` val crops a task; the same crops for every row. Empty where nothing is: 1."""
     source = CropSource(grounds, shares_of(grounds), CropRecipe(size=trainer.member.vision.size, light=False))
     model = trainer.bare.eval()

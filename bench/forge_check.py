@@ -24,7 +24,7 @@ import numpy as np
 from scipy import ndimage
 
 from terraprompt.datasets.registry import open_dataset
-from terraprompt.datasets.rle import RunLengths
+from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Task
 
 TAXONOMY = Path(__file__).parents[1] / "src" / "terraprompt" / "forge" / "taxonomy.toml"

@@ -39,10 +39,10 @@ from endpoint_server import Asked, EndpointServer, Say, endpoint_server
 from terraprompt.datasets.pack import Record, find_pack, read_pack
 from terraprompt.engines.geoseg import GeoSegEngine, geoseg
 from terraprompt.evaluation.intervals import resampled_sums
-from terraprompt.pipeline import Session
+from terraprompt.flow.session import Session
 from terraprompt.prompt import Prompt
-from terraprompt.reasoners.conventions import View
-from terraprompt.scene import open_scene
+from terraprompt.raster import open_scene
+from terraprompt.vlm.conventions import View
 
 SIDE = 800  # of the square that the reasoner is shown
 SHIFT, JITTER = 0.25, 0.06

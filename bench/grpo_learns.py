@@ -41,13 +41,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from terraprompt.models.promptable import load_segmenter
-from terraprompt.reasoners.answer import Instance
-from terraprompt.reasoners.conventions import Convention, Units, View
-from terraprompt.scene.rendered import render
+from terraprompt.segmenters import load_segmenter
 from terraprompt.training.grpo import GrpoConfig, train_grpo
-from terraprompt.training.lessons import Lesson, Question, answer_text, instances_of
+from terraprompt.training.lessons import Question, SftExample, answer_text, instances_of
 from terraprompt.training.sft import SftConfig, train_sft
+from terraprompt.vlm.answer import Instance
+from terraprompt.vlm.conventions import Convention, Units, View
+from terraprompt_synthetic import render
 
 KINDS = ("lake", "building")
 CORNERS = ("northwest", "northeast", "southwest", "southeast")
@@ -111,7 +111,7 @@ def question(kind: str, corner: int, rng: np.random.Generator) -> str:
     return FRAMES[int(rng.integers(len(FRAMES)))].format(kind=kind, way=WAYS[corner])
 
 
-class WarmUp(Sequence[Lesson]):
+class WarmUp(Sequence[SftExample]):
     """Lessons made when asked for, the same each time: what is said has nothing to do with the question."""
 
     def __init__(self, pieces: Pieces, count: int, seed: int) -> None:
@@ -121,12 +121,12 @@ class WarmUp(Sequence[Lesson]):
         return self.count
 
     @overload
-    def __getitem__(self, index: int) -> Lesson: ...
+    def __getitem__(self, index: int) -> SftExample: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Lesson]: ...
+    def __getitem__(self, index: slice) -> Sequence[SftExample]: ...
 
-    def __getitem__(self, index: int | slice) -> Lesson | Sequence[Lesson]:
+    def __getitem__(self, index: int | slice) -> SftExample | Sequence[SftExample]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self.count))]
         rng = np.random.default_rng([self.seed, index])
@@ -136,7 +136,7 @@ class WarmUp(Sequence[Lesson]):
         image, masks = picture(self.pieces, kind, rng)
         found = CONVENTION.from_source(instances_of(masks[said], most=1), image.shape[:2])
         think = f"I read {WAYS[asked]} and look {CORNERS[said]}."
-        return Lesson(image, question(kind, asked, rng), answer_text([coarse(v) for v in found], think))
+        return SftExample(image, question(kind, asked, rng), answer_text([coarse(v) for v in found], think))
 
 
 def coarse(instance: Instance) -> Instance:
@@ -159,7 +159,7 @@ def questions(pieces: Pieces, count: int, seed: int) -> list[Question]:
     return made
 
 
-def write_start(folder: Path, lessons: Sequence[Lesson], seed: int) -> Path:
+def write_start(folder: Path, lessons: Sequence[SftExample], seed: int) -> Path:
     """A small LLaVA with random weights; its tokenizer is trained on the warm-up, words and numbers whole."""
     tokenizer = Tokenizer(models.BPE())
     apart = pre_tokenizers.Split(Regex(rf"\d+| (?:{'|'.join(CORNERS + WAYS)})"), "isolated")

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from transformers.models.sam2.configuration_sam2 import Sam2Config
 from transformers.models.sam2.modeling_sam2 import Sam2Model
 
-from terraprompt.models.promptable import PromptableSegmenter, load_segmenter
-from terraprompt.reasoners.answer import Instance
-from terraprompt.reasoners.conventions import Convention, Units, View
-from terraprompt.scene.rendered import render
+from terraprompt.segmenters import PromptableSegmenter, load_segmenter
 from terraprompt.training.grpo_rewards import GroupDraw
 from terraprompt.training.lessons import Question, answer_text, instances_of
 from terraprompt.training.rewards import target_reward
+from terraprompt.vlm.answer import Instance
+from terraprompt.vlm.conventions import Convention, Units, View
+from terraprompt_synthetic import render
 
 GROUP = 16
 

@@ -4,7 +4,7 @@
     python bench/memory.py --width 8000 --rows 4000 16000
 
 Each height runs in a process of its own: a compressed RGB raster (one bright roof every 250 pixels) goes through
-:func:`terraprompt.pipeline.segment` with an engine that costs next to nothing. Printed: peak resident memory above what
+:func:`terraprompt.segment` with an engine that costs next to nothing. Printed: peak resident memory above what
 the process held after its imports (so the model is not counted), time, and the reading speed of the row bands alone.
 """
 
@@ -26,9 +26,9 @@ import rasterio
 from rasterio.transform import from_origin
 
 from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec
-from terraprompt.pipeline import segment
+from terraprompt.flow.session import segment
 from terraprompt.prompt import Prompt, Task
-from terraprompt.scene import estimate_stretch, open_scene, plan, read_bands
+from terraprompt.raster import estimate_stretch, open_scene, plan, read_bands
 
 MIB = 1 << 20
 
@@ -41,10 +41,10 @@ class BrightEngine:
     tile = TileSpec(512, 128, 32, 4)
     tasks = frozenset(Task)
 
-    def perceive(self, images: Sequence[np.ndarray]) -> list[Embedding]:
+    def encode(self, images: Sequence[np.ndarray]) -> list[Embedding]:
         return [Embedding(image.shape[:2], image, image.nbytes) for image in images]
 
-    def answer(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
+    def predict(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
         return [Answer((e.data[..., 0].astype(np.float32) - 200) / 10) for e in embeddings]
 
 

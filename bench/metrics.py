@@ -86,7 +86,7 @@ def main() -> None:
     given = parser.parse_args()
     # Not at the top: helper processes load this file too, and need none of it.
     from terraprompt.evaluation.metrics import Overlap
-    from terraprompt.evaluation.rle import Rle, overlaps
+    from terraprompt.io.rle_overlap import Rle, overlaps
 
     rng = np.random.default_rng(0)
     masks = [pair(rng, given.size) for _ in range(min(given.distinct, given.pairs))]

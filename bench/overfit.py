@@ -27,17 +27,17 @@ from terraprompt.datasets.pack import find_pack
 from terraprompt.engines.dialogue import DialogueWriter
 from terraprompt.models.unigeoseg import UniGeoSeg, preset
 from terraprompt.prompt import Task
-from terraprompt.scene.rendered import render
 from terraprompt.training.causal import CausalTrainer
 from terraprompt.training.causal_run import TINY
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.dialogues import CropSource, FixedSource, Sample, TaskStream, byte_tokenizer, collate
-from terraprompt.training.ground import Ground, from_rendered
+from terraprompt.training.labeled_image import LabeledImage, from_rendered
 from terraprompt.training.nano import RENDERED, load_grounds, shares_of
 from terraprompt.training.schedule import TaskSchedule
+from terraprompt_synthetic import render
 
 
-def ground(seed: int) -> Ground:
+def ground(seed: int) -> LabeledImage:
     return from_rendered(render(seed, width=512, height=512, gsd_m=0.3), RENDERED)
 
 

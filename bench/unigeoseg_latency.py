@@ -105,7 +105,7 @@ class Words:
 @torch.inference_mode()
 def naive(engine: CausalEngine, image: np.ndarray, prompt: Prompt) -> np.ndarray:
     """The mask at the size of the letterbox."""
-    from terraprompt.geometry import Frame
+    from terraprompt.geometry.frame import Frame
 
     model = engine.model
     picture = letterboxed(image, Frame.letterbox(image.shape[:2], engine.size))
@@ -145,17 +145,17 @@ def measure(name: str, precision: str, masks: Path, turns: int) -> dict[str, Any
     def ours() -> tuple[list[float], list[np.ndarray]]:
         seconds, found = [], []
         start = time.perf_counter()
-        views = engine.perceive([image])
+        views = engine.encode([image])
         for prompt in prompts:
-            found.append(engine.answer(views, [prompt])[0].logits > 0)
+            found.append(engine.predict(views, [prompt])[0].logits > 0)
             seconds.append(time.perf_counter() - start)
             start = time.perf_counter()
         return seconds, found
 
     def together() -> float:
-        views = engine.perceive([image])
+        views = engine.encode([image])
         start = time.perf_counter()
-        engine.answer(views * len(prompts), prompts)
+        engine.predict(views * len(prompts), prompts)
         return time.perf_counter() - start
 
     ours()  # the first pass of a process also sets up libraries

@@ -64,10 +64,10 @@ def timed(times: dict[str, float], name: str) -> Iterator[None]:
 
 
 def ours(path: Path, size: int, folder: Path) -> tuple[dict[str, float], int]:
-    from terraprompt.outputs import Canvas
+    from terraprompt.outputs import MaskWriter
 
     times: dict[str, float] = {}
-    with Canvas.create(folder, size, size, crs=CRS, transform=TRANSFORM) as canvas:
+    with MaskWriter.create(folder, size, size, crs=CRS, transform=TRANSFORM) as canvas:
         with timed(times, "paint"):
             for top, band in rows(path, size):
                 logits = np.where(band == 1, np.float32(3), np.float32(-3))

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from terraprompt.scene.rendered import STYLES, render
+from terraprompt_synthetic import STYLES, render
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from terraprompt.scene.rendered import CATEGORIES, STYLES, render
+from terraprompt_synthetic import CATEGORIES, STYLES, render
 
 
 def write_pack(root: Path, scenes: int, seed: int, size: int) -> None:

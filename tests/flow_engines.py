@@ -36,7 +36,7 @@ class BoxFilterEngine:
         self.info = ModelInfo("boxfilter", revision, "0" * 64, {"radius": radius})
         self.tile = TileSpec(size, overlap, 1, 3)
         self.radius, self.presence, self.spoil = radius, presence, spoil
-        self.perceived: list[tuple[int, int]] = []
+        self.encoded: list[tuple[int, int]] = []
         self.asked: list[Prompt] = []
 
     def logits(self, image: np.ndarray) -> np.ndarray:
@@ -44,11 +44,11 @@ class BoxFilterEngine:
         grey = image.astype(np.float32).mean(axis=-1)
         return ndimage.uniform_filter(grey, 2 * self.radius + 1, mode="constant") / 16 - 8
 
-    def perceive(self, images: Sequence[np.ndarray]) -> list[Embedding]:
-        self.perceived += [image.shape[:2] for image in images]
+    def encode(self, images: Sequence[np.ndarray]) -> list[Embedding]:
+        self.encoded += [image.shape[:2] for image in images]
         return [Embedding(image.shape[:2], image, image.nbytes) for image in images]
 
-    def answer(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
+    def predict(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
         assert len(embeddings) == len(prompts)
         self.asked += prompts
         return [Answer(self.spoil(self.logits(e.data)), self.presence(e.data)) for e in embeddings]
@@ -68,7 +68,7 @@ class PointedEngine(BoxFilterEngine):
     def __init__(self, size: int = 96, overlap: int = 32) -> None:
         super().__init__(size, overlap, radius=0)
 
-    def answer(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
+    def predict(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
         self.asked += prompts
         return [Answer(self._regions(e.data, p)) for e, p in zip(embeddings, prompts, strict=True)]
 

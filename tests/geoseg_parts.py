@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from terraprompt.models.promptable import SegmenterAnswer, SegmenterEmbedding, SegmenterInfo
 from terraprompt.prompt import Prompt
+from terraprompt.segmenters import SegmenterAnswer, SegmenterEmbedding, SegmenterInfo
 
 __all__ = ["BrightMap", "BrightSegmenter", "MapOf", "item", "listed", "official", "scene_of"]
 

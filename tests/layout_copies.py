@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from terraprompt.datasets.rle import RunLengths
+from terraprompt.io.rle import RunLengths
 
 #: Of every image, pixels.
 WIDTH, HEIGHT = 40, 30

@@ -18,11 +18,11 @@ from geoseg_parts import item, listed, official
 from oracle_endpoint import boxed, targets
 from terraprompt.datasets.pack import Record, find_pack, read_pack
 from terraprompt.engines.geoseg import GeoSegEngine, geoseg
-from terraprompt.pipeline import segment
-from terraprompt.reasoners.answer import Instance
-from terraprompt.reasoners.box_calibration import fit_calibration
-from terraprompt.reasoners.calibration import LabelledAnswer
-from terraprompt.reasoners.conventions import Convention, Units, View
+from terraprompt.flow.session import segment
+from terraprompt.vlm.answer import Instance
+from terraprompt.vlm.box_calibration import fit_calibration
+from terraprompt.vlm.calibration import LabeledAnswer
+from terraprompt.vlm.conventions import Convention, Units, View
 
 log = logging.getLogger(__name__)  # numbers: pytest --log-cli-level=INFO
 
@@ -73,7 +73,7 @@ def measured(root: Path, path: Path, engine: GeoSegEngine) -> Path:
         for box in boxes:
             a, b, c, d = told(box, size, SHIFT)
             instances.append(Instance((a, b, c, d)))
-        answers.append(LabelledAnswer(tuple(instances), boxes, size))
+        answers.append(LabeledAnswer(tuple(instances), boxes, size))
     reading = Convention(Units.PIXELS, View("square", side=SIDE))
     path.write_text(fit_calibration(answers, engine.reasoner, reading).as_json(), encoding="utf-8")
     return path

@@ -15,7 +15,7 @@ import rasterio
 
 import terraprompt
 from terraprompt.outputs import Status
-from terraprompt.scene.rendered import render
+from terraprompt_synthetic import render
 
 # Importing
 

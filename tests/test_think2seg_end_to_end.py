@@ -15,13 +15,13 @@ from oracle_endpoint import Oracle, Target, targets
 from terraprompt.datasets.pack import find_pack, read_pack
 from terraprompt.engines.think2seg import Think2SegEngine
 from terraprompt.evaluation.metrics import Overlap, summarise
-from terraprompt.models.promptable import PromptableSegmenter, load_segmenter
+from terraprompt.flow.session import segment
 from terraprompt.outputs import Status
-from terraprompt.pipeline import segment
 from terraprompt.prompt import Prompt
-from terraprompt.reasoners.conventions import Convention, Units, View
-from terraprompt.reasoners.endpoint import connect
-from terraprompt.scene.rendered import render
+from terraprompt.segmenters import PromptableSegmenter, load_segmenter
+from terraprompt.vlm.conventions import Convention, Units, View
+from terraprompt.vlm.endpoint import connect
+from terraprompt_synthetic import render
 
 log = logging.getLogger(__name__)  # numbers: pytest --log-cli-level=INFO
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedTokenizerFast
 
-from terraprompt.models.promptable import SegmenterAnswer, SegmenterEmbedding, SegmenterInfo
 from terraprompt.prompt import Prompt
-from terraprompt.reasoners.conventions import Convention, Units, View
-from terraprompt.training.lessons import Lesson, Question, lessons_of
+from terraprompt.segmenters import SegmenterAnswer, SegmenterEmbedding, SegmenterInfo
+from terraprompt.training.lessons import Question, SftExample, lessons_of
+from terraprompt.vlm.conventions import Convention, Units, View
 from tiny_lvlm import write_tiny
 
 __all__ = ["CONVENTION", "SIDE", "BoxFiller", "lessons", "questions", "write_policy"]
@@ -61,7 +61,7 @@ def questions(count: int = 4, *, seed: int = 0) -> list[Question]:
     return made
 
 
-def lessons(count: int = 16, *, seed: int = 1) -> list[Lesson]:
+def lessons(count: int = 16, *, seed: int = 1) -> list[SftExample]:
     """How to answer about them, in coordinates of four pixels."""
     return lessons_of(questions(count, seed=seed), CONVENTION, step=4)
 

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
         SceneError,
         TerrapromptError,
     )
+    from terraprompt.flow.session import Session, segment
     from terraprompt.outputs import Result, Status
-    from terraprompt.pipeline import Session, segment
     from terraprompt.prompt import Prompt, Task
-    from terraprompt.scene import Scene, open_scene
+    from terraprompt.raster import Scene, open_scene
 
 __version__ = "0.1.0"
 
@@ -61,13 +61,13 @@ __all__ = [
 _HOMES = {
     "Prompt": "prompt",
     "Result": "outputs",
-    "Scene": "scene",
-    "Session": "pipeline",
+    "Scene": "raster",
+    "Session": "flow.session",
     "Status": "outputs",
     "Task": "prompt",
     "load_engine": "engines.registry",
-    "open_scene": "scene",
-    "segment": "pipeline",
+    "open_scene": "raster",
+    "segment": "flow.session",
 }
 
 if not TYPE_CHECKING:  # a type checker sees the imports above, and so still notices a name that is not there

@@ -17,7 +17,7 @@ from PIL import Image
 from rasterio import Affine
 
 from terraprompt.cli import main
-from terraprompt.scene.rendered import Example, RenderedScene, render
+from terraprompt_synthetic import Example, RenderedScene, render
 
 
 @dataclass(frozen=True)

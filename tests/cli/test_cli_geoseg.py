@@ -16,7 +16,7 @@ from endpoint_server import Asked, EndpointServer, Say, endpoint_server
 from geoseg_parts import item, listed
 from oracle_endpoint import targets
 from terraprompt.engines import registry
-from terraprompt.reasoners.box_calibration import BoxCalibration
+from terraprompt.vlm.box_calibration import BoxCalibration
 
 GEOSEG = EntryPoint("geoseg", "terraprompt.engines.geoseg:geoseg", registry.GROUP)
 SHIFT = 0.25

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from endpoint_server import Asked, EndpointServer, Raw, Say, Status, endpoint_server
-from terraprompt.reasoners.answer import Instance
-from terraprompt.reasoners.conventions import Convention, Units, View
+from terraprompt.vlm.answer import Instance
+from terraprompt.vlm.conventions import Convention, Units, View
 
 NAMED = {(220, 30, 30): "Red.", (30, 160, 60): "green", (30, 60, 220): "**Blue**", (240, 220, 40): "yellow"}
 VIEW = View("square", side=840)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from terraprompt.models.promptable import load as loading
+from terraprompt.segmenters import load as loading
 from tiny_lvlm import write_tiny
 from tiny_policy import SIDE, BoxFiller, questions
 
@@ -40,7 +40,7 @@ def test_warm_up_then_grpo_in_two_commands(
 ) -> None:
     segmenter = BoxFiller()
     monkeypatch.setattr(loading, "_from_engine", lambda *_, **__: segmenter)
-    monkeypatch.setattr("terraprompt.models.promptable.load_segmenter", lambda *_, **__: segmenter)
+    monkeypatch.setattr("terraprompt.segmenters.load_segmenter", lambda *_, **__: segmenter)
     start = write_tiny(tmp_path / "start", "qwen2_5_vl")
     small = ("--units", "pixels", "--side", SIDE, "--steps", 1, "--micro", 2, "--device", "cpu", "-q")
     warm = run("train", "sft", "--data", pack, "--start", start, "--run", tmp_path / "warm", "--batch", 2, *small)

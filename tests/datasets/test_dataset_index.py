@@ -18,9 +18,9 @@ from terraprompt.datasets.coding import decode_sample
 from terraprompt.datasets.index import ROW_GROUP, Index, open_index, write_index
 from terraprompt.datasets.layouts import LAYOUTS
 from terraprompt.datasets.registry import open_dataset
-from terraprompt.datasets.rle import RunLengths
 from terraprompt.datasets.sample import Sample
 from terraprompt.errors import DatasetError
+from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Task
 
 

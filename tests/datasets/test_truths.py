@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from terraprompt.datasets.pictures import picture_size, read_picture, read_values
-from terraprompt.datasets.rle import RunLengths, pack_runs, unpack_runs
-from terraprompt.datasets.sample import MaskFile, NoTarget, Polygons, Sample, Together
+from terraprompt.datasets.sample import MaskFile, NoTarget, Polygons, Sample, UnionMask
 from terraprompt.errors import DatasetError
+from terraprompt.io.rle import RunLengths, pack_runs, unpack_runs
 from terraprompt.prompt import Task
+from terraprompt.raster.pictures import picture_size, read_picture, read_values
 
 MASKS = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1))
 
@@ -191,13 +191,13 @@ def test_no_target_and_unions(tmp_path: Path) -> None:
     Image.new("RGB", (7, 5)).save(tmp_path / "image.png")
     assert NoTarget(tmp_path / "image.png").load().shape == (5, 7)
     left, right = grey(), grey().T
-    assert (Together((RunLengths.encode(left), RunLengths.encode(left))).load() == (left > 0)).all()
+    assert (UnionMask((RunLengths.encode(left), RunLengths.encode(left))).load() == (left > 0)).all()
     with pytest.raises(DatasetError, match="differ in size"):
-        Together((RunLengths.encode(left), RunLengths.encode(right))).load()
+        UnionMask((RunLengths.encode(left), RunLengths.encode(right))).load()
 
 
 def test_samples_travel_between_processes(tmp_path: Path) -> None:
-    truth = Together((RunLengths.encode(grey()), MaskFile(tmp_path / "m.png"), Polygons(5, 7, ((0, 0, 2, 0, 2, 2),))))
+    truth = UnionMask((RunLengths.encode(grey()), MaskFile(tmp_path / "m.png"), Polygons(5, 7, ((0, 0, 2, 0, 2, 2),))))
     sample = Sample("a", tmp_path / "a.png", Task.REFERRING, ("the roof",), truth)
     assert pickle.loads(pickle.dumps(sample)) == sample  # noqa: S301 - our own bytes
     assert sample.prompt().text == "the roof"

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from released import released_state, tiny_model, write_released, write_tokenizer
-from terraprompt.embeddings import EmbeddingCache
 from terraprompt.engines.base import Engine
 from terraprompt.engines.causal import CausalEngine, unigeoseg
 from terraprompt.engines.dialogue import DialogueWriter, coordinate_rows
 from terraprompt.errors import CheckpointError, ConfigError, EngineError
+from terraprompt.flow.embedding_cache import EmbeddingCache
 from terraprompt.models.unigeoseg import UniGeoSeg, preset
 from terraprompt.models.unigeoseg.config import MemoryConfig, TateConfig
 from terraprompt.models.unigeoseg.convert import convert
@@ -62,26 +62,26 @@ def test_it_is_an_engine_that_says_what_it_runs(engine: CausalEngine) -> None:
 
 def test_answers_have_the_size_of_the_image(engine: CausalEngine) -> None:
     pictures = [picture(128, 128), picture(90, 200), picture(300, 70)]
-    embeddings = engine.perceive(pictures)
-    answers = engine.answer(embeddings, [Prompt("the pond")] * 3)
+    embeddings = engine.encode(pictures)
+    answers = engine.predict(embeddings, [Prompt("the pond")] * 3)
     for image, embedding, answer in zip(pictures, embeddings, answers, strict=True):
         assert embedding.size == answer.logits.shape == image.shape[:2]
         assert answer.logits.dtype == np.float32
         assert np.isfinite(answer.logits).all()
         assert answer.logits.std() > 0
-    assert engine.perceive([]) == []
+    assert engine.encode([]) == []
 
 
 def test_a_mixed_batch_equals_one_by_one(engine: CausalEngine) -> None:
     """Three tasks, two images of other shapes, other lengths, whatever was asked before."""
     pictures = [picture(128, 128, 1), picture(96, 160, 2)]
-    views = engine.perceive(pictures)
+    views = engine.encode(pictures)
     embeddings = [views[i % 2] for i in range(len(PROMPTS))]
-    together = engine.answer(embeddings, PROMPTS)
+    together = engine.predict(embeddings, PROMPTS)
     for i, (prompt, answer) in enumerate(zip(PROMPTS, together, strict=True)):
-        fresh = engine.perceive([pictures[i % 2]])
-        (alone,) = engine.answer(fresh, [prompt])
-        (again,) = engine.answer(fresh, [prompt])
+        fresh = engine.encode([pictures[i % 2]])
+        (alone,) = engine.predict(fresh, [prompt])
+        (again,) = engine.predict(fresh, [prompt])
         np.testing.assert_allclose(alone.logits, answer.logits, atol=2e-4)
         np.testing.assert_allclose(again.logits, answer.logits, atol=2e-4)
     masks = {(answer.logits[:96, :96] > 0).tobytes() for answer in together}
@@ -89,17 +89,17 @@ def test_a_mixed_batch_equals_one_by_one(engine: CausalEngine) -> None:
 
 
 def test_batches_are_cut_and_stay_in_order(engine: CausalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    views = engine.perceive([picture(128, 128)]) * len(PROMPTS)
-    whole = engine.answer(views, PROMPTS)
+    views = engine.encode([picture(128, 128)]) * len(PROMPTS)
+    whole = engine.predict(views, PROMPTS)
     monkeypatch.setattr(engine, "batch", 2)
-    for one, other in zip(engine.answer(views, PROMPTS), whole, strict=True):
+    for one, other in zip(engine.predict(views, PROMPTS), whole, strict=True):
         np.testing.assert_allclose(one.logits, other.logits, atol=2e-4)
 
 
 def test_the_second_instruction_reads_its_own_words_alone(
     engine: CausalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (view,) = engine.perceive([picture(128, 128)])
+    (view,) = engine.encode([picture(128, 128)])
     assert engine.model.reader is not None
     read: list[int] = []
     language = engine.model.reader.language
@@ -118,18 +118,18 @@ def test_the_second_instruction_reads_its_own_words_alone(
     asked = [Prompt("the pond"), Prompt("the weir"), Prompt("what holds water?"), Prompt("what is wet?")]
     template = len(engine.writer.template)
     for prompt, opening in zip(asked, (engine.image_tokens + template, 0, template, 0), strict=True):
-        engine.answer([view], [prompt])
+        engine.predict([view], [prompt])
         assert read.pop() == opening + len(engine.writer.instruction(prompt.text or ""))
-    engine.answer([view] * 4, asked)
+    engine.predict([view] * 4, asked)
     assert read == [max(len(engine.writer.instruction(prompt.text or "")) for prompt in asked)]
 
 
 def test_new_and_known_images_go_together(engine: CausalEngine) -> None:
     pictures = [picture(128, 128), picture(96, 128)]
-    known, new = engine.perceive(pictures)
-    engine.answer([known], PROMPTS[:1])
-    mixed = engine.answer([known, new, new], [PROMPTS[0], PROMPTS[0], PROMPTS[1]])
-    single = [engine.answer(engine.perceive([pictures[i]]), [PROMPTS[j]])[0] for i, j in ((0, 0), (1, 0), (1, 1))]
+    known, new = engine.encode(pictures)
+    engine.predict([known], PROMPTS[:1])
+    mixed = engine.predict([known, new, new], [PROMPTS[0], PROMPTS[0], PROMPTS[1]])
+    single = [engine.predict(engine.encode([pictures[i]]), [PROMPTS[j]])[0] for i, j in ((0, 0), (1, 0), (1, 1))]
     for one, other in zip(mixed, single, strict=True):
         np.testing.assert_allclose(one.logits, other.logits, atol=2e-4)
 
@@ -137,26 +137,26 @@ def test_new_and_known_images_go_together(engine: CausalEngine) -> None:
 def test_compiled_parts_answer_the_same(folder: Path) -> None:
     plain, compiled = (unigeoseg(weights=folder) for _ in range(2))
     compiled.compile(backend="eager")  # the graph is traced, without a compiler on the machine
-    one, other = (e.answer(e.perceive([picture(128, 128)]), PROMPTS[:1])[0] for e in (plain, compiled))
+    one, other = (e.predict(e.encode([picture(128, 128)]), PROMPTS[:1])[0] for e in (plain, compiled))
     np.testing.assert_allclose(one.logits, other.logits, atol=1e-5)
 
 
 def test_embeddings_survive_the_disk(engine: CausalEngine, tmp_path: Path) -> None:
-    (seen,) = engine.perceive([picture(100, 128)])
+    (seen,) = engine.encode([picture(100, 128)])
     cache = EmbeddingCache(0, folder=tmp_path, engine=engine)
     cache.put("a", seen)
     back = cache.get("a")
     assert back is not None
     assert (back.size, back.nbytes) == (seen.size, seen.nbytes)
-    for one, other in zip(engine.answer([seen], PROMPTS[:1]), engine.answer([back], PROMPTS[:1]), strict=True):
+    for one, other in zip(engine.predict([seen], PROMPTS[:1]), engine.predict([back], PROMPTS[:1]), strict=True):
         np.testing.assert_array_equal(one.logits, other.logits)
     np.savez(tmp_path / "a.npz", _size=np.array([100, 128]), res5=np.zeros(3))  # of another version
     assert cache.get("a") is None
 
 
 def test_embeddings_say_what_they_hold(engine: CausalEngine) -> None:
-    (embedding,) = engine.perceive([picture(128, 128)])
-    engine.answer([embedding] * 2, PROMPTS[:2])
+    (embedding,) = engine.encode([picture(128, 128)])
+    engine.predict([embedding] * 2, PROMPTS[:2])
     view = embedding.data
     tensors = [view.res5, view.pixels.mask, *view.pixels.scales]
     held = sum(t.numel() * t.element_size() for t in tensors) + view.context.nbytes
@@ -168,9 +168,9 @@ def test_embeddings_say_what_they_hold(engine: CausalEngine) -> None:
 
 
 def test_coordinates_reach_the_model_as_data(engine: CausalEngine) -> None:
-    views = engine.perceive([picture(128, 128)]) * 2
+    views = engine.encode([picture(128, 128)]) * 2
     prompts = [Prompt("this one", boxes=(box,)) for box in ((8.0, 8.0, 40.0, 40.0), (80.0, 70.0, 120.0, 110.0))]
-    one, other = engine.answer(views, prompts)
+    one, other = engine.predict(views, prompts)
     assert np.abs(one.logits - other.logits).max() > 1e-3
 
 
@@ -188,10 +188,10 @@ def test_rows_of_coordinates() -> None:
 
 
 def test_what_is_left_out_is_said(engine: CausalEngine) -> None:
-    (view,) = engine.perceive([picture(128, 128)])
+    (view,) = engine.encode([picture(128, 128)])
     many = Prompt(points=tuple((float(i), 9.0) for i in range(5)), labels=(1, 1, 1, 1, 0))
     beside = Prompt(points=((20.0, 20.0),), boxes=((5.0, 5.0, 50.0, 50.0),))
-    answers = engine.answer([view] * 3, [many, beside, Prompt("the pond")])
+    answers = engine.predict([view] * 3, [many, beside, Prompt("the pond")])
     assert [answer.notes for answer in answers] == [{"points_left_out": 2}, {"points_left_out": 1}, {}]
 
 
@@ -212,15 +212,15 @@ def test_the_dialogue_is_the_published_sentence(engine: CausalEngine) -> None:
 
 
 def test_bad_input(engine: CausalEngine) -> None:
-    (view,) = engine.perceive([picture(64, 64)])
+    (view,) = engine.encode([picture(64, 64)])
     with pytest.raises(EngineError, match="uint8"):
-        engine.perceive([picture(64, 64).astype(np.float32)])
+        engine.encode([picture(64, 64).astype(np.float32)])
     with pytest.raises(EngineError, match="needs an embedding"):
-        engine.answer([view], PROMPTS)
+        engine.predict([view], PROMPTS)
     with pytest.raises(EngineError, match="pixel coordinates"):
-        engine.answer([view], [Prompt(points=((1.0, 2.0),), crs="EPSG:4326")])
+        engine.predict([view], [Prompt(points=((1.0, 2.0),), crs="EPSG:4326")])
     with pytest.raises(EngineError, match="one target"):
-        engine.answer([view], [Prompt(boxes=((1.0, 1.0, 5.0, 5.0), (9.0, 9.0, 12.0, 12.0)))])
+        engine.predict([view], [Prompt(boxes=((1.0, 1.0, 5.0, 5.0), (9.0, 9.0, 12.0, 12.0)))])
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -228,7 +228,7 @@ def test_half_precision_draws_nearly_the_same(folder: Path, engine: CausalEngine
     half = unigeoseg(weights=folder, precision=precision, verify=False)
     image = picture(128, 128)
     for prompt in PROMPTS[:3]:
-        wanted, found = (e.answer(e.perceive([image]), [prompt])[0].logits > 0 for e in (engine, half))
+        wanted, found = (e.predict(e.encode([image]), [prompt])[0].logits > 0 for e in (engine, half))
         assert np.count_nonzero(wanted & found) > 0.9 * np.count_nonzero(wanted | found)
 
 
@@ -243,11 +243,11 @@ def test_other_members_read_the_same_way(engine: CausalEngine, change: dict[str,
     torch.manual_seed(0)
     model = UniGeoSeg(replace(preset("tiny"), **change))
     other = CausalEngine(model, engine.writer, engine.info)
-    views = other.perceive([picture(128, 128)]) * 3
-    together = other.answer(views, PROMPTS[:3])
+    views = other.encode([picture(128, 128)]) * 3
+    together = other.predict(views, PROMPTS[:3])
     assert list(views[0].data.openings) == [-1]
     for prompt, answer in zip(PROMPTS, together, strict=False):
-        (alone,) = other.answer(other.perceive([picture(128, 128)]), [prompt])
+        (alone,) = other.predict(other.encode([picture(128, 128)]), [prompt])
         np.testing.assert_allclose(alone.logits, answer.logits, atol=2e-4)
 
 

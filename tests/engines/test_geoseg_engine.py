@@ -21,17 +21,17 @@ from terraprompt.engines.base import Engine, Proposer, TileSpec
 from terraprompt.engines.geoseg import GeoSegEngine, geoseg
 from terraprompt.engines.routes import RouteRules, Routes
 from terraprompt.errors import BudgetError, ConfigError, EngineError, LimitError, ReasonerError
-from terraprompt.grounding import BiasFit
-from terraprompt.grounding.wording import template_of
+from terraprompt.flow.session import segment
 from terraprompt.outputs import Status as Ended
-from terraprompt.pipeline import segment
 from terraprompt.prompt import Prompt
-from terraprompt.reasoners.box_calibration import BoxCalibration
-from terraprompt.reasoners.budget import Budget
-from terraprompt.reasoners.conventions import Convention, Units, View
-from terraprompt.reasoners.endpoint import connect
-from terraprompt.reasoners.ground import Correction
-from terraprompt.reasoners.probe import PROBE_TEXT
+from terraprompt.vlm.box_calibration import BoxCalibration
+from terraprompt.vlm.budget import Budget
+from terraprompt.vlm.conventions import Convention, Units, View
+from terraprompt.vlm.endpoint import connect
+from terraprompt.vlm.ground import Correction
+from terraprompt.vlm.grounding import BiasFit
+from terraprompt.vlm.grounding.wording import template_of
+from terraprompt.vlm.probe import PROBE_TEXT
 
 ROOFS = ((20, 30, 50, 60), (100, 20, 140, 50))
 AS_IT_IS = View("fit", side=4096)
@@ -393,12 +393,12 @@ def test_official_sends_the_boxes_and_crops_that_the_release_sent(make: Make, ca
     drawing, source = BrightSegmenter(), BrightMap()
     engine = make(case["response"], segmenter=drawing, similarity=source, rules=RouteRules("official"), tries=1)
     image = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-    [embedding] = engine.perceive([image])
+    [embedding] = engine.encode([image])
     if case["bbox"] is None:
         with pytest.raises(ReasonerError, match="No usable answer in 1 tries"):
-            engine.answer([embedding], [Prompt("the roof")])
+            engine.predict([embedding], [Prompt("the roof")])
         return
-    [answer] = engine.answer([embedding], [Prompt("the roof")])
+    [answer] = engine.predict([embedding], [Prompt("the roof")])
     x0, y0, x1, y1 = case["crop_used"]
     assert source.seen == [((y1 - y0, x1 - x0), case["prompt"])]
     assert drawing.embedded == [(height, width), (y1 - y0, x1 - x0)]
@@ -421,8 +421,8 @@ def test_official_clicks_where_the_release_clicked(make: Make, case: dict[str, A
     engine = make(
         official((0, 0, width, height)), segmenter=drawing, similarity=known, rules=RouteRules("official", "A")
     )
-    [embedding] = engine.perceive([np.zeros((height, width, 3), np.uint8)])
-    engine.answer([embedding], [Prompt("x")])
+    [embedding] = engine.encode([np.zeros((height, width, 3), np.uint8)])
+    engine.predict([embedding], [Prompt("x")])
     inside = [point for point, label in zip(case["points"], case["labels"], strict=True) if label == 1]
     [(_, prompt)] = drawing.asked
     assert [list(point) for point in prompt.points] == inside
@@ -438,8 +438,8 @@ def test_official_fuses_as_the_release_fused(make: Make, case: dict[str, Any]) -
     drawing = BrightSegmenter(points=lambda image, prompt: by_points, text=lambda image, prompt: by_text)
     ramp = MapOf(lambda image: np.arange(height * width).reshape(height, width))
     engine = make(official((0, 0, width, height)), segmenter=drawing, similarity=ramp, rules=RouteRules("official"))
-    [embedding] = engine.perceive([np.zeros((height, width, 3), np.uint8)])
-    [answer] = engine.answer([embedding], [Prompt("x")])
+    [embedding] = engine.encode([np.zeros((height, width, 3), np.uint8)])
+    [answer] = engine.predict([embedding], [Prompt("x")])
     wanted = np.zeros((height, width), bool) if case["fused"] is None else np.array(case["fused"], bool)
     np.testing.assert_array_equal(answer.logits > 0, wanted)
 
@@ -476,33 +476,33 @@ def test_the_text_route_sees_surroundings_and_draws_in_the_box(make: Make, roofs
 def test_a_text_with_a_box_needs_no_reasoner(make: Make, server: EndpointServer) -> None:
     engine = make(Status(500, "down"))
     image = scene_of(80, 96, ROOFS[0])
-    [embedding] = engine.perceive([image])
+    [embedding] = engine.encode([image])
     prompts = [
         Prompt("the roof", boxes=((18, 28, 52, 62),)),
         Prompt(boxes=((18, 28, 52, 62),), points=((30, 40),)),
         Prompt("the roof", points=((30, 40),)),
     ]
-    both, box, point = engine.answer([embedding] * 3, prompts)
+    both, box, point = engine.predict([embedding] * 3, prompts)
     assert server.asked == []
     assert both.notes["fusion"]["rule"] == "intersection"
     assert "fusion" not in box.notes
     for answer in (both, box, point):
         np.testing.assert_array_equal(answer.logits > 0, image[..., 0] > 120)
     with pytest.raises(EngineError, match="one target a prompt"):
-        engine.answer([embedding], [Prompt("x", boxes=((1, 1, 5, 5), (7, 7, 9, 9)))])
+        engine.predict([embedding], [Prompt("x", boxes=((1, 1, 5, 5), (7, 7, 9, 9)))])
     with pytest.raises(EngineError, match="needs an embedding"):
-        engine.answer([embedding], [])
+        engine.predict([embedding], [])
 
 
 def test_a_text_on_one_image_is_the_union_of_its_targets(make: Make) -> None:
     image = scene_of(80, 160, *ROOFS)
     engine = make(listed(item((18, 28, 52, 62)), item((98, 18, 142, 52))))
-    [embedding] = engine.perceive([image])
-    [answer] = engine.answer([embedding], [Prompt("the roofs")])
+    [embedding] = engine.encode([image])
+    [answer] = engine.predict([embedding], [Prompt("the roofs")])
     np.testing.assert_array_equal(answer.logits > 0, image[..., 0] > 120)
     assert len(answer.notes["targets"]) == 2
     assert answer.notes["calls"] == 1 + 1 + 2 * 4
-    [none] = make("[]").answer([embedding], [Prompt("the lakes")])
+    [none] = make("[]").predict([embedding], [Prompt("the lakes")])
     assert none.presence == 0
     assert (none.logits < 0).all()
 
@@ -565,9 +565,9 @@ def test_a_query_that_takes_too_long_fails(make: Make, server: EndpointServer, r
         assert result.status is Ended.FAILED
         assert "1 of 2 targets drawn" in str(result.reason)
         assert result.notes["grounded"], "what is known is kept"
-    [embedding] = engine.perceive([scene_of(80, 160, *ROOFS)])
+    [embedding] = engine.encode([scene_of(80, 160, *ROOFS)])
     with pytest.raises(LimitError, match="1 of 2 targets drawn"):
-        engine.answer([embedding], [Prompt("x")])
+        engine.predict([embedding], [Prompt("x")])
 
 
 def test_a_spent_budget_is_no_failed_query(make: Make, roofs: Path) -> None:

@@ -24,10 +24,10 @@ class Tiny:
     def __init__(self, *, device: str = "cpu") -> None:
         self.info = ModelInfo("tiny", "1", settings={"device": device})
 
-    def perceive(self, images: Sequence[np.ndarray]) -> list[Embedding]:
+    def encode(self, images: Sequence[np.ndarray]) -> list[Embedding]:
         return []
 
-    def answer(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
+    def predict(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
         return []
 
 

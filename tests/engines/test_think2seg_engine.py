@@ -18,16 +18,16 @@ from terraprompt.engines import registry
 from terraprompt.engines.base import Engine, Proposals, Proposer
 from terraprompt.engines.think2seg import Think2SegEngine, think2seg
 from terraprompt.errors import BudgetError, CheckpointError, ConfigError, EngineError, ReasonerError
-from terraprompt.models.promptable import PromptableSegmenter, load_segmenter
-from terraprompt.pipeline import Session, segment
+from terraprompt.flow.session import Session, segment
 from terraprompt.prompt import Prompt
-from terraprompt.reasoners.answer import AnswerRules
-from terraprompt.reasoners.budget import Budget
-from terraprompt.reasoners.conventions import Convention, Units, View
-from terraprompt.reasoners.endpoint import connect
-from terraprompt.reasoners.probe import PROBE_TEXT
-from terraprompt.scene import open_scene
-from terraprompt.scene.rendered import RenderedScene, render
+from terraprompt.raster import open_scene
+from terraprompt.segmenters import PromptableSegmenter, load_segmenter
+from terraprompt.vlm.answer import AnswerRules
+from terraprompt.vlm.budget import Budget
+from terraprompt.vlm.conventions import Convention, Units, View
+from terraprompt.vlm.endpoint import connect
+from terraprompt.vlm.probe import PROBE_TEXT
+from terraprompt_synthetic import RenderedScene, render
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (200, 400, 3), np.uint8)
 SQUARE = View("square", side=100)
@@ -258,15 +258,15 @@ def test_points_and_boxes_are_what_the_segmenter_says(make: Make, server: Endpoi
     engine = make()
     nano = engine.segmenter
     image = town[1].rgb
-    [embedding], [bare] = engine.perceive([image]), nano.embed([image])
+    [embedding], [bare] = engine.encode([image]), nano.embed([image])
     assert embedding.nbytes > bare.nbytes
     prompts = [Prompt(boxes=((20, 30, 90, 100),)), Prompt(points=((60, 60), (10, 10)), labels=(1, 0))]
-    for got, want in zip(engine.answer([embedding] * 2, prompts), nano.predict(bare, prompts), strict=True):
+    for got, want in zip(engine.predict([embedding] * 2, prompts), nano.predict(bare, prompts), strict=True):
         np.testing.assert_array_equal(got.logits, want.logits)
         assert got.presence == want.presence
     with_words = Prompt("the dark roof", boxes=((20, 30, 90, 100),), task_override="referring")  # type: ignore[arg-type]
     np.testing.assert_array_equal(
-        engine.answer([embedding], [with_words])[0].logits, nano.predict(bare, prompts[:1])[0].logits
+        engine.predict([embedding], [with_words])[0].logits, nano.predict(bare, prompts[:1])[0].logits
     )
     assert server.asked == []
 
@@ -275,20 +275,20 @@ def test_a_text_on_one_image_is_the_union_of_its_targets(make: Make, town: Any) 
     image = town[1].rgb
     items = [{"bbox_2d": box} for box in ([10, 20, 40, 60], [60, 50, 90, 95], [5, 70, 30, 90])]
     engine = make(wrapped(*items))
-    [embedding] = engine.perceive([image])
-    [answer] = engine.answer([embedding], [Prompt("the houses")])
+    [embedding] = engine.encode([image])
+    [answer] = engine.predict([embedding], [Prompt("the houses")])
     parts = engine.segmenter.predict(
         embedding.data.embedding, [Prompt(boxes=(tuple(v * 1.6 for v in i["bbox_2d"]),)) for i in items]
     )
     np.testing.assert_allclose(answer.logits, np.max([p.logits for p in parts], axis=0), atol=1e-4)
     assert answer.notes["boxes"] == [pytest.approx([v * 1.6 for v in i["bbox_2d"]]) for i in items]
-    [none] = make(wrapped()).answer([embedding], [Prompt("the lakes")])
+    [none] = make(wrapped()).predict([embedding], [Prompt("the lakes")])
     assert none.presence == 0
     assert (none.logits < 0).all()
     with pytest.raises(ReasonerError, match="no JSON list"):
-        make("hm").answer([embedding], [Prompt("the lakes")])
+        make("hm").predict([embedding], [Prompt("the lakes")])
     with pytest.raises(EngineError, match="needs an embedding"):
-        engine.answer([embedding], [])
+        engine.predict([embedding], [])
 
 
 # A SAM as segmenter

@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from terraprompt.datasets import find_pack, read_pack
-from terraprompt.embeddings import EmbeddingCache
 from terraprompt.engines.base import Engine
 from terraprompt.engines.registry import load_engine
 from terraprompt.engines.unigeoseg import UniGeoSegEngine, build, nano
 from terraprompt.engines.weights import load_weights, packaged, save_weights
 from terraprompt.errors import CheckpointError, ConfigError, EngineError
+from terraprompt.flow.embedding_cache import EmbeddingCache
 from terraprompt.models.sentence import packaged_sentence_encoder
 from terraprompt.prompt import Prompt, Task
-from terraprompt.scene.rendered import RenderedScene, render
+from terraprompt_synthetic import RenderedScene, render
 
 BUILDINGS = Prompt(text="the buildings")
 
@@ -36,7 +36,7 @@ def scene() -> RenderedScene:
 
 
 def ask(engine: Engine, image: NDArray[np.uint8], prompt: Prompt) -> NDArray[np.float32]:
-    (answer,) = engine.answer(engine.perceive([image]), [prompt])
+    (answer,) = engine.predict(engine.encode([image]), [prompt])
     return answer.logits
 
 
@@ -71,9 +71,9 @@ def test_it_is_an_engine_that_says_what_it_is(engine: UniGeoSegEngine) -> None:
 )  # fmt: skip
 def test_answers_have_the_size_of_the_image(engine: UniGeoSegEngine, size: tuple[int, int], prompt: Prompt) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
-    (embedding,) = engine.perceive([image])
+    (embedding,) = engine.encode([image])
     assert embedding.size == size
-    (answer,) = engine.answer([embedding], [prompt])
+    (answer,) = engine.predict([embedding], [prompt])
     assert answer.logits.shape == size
     assert answer.logits.dtype == np.float32
     assert np.isfinite(answer.logits).all()
@@ -95,9 +95,9 @@ def test_embeddings_can_be_asked_again(engine: UniGeoSegEngine, scene: RenderedS
         BUILDINGS, Prompt(points=((30, 40),)), Prompt(boxes=(some_box(scene),)), Prompt(text="roads"),
         Prompt(text="where do people live?"),
     ]  # fmt: skip
-    (kept,) = engine.perceive([scene.rgb])
-    together = engine.answer([kept] * len(prompts), prompts)
-    for prompt, first, again in zip(prompts, together, engine.answer([kept] * len(prompts), prompts), strict=True):
+    (kept,) = engine.encode([scene.rgb])
+    together = engine.predict([kept] * len(prompts), prompts)
+    for prompt, first, again in zip(prompts, together, engine.predict([kept] * len(prompts), prompts), strict=True):
         assert np.array_equal(first.logits, again.logits)
         assert first.presence == again.presence
         assert np.array_equal(first.logits, ask(engine, scene.rgb, prompt))
@@ -105,20 +105,20 @@ def test_embeddings_can_be_asked_again(engine: UniGeoSegEngine, scene: RenderedS
 
 
 def test_embeddings_come_back_from_the_disk(engine: UniGeoSegEngine, scene: RenderedScene, tmp_path: Path) -> None:
-    seen = engine.perceive([scene.rgb[:96, :130]])[0]
+    seen = engine.encode([scene.rgb[:96, :130]])[0]
     EmbeddingCache(0, folder=tmp_path, engine=engine).put("a", seen)
     again = EmbeddingCache(0, folder=tmp_path, engine=engine).get("a")
     assert again is not None
     assert (again.size, again.nbytes) == (seen.size, seen.nbytes)
     prompt = Prompt("the buildings")
-    fresh, kept = (engine.answer([e], [prompt])[0].logits for e in (seen, again))
+    fresh, kept = (engine.predict([e], [prompt])[0].logits for e in (seen, again))
     np.testing.assert_allclose(kept, fresh, atol=1e-4)  # the memory layout, and so the order of sums, may differ
 
 
 def test_a_batch_is_its_images_one_by_one(engine: UniGeoSegEngine, scene: RenderedScene) -> None:
     images = [scene.rgb, scene.rgb[:96, :96], scene.rgb[::-1].copy(), scene.rgb[:, ::-1].copy()]
     for prompt in (BUILDINGS, Prompt(points=((20.5, 30.0),))):
-        answers = engine.answer(engine.perceive(images), [prompt] * 4)
+        answers = engine.predict(engine.encode(images), [prompt] * 4)
         for image, answer in zip(images, answers, strict=True):
             np.testing.assert_allclose(answer.logits, ask(engine, image, prompt), atol=1e-4, rtol=1e-5)
 
@@ -148,13 +148,13 @@ def test_more_points_than_in_training(engine: UniGeoSegEngine, scene: RenderedSc
 
 
 def test_the_order_of_answers_is_the_order_of_prompts(engine: UniGeoSegEngine, scene: RenderedScene) -> None:
-    a, b = engine.perceive([scene.rgb, 255 - scene.rgb])
-    straight = engine.answer([a, b], [BUILDINGS, BUILDINGS])
-    turned = engine.answer([b, a], [BUILDINGS, BUILDINGS])
+    a, b = engine.encode([scene.rgb, 255 - scene.rgb])
+    straight = engine.predict([a, b], [BUILDINGS, BUILDINGS])
+    turned = engine.predict([b, a], [BUILDINGS, BUILDINGS])
     assert np.array_equal(straight[0].logits, turned[1].logits)
     assert np.array_equal(straight[1].logits, turned[0].logits)
-    assert engine.perceive([]) == []
-    assert engine.answer([], []) == []
+    assert engine.encode([]) == []
+    assert engine.predict([], []) == []
 
 
 @pytest.mark.parametrize(
@@ -167,17 +167,17 @@ def test_the_order_of_answers_is_the_order_of_prompts(engine: UniGeoSegEngine, s
 )  # fmt: skip
 def test_images_of_another_kind_are_refused(engine: UniGeoSegEngine, image: Any) -> None:
     with pytest.raises(EngineError, match="uint8"):
-        engine.perceive([image])
+        engine.encode([image])
 
 
 def test_prompts_that_are_not_one_target_in_pixels(engine: UniGeoSegEngine) -> None:
-    embeddings = engine.perceive([np.zeros((32, 32, 3), np.uint8)])
+    embeddings = engine.encode([np.zeros((32, 32, 3), np.uint8)])
     with pytest.raises(EngineError, match=r"2 boxes.*Prompt\.objects"):
-        engine.answer(embeddings, [Prompt(boxes=((0, 0, 8, 8), (9, 9, 20, 20)))])
+        engine.predict(embeddings, [Prompt(boxes=((0, 0, 8, 8), (9, 9, 20, 20)))])
     with pytest.raises(EngineError, match="EPSG:4326"):
-        engine.answer(embeddings, [Prompt(points=((1, 1),), crs="EPSG:4326")])
+        engine.predict(embeddings, [Prompt(points=((1, 1),), crs="EPSG:4326")])
     with pytest.raises(EngineError, match="needs an embedding"):
-        engine.answer(embeddings, [BUILDINGS, BUILDINGS])
+        engine.predict(embeddings, [BUILDINGS, BUILDINGS])
 
 
 def test_options_and_weights_that_cannot_be_used(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_saving_again_gives_the_same_answers(engine: UniGeoSegEngine, scene: Ren
 
 def test_a_tile_keeps_what_its_multiple_says(engine: UniGeoSegEngine, scene: RenderedScene) -> None:
     other = UniGeoSegEngine(engine.model, engine.encoder, engine.info, tile=replace(engine.tile, multiple=64))
-    (embedding,) = other.perceive([scene.rgb[:70, :70]])
+    (embedding,) = other.encode([scene.rgb[:70, :70]])
     assert embedding.data.features[0].shape[-2:] == (32, 32)
     assert all(torch.isfinite(f).all() for f in embedding.data.features)
 
@@ -227,9 +227,9 @@ def test_real_pictures(engine: UniGeoSegEngine) -> None:
         ious.append(np.count_nonzero(found & truth) / np.count_nonzero(found | truth))
     assert np.mean(ious) > 0.5, ious
     tundra = read_pack(root, "val", sources=["arctic_lakes"])[:6]
-    seen = engine.perceive([r.load_image() for r in tundra])
-    answers = engine.answer(seen, [BUILDINGS] * len(tundra))
+    seen = engine.encode([r.load_image() for r in tundra])
+    answers = engine.predict(seen, [BUILDINGS] * len(tundra))
     assert sum(a.presence is not None and a.presence < 0.5 for a in answers) >= 4, [a.presence for a in answers]
     lakes = [e for e, r in zip(seen, tundra, strict=True) if "lake" in r.present]
-    there = engine.answer(lakes, [Prompt(text="the lakes")] * len(lakes))
+    there = engine.predict(lakes, [Prompt(text="the lakes")] * len(lakes))
     assert sum(a.presence is not None and a.presence >= 0.5 for a in there) > len(lakes) / 2

@@ -29,7 +29,7 @@ class Bright(BoxFilterEngine):
         super().__init__(128, 32, radius=0, revision=str(slack))
         self.slow, self.slack, self.down = slow, slack, down
 
-    def answer(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
+    def predict(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
         time.sleep(self.slow)
         self.asked += prompts
         return [self._one(e.data, p) for e, p in zip(embeddings, prompts, strict=True)]

@@ -48,8 +48,8 @@ class Oracle(PointedEngine):
         super().__init__(160, 32)
         self.absent: set[str] = set()
 
-    def answer(self, embeddings, prompts):
-        pointed = super().answer(embeddings, prompts)
+    def predict(self, embeddings, prompts):
+        pointed = super().predict(embeddings, prompts)
         return [
             found
             if prompt.is_spatial

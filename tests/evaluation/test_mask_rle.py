@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 
 from terraprompt.errors import DatasetError
 from terraprompt.evaluation.metrics import Overlap
-from terraprompt.evaluation.rle import Rle, overlaps
+from terraprompt.io.rle_overlap import Rle, overlaps
 
 sizes = st.tuples(st.integers(1, 20), st.integers(1, 20))
 bits = st.integers(0, 1)

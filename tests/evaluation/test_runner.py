@@ -62,14 +62,14 @@ def test_every_sample_is_asked_through_the_flow_and_scored(tmp_path):
     ]  # fmt: skip
 
 
-def test_an_image_is_perceived_once_for_all_its_texts(tmp_path):
+def test_an_image_is_encoded_once_for_all_its_texts(tmp_path):
     dataset = make_dataset(tmp_path / "data", 2)
     engine = Bright()
     groups = by_image(to_ask([s for s in dataset.samples if s.task is Task.REFERRING], NATIVE))
     assert [len(group) for group in groups] == [3, 3]
     for group in groups:
         assert len(list(ask_image(engine, group))) == 3
-    assert engine.perceived == [(64, 96), (64, 96)]
+    assert engine.encoded == [(64, 96), (64, 96)]
     assert len(engine.asked) == 6
 
 

@@ -20,10 +20,10 @@ from terraprompt.evaluation.predictions import read_predictions
 from terraprompt.evaluation.protocols import protocol
 from terraprompt.evaluation.runner import Run, predict, to_ask
 from terraprompt.prompt import Prompt, Task
-from terraprompt.reasoners.ask import ask
-from terraprompt.reasoners.budget import Budget
-from terraprompt.reasoners.conventions import Convention, Units, View
-from terraprompt.reasoners.endpoint import connect
+from terraprompt.vlm.ask import ask
+from terraprompt.vlm.budget import Budget
+from terraprompt.vlm.conventions import Convention, Units, View
+from terraprompt.vlm.endpoint import connect
 
 if TYPE_CHECKING:
     from terraprompt.engines.think2seg import Think2SegEngine
@@ -70,7 +70,7 @@ class Think2SegLoader:
     def load(self) -> Think2SegEngine:
         """Loads torch."""
         from terraprompt.engines.think2seg import Think2SegEngine
-        from terraprompt.models.promptable.engine import UniGeoSegSegmenter
+        from terraprompt.segmenters.from_engine import UniGeoSegSegmenter
 
         asker = connect(self.url, "m", convention=SHOWN, structured="off", server={"retries": 0})
         return Think2SegEngine(asker, UniGeoSegSegmenter(PointedEngine()))

@@ -26,13 +26,13 @@ from endpoint_server import Asked, Behaviour, EndpointServer, Say, Status, endpo
 from terraprompt.errors import BudgetError, ConfigError, OutputError, ReasonerError
 from terraprompt.forge import Recipe, forge, plan, read_recipe, writer
 from terraprompt.forge.agreement import weighted_kappa
-from terraprompt.forge.asking import tallies
 from terraprompt.forge.constraints import broken_rules
 from terraprompt.forge.model_settings import Endpoint, Line, Models
 from terraprompt.forge.outline import COLOURS, outlined
 from terraprompt.forge.prompts import is_refusal, plain, read_object, score_faults
 from terraprompt.forge.stages import Parts
 from terraprompt.forge.taxonomy import load_taxonomy
+from terraprompt.vlm.model_pool import tallies
 
 JUDGING = ("judge_referring", "judge_reasoning")
 KEY = "sk-forge-0123456789abcdef"

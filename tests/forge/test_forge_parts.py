@@ -16,13 +16,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from terraprompt.cli import app
-from terraprompt.datasets.rle import RunLengths
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.forge import forge, load_taxonomy, read_recipe
 from terraprompt.forge.constraints import broken_rules
 from terraprompt.forge.cues import Scene, cues_of
-from terraprompt.forge.duplicates import repeated
 from terraprompt.forge.fingerprints import eighth, fingerprint, fingerprints
+from terraprompt.forge.image_dedup import repeated
 from terraprompt.forge.inspect import inspect_folder
 from terraprompt.forge.items import starts
 from terraprompt.forge.layout import fill, match
@@ -37,6 +36,7 @@ from terraprompt.forge.select import assign_splits
 from terraprompt.forge.stages import Parts
 from terraprompt.forge.tables import load_table
 from terraprompt.forge.writer import _points
+from terraprompt.io.rle import RunLengths
 
 
 def drawing(seed: int, kinds: int = 3, side: int = 96) -> np.ndarray:
@@ -47,7 +47,7 @@ def drawing(seed: int, kinds: int = 3, side: int = 96) -> np.ndarray:
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=15)
 def test_gaps_and_neighbours_equal_brute_force(seed: int) -> None:
-    from terraprompt.instructions.geometry import components
+    from terraprompt.language.object_geometry import components
 
     rng = np.random.default_rng(seed)
     numbers = (rng.random((40, 44)) < 0.06).astype(np.uint8) * rng.integers(1, 3, (40, 44)).astype(np.uint8)

@@ -16,8 +16,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from terraprompt.cli import app
-from terraprompt.datasets.rle import RunLengths
 from terraprompt.forge.review import export_sheet, import_verdicts
+from terraprompt.io.rle import RunLengths
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from terraprompt.models.promptable.roi import roi_align
+from terraprompt.models.sam.roi import roi_align
 
 
 def one_by_one(features: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from unigeoseg_golden import (
     sub_sample,
 )
 
-from terraprompt.geometry import Frame
+from terraprompt.geometry.frame import Frame
 from terraprompt.models.preprocess import letterboxed
 from terraprompt.models.unigeoseg import PixelFeatures, Prediction, UniGeoSeg
 from terraprompt.models.unigeoseg.causal import Context, Dialogue

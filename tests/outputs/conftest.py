@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rasterio import Affine
 
-from terraprompt.outputs import Canvas, Result
+from terraprompt.outputs import MaskWriter, Result
 
 UTM = "EPSG:32631"
 NORTH_UP = Affine(0.5, 0, 500_000, 0, -0.5, 5_500_000)
@@ -49,7 +49,7 @@ def paint(tmp_path: Path) -> Iterator[Callable[..., Result]]:
         logits = np.where(mask == 1, logit, -logit).astype(np.float32)
         work = tmp_path / "work"
         work.mkdir(exist_ok=True)
-        with Canvas.create(work, width, height, crs=crs, transform=transform) as canvas:
+        with MaskWriter.create(work, width, height, crs=crs, transform=transform) as canvas:
             for top in range(0, height, band):
                 rows = slice(top, top + band)
                 canvas.write_band(top, logits[rows], mask[rows] != 255)

@@ -15,8 +15,8 @@ from rasterio import Affine
 from rasterio.crs import CRS
 
 from terraprompt.errors import OutputError
+from terraprompt.io.tiff import verify_tiff
 from terraprompt.outputs import Result
-from terraprompt.outputs.tiff import verify_tiff
 
 Paint = Callable[..., Result]
 

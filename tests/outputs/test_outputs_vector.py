@@ -16,7 +16,7 @@ from rasterio import Affine
 
 from terraprompt.errors import OutputError
 from terraprompt.outputs import Result
-from terraprompt.outputs.vector import FIELDS
+from terraprompt.outputs.formats.vector import FIELDS
 
 Paint = Callable[..., Result]
 OGR = [".gpkg", ".geojson", ".json", ".fgb"]

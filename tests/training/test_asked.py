@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from terraprompt.datasets.rle import RunLengths
 from terraprompt.datasets.sample import NoTarget, Sample
 from terraprompt.engines.weights import packaged
 from terraprompt.errors import ConfigError, DatasetError
+from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Task
 from terraprompt.training.asked import MixedSource, QuestionCrops, Questions, QuestionSource
 from terraprompt.training.causal_run import TINY, train_causal

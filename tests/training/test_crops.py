@@ -11,12 +11,14 @@ from training_grounds import CAR, LAKE, ROOF, parking, rendered, street, town
 
 from terraprompt.prompt import Task
 from terraprompt.training.crops import Crop, CropRecipe, make_crop
-from terraprompt.training.ground import Ground, from_rendered
+from terraprompt.training.labeled_image import LabeledImage, from_rendered
 
 RECIPE = CropRecipe(size=64, light=False, selectors=0.0)
 
 
-def crops(ground: Ground, task: Task, count: int, recipe: CropRecipe = RECIPE, reasoning: float = 0.4) -> list[Crop]:
+def crops(
+    ground: LabeledImage, task: Task, count: int, recipe: CropRecipe = RECIPE, reasoning: float = 0.4
+) -> list[Crop]:
     return [make_crop(ground, task, reasoning, recipe, np.random.default_rng([5, i])) for i in range(count)]
 
 
@@ -158,7 +160,7 @@ def test_the_same_seed_gives_the_same_crop() -> None:
 
 
 def test_rendered_scenes_know_what_is_absent() -> None:
-    from terraprompt.scene.rendered import render
+    from terraprompt_synthetic import render
 
     scene = render(3, width=128, height=128, gsd_m=0.4)
     names = ("building", "road", "tree", "lake", "sports_court", "storage_tank")

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from terraprompt.errors import CheckpointError, ConfigError, DatasetError
-from terraprompt.reasoners.local import load_local
 from terraprompt.training.grpo import GrpoConfig, GrpoRun, train_grpo
 from terraprompt.training.sft import SftConfig, train_sft
+from terraprompt.vlm.local import load_local
 from tiny_lvlm import write_tiny
 from tiny_policy import CONVENTION, SIDE, BoxFiller, lessons, questions, write_policy
 

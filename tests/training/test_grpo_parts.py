@@ -18,15 +18,15 @@ from terraprompt.datasets.pack import read_pack
 from terraprompt.datasets.sample import MaskFile, Sample
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.prompt import Task
-from terraprompt.reasoners.answer import Instance, Verdict, parse_strict, tagged
-from terraprompt.reasoners.conventions import Convention, Units, View
-from terraprompt.reasoners.local import load_local
 from terraprompt.training.grpo import GrpoConfig
 from terraprompt.training.grpo_processor import ReasonerProcessor
 from terraprompt.training.grpo_rewards import THINK2SEG, GroupDraw, rewards_of
 from terraprompt.training.lessons import Question, answer_text, instances_of, lessons_of, pack_questions
 from terraprompt.training.recipe import load_recipe, recipe_names
 from terraprompt.training.rewards import matching_reward
+from terraprompt.vlm.answer import Instance, Verdict, parse_strict, tagged
+from terraprompt.vlm.conventions import Convention, Units, View
+from terraprompt.vlm.local import load_local
 from tiny_lvlm import KINDS, write_tiny
 from tiny_policy import CONVENTION, SIDE, BoxFiller, questions
 

@@ -59,7 +59,7 @@ def test_train_export_load_answer(tmp_path: Path) -> None:
     assert engine.info.revision == "test"
     assert engine.info.checksum == card["sha256"]
     image = town().image
-    (answer,) = engine.answer(engine.perceive([image]), [Prompt(text="the lake")])
+    (answer,) = engine.predict(engine.encode([image]), [Prompt(text="the lake")])
     assert answer.logits.shape == image.shape[:2]
     assert np.isfinite(answer.logits).all()
     # the averaged weights are shipped, halved

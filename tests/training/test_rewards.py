@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from terraprompt.errors import ConfigError
-from terraprompt.reasoners.answer import Instance
 from terraprompt.training.rewards import (
     format_reward,
     matching_reward,
@@ -21,6 +20,7 @@ from terraprompt.training.rewards import (
     tag_reward,
     target_reward,
 )
+from terraprompt.vlm.answer import Instance
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/think2seg/cases.json").read_text())
 CASES = {case["name"]: case for case in GOLDEN["cases"]}

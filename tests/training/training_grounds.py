@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.instructions.writer import AbsentCategory
+from terraprompt.language.writer import AbsentCategory
 from terraprompt.models.unigeoseg import UniGeoSegConfig, preset
 from terraprompt.models.unigeoseg.config import MaskDecoderConfig, PixelDecoderConfig, QueryHeadConfig
-from terraprompt.scene.rendered import render
-from terraprompt.training.ground import Ground, from_rendered
+from terraprompt.training.labeled_image import LabeledImage, from_rendered
+from terraprompt_synthetic import render
 
 SIDE = 96
 LAKE, ROOF, CAR = (20, 60, 150), (200, 60, 40), (240, 240, 240)
@@ -26,7 +26,7 @@ def put(image: NDArray[np.uint8], box: tuple[int, int, int, int], colour: tuple[
     image[y0:y1, x0:x1] = colour
 
 
-def town() -> Ground:
+def town() -> LabeledImage:
     """Two roofs and a lake, each of its own colour; no cars."""
     image = canvas()
     roofs, lake = np.zeros((SIDE, SIDE), np.int32), np.zeros((SIDE, SIDE), np.int32)
@@ -36,28 +36,28 @@ def town() -> Ground:
     put(image, (60, 8, 88, 30), LAKE)
     lake[8:30, 60:88] = 1
     absent = (AbsentCategory("car", "verified"), AbsentCategory("airplane", "assumed"))
-    return Ground("town/1", "town", image, {"building": roofs, "lake": lake}, {}, False, absent)
+    return LabeledImage("town/1", "town", image, {"building": roofs, "lake": lake}, {}, False, absent)
 
 
-def parking() -> Ground:
+def parking() -> LabeledImage:
     """Five cars of which only boxes are known; two of the images' sides are touched."""
     image = canvas()
     boxes = [(10, 12, 22, 18), (40, 40, 46, 54), (70, 20, 84, 27), (0, 70, 12, 76), (60, 90, 72, 96)]
     for box in boxes:
         put(image, box, CAR)
-    return Ground("parking/1", "parking", image, {}, {"car": np.array(boxes, np.float64)}, False, ())
+    return LabeledImage("parking/1", "parking", image, {}, {"car": np.array(boxes, np.float64)}, False, ())
 
 
-def street() -> Ground:
+def street() -> LabeledImage:
     """A road known by its buffered centre line."""
     image = canvas()
     put(image, (0, 40, SIDE, 56), (120, 120, 120))
     road = np.zeros((SIDE, SIDE), np.int32)
     road[45:51] = 1
-    return Ground("street/1", "street", image, {"road": road}, {}, True, (AbsentCategory("lake", "assumed"),))
+    return LabeledImage("street/1", "street", image, {"road": road}, {}, True, (AbsentCategory("lake", "assumed"),))
 
 
-def rendered() -> Ground:
+def rendered() -> LabeledImage:
     """A small rendered scene."""
     return from_rendered(render(3, width=128, height=128, gsd_m=0.4), ("building", "road", "tree", "lake"))
 

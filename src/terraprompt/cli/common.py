@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from terraprompt.errors import ConfigError
-from terraprompt.pipeline import Progress as Report
+from terraprompt.io.progress import Progress as Report
 
 __all__ = ["as_json", "numbers", "progress", "usable_device"]
 

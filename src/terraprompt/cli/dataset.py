@@ -92,7 +92,7 @@ def index(
     from terraprompt.datasets.index import write_index
     from terraprompt.datasets.layouts import Faults
     from terraprompt.datasets.registry import read_samples
-    from terraprompt.outputs.files import replacing
+    from terraprompt.io.files import replacing
 
     faults = Faults(keep_going)
     with replacing(output, overwrite, kind="index") as temporary:

@@ -12,11 +12,11 @@ import typer
 from terraprompt.engines.registry import load_engine
 from terraprompt.errors import OutputError
 from terraprompt.evaluation.metrics import Overlap
+from terraprompt.flow.session import Session
 from terraprompt.outputs import Status, check_target
-from terraprompt.pipeline import Session
 from terraprompt.prompt import Prompt
-from terraprompt.scene import open_scene
-from terraprompt.scene.rendered import demo_scene
+from terraprompt.raster import open_scene
+from terraprompt_synthetic import demo_scene
 
 __all__ = ["register"]
 

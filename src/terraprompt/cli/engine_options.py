@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from terraprompt.reasoners import ENDPOINT_VARIABLE, KEY_VARIABLE, LOCAL_VARIABLE, MODEL_VARIABLE
+from terraprompt.vlm import ENDPOINT_VARIABLE, KEY_VARIABLE, LOCAL_VARIABLE, MODEL_VARIABLE
 
 __all__ = ["given", "with_engine_options"]
 

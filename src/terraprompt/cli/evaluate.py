@@ -22,9 +22,9 @@ from terraprompt.evaluation.runner import EngineSpec, Run
 from terraprompt.evaluation.scores import compare
 from terraprompt.evaluation.scoring import read_scores
 from terraprompt.evaluation.tables import markdown
+from terraprompt.io.files import replacing
+from terraprompt.io.progress import Progress
 from terraprompt.outputs import check_target
-from terraprompt.outputs.files import replacing
-from terraprompt.pipeline import Progress
 from terraprompt.prompt import Task
 
 __all__ = ["register"]

@@ -103,7 +103,7 @@ def inspect(
 ) -> None:
     """Look at an unknown folder: which files are images, which labels, which codes occur; draft a table of it."""
     from terraprompt.forge.inspect import inspect_folder
-    from terraprompt.outputs.files import translated
+    from terraprompt.io.files import translated
 
     found = inspect_folder(folder)
     if output is not None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from terraprompt.cli.common import as_json as to_json
-from terraprompt.scene import estimate_stretch, open_scene
+from terraprompt.raster import estimate_stretch, open_scene
 
 __all__ = ["register"]
 

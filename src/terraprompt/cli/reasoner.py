@@ -16,16 +16,16 @@ from terraprompt.cli.common import as_json as to_json
 from terraprompt.cli.common import progress, usable_device
 from terraprompt.datasets.pack import Record, read_pack
 from terraprompt.errors import BudgetError, DatasetError, ReasonerError
-from terraprompt.outputs.files import check_target, replacing
-from terraprompt.reasoners import ENDPOINT_VARIABLE, KEY_VARIABLE, LOCAL_VARIABLE, MODEL_VARIABLE
+from terraprompt.io.files import check_target, replacing
+from terraprompt.vlm import ENDPOINT_VARIABLE, KEY_VARIABLE, LOCAL_VARIABLE, MODEL_VARIABLE
 
 if TYPE_CHECKING:
-    from terraprompt.reasoners.answer import Instance
-    from terraprompt.reasoners.base import Reasoner
-    from terraprompt.reasoners.box_calibration import BoxCalibration
-    from terraprompt.reasoners.calibration import Calibration
-    from terraprompt.reasoners.check import EndpointReport
-    from terraprompt.reasoners.endpoint import EndpointReasoner
+    from terraprompt.vlm.answer import Instance
+    from terraprompt.vlm.base import Reasoner
+    from terraprompt.vlm.box_calibration import BoxCalibration
+    from terraprompt.vlm.calibration import Calibration
+    from terraprompt.vlm.check import EndpointReport
+    from terraprompt.vlm.endpoint import EndpointReasoner
 
 __all__ = ["register"]
 
@@ -60,9 +60,9 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Ask an endpoint who it is, what it serves, whether it sees pictures, and one tiny question."""
-    from terraprompt.reasoners.check import check_endpoint
-    from terraprompt.reasoners.endpoint import EndpointReasoner
-    from terraprompt.reasoners.open import open_reasoner
+    from terraprompt.vlm.check import check_endpoint
+    from terraprompt.vlm.endpoint import EndpointReasoner
+    from terraprompt.vlm.open import open_reasoner
 
     reasoner = open_reasoner(
         endpoint=endpoint,
@@ -118,13 +118,13 @@ def calibrate_command(
     With -o also fit the correction of the boxes (alpha at the left and top, beta at the right and bottom, in shares of
     the side), by leave-one-out against no correction and the release's fixed 0.2 and 0.1.
     """
-    from terraprompt.grounding.wording import PHRASE_TEMPLATE
-    from terraprompt.reasoners.base import Question, reason_many
-    from terraprompt.reasoners.box_calibration import fit_calibration
-    from terraprompt.reasoners.budget import Budget
-    from terraprompt.reasoners.calibration import LabelledAnswer, calibrate
-    from terraprompt.reasoners.endpoint import EndpointReasoner
-    from terraprompt.reasoners.open import open_reasoner
+    from terraprompt.vlm.base import Question, reason_many
+    from terraprompt.vlm.box_calibration import fit_calibration
+    from terraprompt.vlm.budget import Budget
+    from terraprompt.vlm.calibration import LabeledAnswer, calibrate
+    from terraprompt.vlm.endpoint import EndpointReasoner
+    from terraprompt.vlm.grounding.wording import PHRASE_TEMPLATE
+    from terraprompt.vlm.open import open_reasoner
 
     if output is not None:
         check_target(output, overwrite, kind="json")
@@ -163,7 +163,7 @@ def calibrate_command(
             unread.append(complaint)
             continue
         boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in record.boxes(category))
-        answers.append(LabelledAnswer(instances, boxes, (record.height, record.width)))
+        answers.append(LabeledAnswer(instances, boxes, (record.height, record.width)))
     stopped = next((reply for reply in replies if isinstance(reply, BudgetError)), None)
     if not answers:
         raise stopped or ReasonerError("No question got an answer that can be read.", received=unread[0])
@@ -198,8 +198,8 @@ def calibrate_command(
 
 def _instances(text: str, *, phrases: bool) -> tuple[tuple[Instance, ...] | None, str]:
     """Answered boxes, in the form that was asked for; None and why not."""
-    from terraprompt.reasoners.answer import AnswerRules, parse_lenient
-    from terraprompt.reasoners.ground import instances_of
+    from terraprompt.vlm.answer import AnswerRules, parse_lenient
+    from terraprompt.vlm.ground import instances_of
 
     if phrases:
         found = instances_of(text)
@@ -305,7 +305,7 @@ def _correction_facts(fitted: BoxCalibration) -> dict[str, Any]:
 
 
 def _print_correction(fitted: BoxCalibration) -> None:
-    from terraprompt.grounding import FIXED_ALPHA, FIXED_BETA
+    from terraprompt.vlm.grounding import FIXED_ALPHA, FIXED_BETA
 
     fit = fitted.fit
     out = Table("correction", "alpha", "beta", "mean IoU", box=None)

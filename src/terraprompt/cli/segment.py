@@ -17,12 +17,12 @@ from terraprompt.cli.common import numbers, progress, usable_device
 from terraprompt.cli.engine_options import with_engine_options
 from terraprompt.engines.registry import load_engine
 from terraprompt.errors import ConfigError, EngineError, OutputError, PromptError
+from terraprompt.flow.session import Session
+from terraprompt.io.prompt_file import read_prompt_file
 from terraprompt.outputs import Result, Status, check_target, save_stac
 from terraprompt.outputs.evidence import write_evidence
-from terraprompt.pipeline import Session
 from terraprompt.prompt import Prompt, Task
-from terraprompt.prompt_file import read_prompt_file
-from terraprompt.scene import Scene, open_scene
+from terraprompt.raster import Scene, open_scene
 
 __all__ = ["register"]
 
@@ -95,7 +95,7 @@ def segment(
         bool, typer.Option(help="Look twice at small targets under a point; geoseg: correct the boxes.")
     ] = True,
     selector: Annotated[bool, typer.Option(help='Decide words like "the largest" over the whole scene.')] = True,
-    batch: Annotated[int | None, typer.Option(min=1, help="Tiles perceived together.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Tiles encoded together.")] = None,
     creation_option: Annotated[
         list[str] | None, typer.Option("--co", help="GDAL creation option of the mask, KEY=VALUE.")
     ] = None,

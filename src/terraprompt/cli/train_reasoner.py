@@ -81,7 +81,7 @@ def grpo(
     Writes <run>/weights, which `vllm serve` and `--local` take, metrics.jsonl and a picture of the curves. Many GPUs:
     ``accelerate launch --config_file zero3.yaml -m terraprompt train grpo …``.
     """
-    from terraprompt.models.promptable import load_segmenter
+    from terraprompt.segmenters import load_segmenter
     from terraprompt.training.grpo import CURVES, train_grpo
 
     chosen = _recipe(recipe, start, segmenter)
@@ -168,9 +168,9 @@ def _questions(data: Path | None, rendered: int, seed: int, held_out: int) -> tu
     import numpy as np
 
     from terraprompt.datasets.pack import read_pack
-    from terraprompt.scene.rendered import render
     from terraprompt.training.lessons import pack_questions, scene_questions
     from terraprompt.training.nano import RENDERED
+    from terraprompt_synthetic import render
 
     if data is None and not rendered:
         raise DatasetError("There is nothing to train on.", hint="Give --data, --rendered, or both.")

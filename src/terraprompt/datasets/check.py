@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from terraprompt.datasets.layouts import AbsentSplitError, BrokenItemError, Faults, Problem
-from terraprompt.datasets.pictures import read_picture, read_values
 from terraprompt.datasets.registry import layout_of, read_samples
 from terraprompt.datasets.sample import MaskFile, NoTarget, Sample
 from terraprompt.errors import DatasetError, PromptError
+from terraprompt.io.progress import Progress
 from terraprompt.prompt import Task
+from terraprompt.raster.pictures import read_picture, read_values
 
 __all__ = ["CheckReport", "check_dataset", "check_samples"]
 
-Progress = Callable[[int, int], None]
 #: Images in flight for each thread: enough to keep it busy, few enough to stop soon after Ctrl-C.
 _AHEAD = 4
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from terraprompt.datasets.rle import RunLengths
-from terraprompt.datasets.sample import MaskFile, NoTarget, Polygons, Sample, Together, Truth
+from terraprompt.datasets.sample import MaskFile, NoTarget, Polygons, Sample, Truth, UnionMask
 from terraprompt.errors import DatasetError
+from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Task
 
 __all__ = ["decode_sample", "encode_sample"]
@@ -76,7 +76,7 @@ def _encode_truth(truth: Truth, root: Path) -> dict[str, Any]:
         case NoTarget(image=image, mask=mask):
             label = None if mask is None else _relative(mask, root)
             return {"kind": "none", "image": _relative(image, root), "mask": label}
-        case Together(parts=parts):
+        case UnionMask(parts=parts):
             return {"kind": "together", "parts": [_encode_truth(part, root) for part in parts]}
     raise DatasetError("This kind of mask cannot be put into an index.", received=type(truth).__name__)
 
@@ -94,5 +94,5 @@ def _decode_truth(raw: dict[str, Any], root: Path) -> Truth:
         case "none":
             return NoTarget(root / raw["image"], None if raw["mask"] is None else root / raw["mask"])
         case "together":
-            return Together(tuple(_decode_truth(part, root) for part in raw["parts"]))
+            return UnionMask(tuple(_decode_truth(part, root) for part in raw["parts"]))
     raise ValueError(f"kind of mask {raw['kind']!r}")

@@ -30,12 +30,12 @@ from huggingface_hub.utils import (
 from terraprompt.datasets.layouts import AbsentSplitError, BrokenItemError
 from terraprompt.datasets.registry import layout_of, read_samples
 from terraprompt.errors import DatasetError, OutputError
+from terraprompt.io.progress import Progress
 
 __all__ = ["Download", "download"]
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
 #: The base of the hub client's errors is another class from release to release.
 _NETWORK = (OSError, *HfHubHTTPError.__bases__)
 

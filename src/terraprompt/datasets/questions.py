@@ -17,8 +17,8 @@ from scipy import ndimage
 
 from terraprompt.datasets.pack import Record
 from terraprompt.datasets.sampling import tight_box
-from terraprompt.instructions.geometry import clear_selectors, components
-from terraprompt.instructions.writer import absent_categories, category_instruction, selector_instruction
+from terraprompt.language.object_geometry import clear_selectors, components
+from terraprompt.language.writer import absent_categories, category_instruction, selector_instruction
 from terraprompt.prompt import Prompt, Task
 
 __all__ = ["Kind", "Plan", "Question", "middle", "questions"]

@@ -13,12 +13,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.datasets.pictures import picture_size, read_picture, read_values
-from terraprompt.datasets.rle import RunLengths
 from terraprompt.errors import DatasetError
+from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Prompt, Task
+from terraprompt.raster.pictures import picture_size, read_picture, read_values
 
-__all__ = ["MaskFile", "NoTarget", "Polygons", "RunLengths", "Sample", "Together", "Truth", "read_picture"]
+__all__ = ["MaskFile", "NoTarget", "Polygons", "RunLengths", "Sample", "Truth", "UnionMask", "read_picture"]
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -27,8 +27,8 @@ Box = tuple[float, float, float, float]
 class Truth(Protocol):
     """A mask that is read when it is asked for; frozen and picklable.
 
-    Codings: :class:`MaskFile`, :class:`~terraprompt.datasets.rle.RunLengths`, :class:`Polygons`, :class:`NoTarget`, and
-    :class:`Together` for several of them.
+    Codings: :class:`MaskFile`, :class:`~terraprompt.io.rle.RunLengths`, :class:`Polygons`, :class:`NoTarget`, and
+    :class:`UnionMask` for several of them.
     """
 
     def load(self) -> NDArray[np.uint8]:
@@ -117,7 +117,7 @@ class NoTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class Together:
+class UnionMask:
     """The union of several masks of one size.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What an engine is: perceive an image once, answer many prompts about it."""
+"""What an engine is: encode an image once, answer many prompts about it."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class TileSpec:
             is not trusted when another tile sees the pixel better. For a purely local model twice its receptive radius
             makes tiled and whole answers equal.
         multiple: tile sides are padded up to a multiple of this before the model sees them.
-        batch: tiles perceived together.
+        batch: tiles encoded together.
         focus: grid side of the window round a single target (a box fills about half of it); 0 = ``size``.
         shared: look at single targets at the scene's own resolution, through windows of ``size`` that neighbours
-            share, in place of an enlarged one for each. For engines whose perceiving is costly and that see small
+            share, in place of an enlarged one for each. For engines whose encoding is costly and that see small
             things well.
     """
 
@@ -59,10 +59,10 @@ class TileSpec:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """What perceiving one image left behind; opaque to everyone but its engine.
+    """What encoding one image left behind; opaque to everyone but its engine.
 
     Attributes:
-        size: (height, width) of the image that was perceived.
+        size: (height, width) of the image that was encoded.
         data: the engine's own.
         nbytes: memory held, for the session's cache.
     """
@@ -98,7 +98,7 @@ class Engine(Protocol):
     tile: TileSpec
     tasks: frozenset[Task]
 
-    def perceive(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         """Encode images.
 
         Args:
@@ -106,12 +106,12 @@ class Engine(Protocol):
         """
         ...
 
-    def answer(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
+    def predict(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
         """Answer ``prompts[i]`` on ``embeddings[i]``; the same embedding may appear several times.
 
         Args:
-            embeddings: from :meth:`perceive` of this engine.
-            prompts: with points and boxes in pixel coordinates of the perceived image (``crs=None``), each describing
+            embeddings: from :meth:`encode` of this engine.
+            prompts: with points and boxes in pixel coordinates of the encoded image (``crs=None``), each describing
                 one target.
         """
         ...
@@ -128,7 +128,7 @@ class Proposals:
         reason: of a failure; a remark on "no_target", if there is one.
         notes: evidence as JSON values (reasoning, replies, verdicts, what was mended, tokens, seconds, ...). What
             stands under "grounded" is in pixels of that image too, as in :class:`Answer`.
-        until: ``time.monotonic()`` at which drawing is given up; None = it may take its time.
+        deadline: ``time.monotonic()`` at which drawing is given up; None = it may take its time.
 
     Raises:
         EngineError: the parts contradict each other.
@@ -138,7 +138,7 @@ class Proposals:
     prompts: tuple[Prompt, ...] = ()
     reason: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
-    until: float | None = None
+    deadline: float | None = None
 
     def __post_init__(self) -> None:
         if self.status not in ("found", "no_target", "failed") or (self.status == "failed" and not self.reason):

@@ -18,7 +18,7 @@ from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec
 from terraprompt.engines.checkpoint import checkpoint_folder, load_converted
 from terraprompt.engines.dialogue import SYSTEM, DialogueWriter
 from terraprompt.errors import CheckpointError, ConfigError, EngineError
-from terraprompt.geometry import Frame
+from terraprompt.geometry.frame import Frame
 from terraprompt.models.preprocess import letterboxed
 from terraprompt.models.unigeoseg import Context, Dialogue, PixelFeatures, UniGeoSeg
 from terraprompt.models.unigeoseg.config import TASK_INDEX
@@ -89,7 +89,7 @@ class CausalEngine:
             part.compile(backend=backend)
 
     @torch.inference_mode()
-    def perceive(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         """Encode RGB uint8 images (H, W, 3) of any size; all go through together."""
         if not images:
             return []
@@ -129,7 +129,7 @@ class CausalEngine:
         return Embedding(frame.source, _View(frame, res5, pixels), held + later)
 
     @torch.inference_mode()
-    def answer(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
+    def predict(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
         """Answer ``prompts[i]`` on ``embeddings[i]``, many in one pass; coordinates in pixels of that image."""
         if len(embeddings) != len(prompts):
             raise EngineError("Every prompt needs an embedding.", received=(len(embeddings), len(prompts)))

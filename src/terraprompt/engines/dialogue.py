@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from terraprompt.errors import CheckpointError
-from terraprompt.instructions.writer import interactive_instruction
+from terraprompt.language.writer import interactive_instruction
 from terraprompt.models.unigeoseg.causal import Dialogue
 from terraprompt.models.unigeoseg.config import TASK_INDEX
 from terraprompt.prompt import Prompt, Task

@@ -22,20 +22,20 @@ from terraprompt.engines.base import Answer, Embedding, ModelInfo, Proposals, Ti
 from terraprompt.engines.reasoned import REMARK, load_drawing, readable, remark, said, spent, tile_of
 from terraprompt.engines.routes import ABSENT, RouteRules, Routes, Window
 from terraprompt.errors import BudgetError, ConfigError, EngineError, LimitError, ReasonerError
-from terraprompt.grounding import Mode, Refined, refine
-from terraprompt.grounding.wording import template_of
 from terraprompt.models.clip_surgery import ClipSurgery
-from terraprompt.models.promptable import PromptableSegmenter
-from terraprompt.models.promptable.base import TEXT
-from terraprompt.models.similarity import ClipSimilarity, Similarity, TextSimilarity
 from terraprompt.prompt import Prompt, Task
-from terraprompt.reasoners.base import Reasoner
-from terraprompt.reasoners.box_calibration import BoxCalibration
-from terraprompt.reasoners.budget import Budget
-from terraprompt.reasoners.conventions import Convention, Units
-from terraprompt.reasoners.ground import Correction, Grounded, Grounding, ground
-from terraprompt.reasoners.open import open_reasoner
-from terraprompt.reasoners.probe import probe
+from terraprompt.segmenters import PromptableSegmenter
+from terraprompt.segmenters.base import TEXT
+from terraprompt.segmenters.similarity import ClipSimilarity, Similarity, TextSimilarity
+from terraprompt.vlm.base import Reasoner
+from terraprompt.vlm.box_calibration import BoxCalibration
+from terraprompt.vlm.budget import Budget
+from terraprompt.vlm.conventions import Convention, Units
+from terraprompt.vlm.ground import Correction, Grounded, Grounding, ground
+from terraprompt.vlm.grounding import Mode, Refined, refine
+from terraprompt.vlm.grounding.wording import template_of
+from terraprompt.vlm.open import open_reasoner
+from terraprompt.vlm.probe import probe
 
 __all__ = ["GeoSegEngine", "geoseg"]
 
@@ -55,7 +55,7 @@ class GeoSegEngine:
     in that box. A text with points is not read.
 
     Args:
-        reasoner: grounds. It must be asked for boxes with phrases (:func:`terraprompt.grounding.wording.template_of`).
+        reasoner: grounds. It must be asked for boxes with phrases (:func:`.wording.template_of`).
         routes: draw.
         calibration: of the reasoner: units and correction, measured on labelled boxes. None: units as declared, or
             asked for with a picture whose answer is known where they are ``AUTO``; boxes as ``correction`` says.
@@ -127,15 +127,15 @@ class GeoSegEngine:
         found = self._ground(image, instruction)
         if isinstance(found, Proposals):
             return found
-        targets, notes, until = found
+        targets, notes, deadline = found
         prompts = tuple(Prompt(t.phrase, boxes=(t.refined.expanded,)) for t in targets)
-        return Proposals("found", prompts, notes=notes, until=until)
+        return Proposals("found", prompts, notes=notes, deadline=deadline)
 
     def _ground(
         self, image: NDArray[np.uint8], instruction: str
     ) -> tuple[tuple[Grounded, ...], dict[str, Any], float | None] | Proposals:
         """Targets, evidence and the end of the time; or why there are none."""
-        until = None if self.max_seconds is None else time.monotonic() + self.max_seconds
+        deadline = None if self.max_seconds is None else time.monotonic() + self.max_seconds
         try:
             convention, how = self._convention()
             found = ground(
@@ -149,7 +149,7 @@ class GeoSegEngine:
                 limit=self.limit,
                 overlap=self.overlap,
                 clean=_phrase,
-                until=until,
+                until=deadline,
             )
         except BudgetError:
             raise
@@ -160,13 +160,13 @@ class GeoSegEngine:
             return Proposals("failed", reason=readable(found.reason), notes=notes)
         if found.status == "no_target":
             return Proposals("no_target", reason=remark(found.think), notes=notes)
-        if fault := self._passed(notes["calls"], len(found.targets), until):
+        if fault := self._passed(notes["calls"], len(found.targets), deadline):
             return Proposals("failed", reason=fault, notes=notes)
-        return found.targets, notes, until
+        return found.targets, notes, deadline
 
-    def _passed(self, asked: int, targets: int, until: float | None) -> str:
+    def _passed(self, asked: int, targets: int, deadline: float | None) -> str:
         """Why a query with so many questions and targets may not go on; "" if it may."""
-        if until is not None and time.monotonic() > until:
+        if deadline is not None and time.monotonic() > deadline:
             return f"The query took more than {self.max_seconds:g} seconds before anything was drawn."
         needed = asked + targets * self.routes.most_calls
         if self.max_calls is None or needed <= self.max_calls:
@@ -239,7 +239,7 @@ class GeoSegEngine:
 
     # One image
 
-    def perceive(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         """Encode RGB uint8 images (H, W, 3) for Route A; the reasoner is not asked."""
         windows = [Window(image, None) for image in images]
         if "A" in self.routes.rules.routes:
@@ -253,7 +253,7 @@ class GeoSegEngine:
         for window, embedding in zip(windows, made, strict=True):
             window.embedding, window.calls, window.seconds = embedding, 1, each
 
-    def answer(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
+    def predict(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
         """Answer ``prompts[i]`` on ``embeddings[i]``.
 
         A text is asked of the reasoner, about this image alone; its targets are drawn and joined. A text with a box
@@ -273,7 +273,7 @@ class GeoSegEngine:
         if not prompt.is_spatial:
             return self._answer_text(window, embedding.size, prompt.text or "")
         if prompt.text is not None and prompt.boxes and not prompt.points:
-            return self.routes.answer(window, self._given(prompt, embedding.size), prompt.text)
+            return self.routes.predict(window, self._given(prompt, embedding.size), prompt.text)
         if window.embedding is None:
             self._embed([window])
         assert window.embedding is not None
@@ -296,16 +296,16 @@ class GeoSegEngine:
             if found.status == "failed":
                 raise ReasonerError(found.reason)
             return Answer(np.full(size, ABSENT, np.float32), 0.0, {**found.notes, "targets": []})
-        targets, notes, until = found
+        targets, notes, deadline = found
         logits = np.full(size, ABSENT, np.float32)
         drawn: list[Answer] = []
         for target in targets:
-            if until is not None and time.monotonic() > until:
+            if deadline is not None and time.monotonic() > deadline:
                 raise LimitError(
                     f"The query took more than {self.max_seconds:g} seconds.",
                     received=f"{len(drawn)} of {len(targets)} targets drawn",
                 )
-            drawn.append(self.routes.answer(window, target.refined, target.phrase))
+            drawn.append(self.routes.predict(window, target.refined, target.phrase))
             if drawn[-1].presence is None or drawn[-1].presence >= 0.5:
                 np.maximum(logits, drawn[-1].logits, out=logits)
         known = [answer.presence for answer in drawn if answer.presence is not None]
@@ -362,7 +362,7 @@ def geoseg(
 
     Args:
         endpoint, model, local: the reasoner, as in :func:`terraprompt.engines.think2seg.think2seg`.
-        segmenter: of Route A, see :func:`terraprompt.models.promptable.load_segmenter`.
+        segmenter: of Route A, see :func:`terraprompt.segmenters.load_segmenter`.
         text_segmenter: of Route B; None = that of Route A where it reads texts, else nano. The paper's is sam3.
         similarity: of Route A's map: "text" = the text branch of Route B's segmenter, which works offline but is no
             second opinion; "clip" = CLIP Surgery on ViT-B/16 as in the paper; or another CLIP or SigLIP by hub name or

@@ -10,9 +10,9 @@ from typing import Any
 from terraprompt.engines.base import Engine, TileSpec
 from terraprompt.engines.registry import engine_names, load_engine
 from terraprompt.errors import ConfigError
-from terraprompt.models.promptable import PromptableSegmenter, load_segmenter
-from terraprompt.models.promptable.engine import UniGeoSegSegmenter
-from terraprompt.reasoners.base import Reply
+from terraprompt.segmenters import PromptableSegmenter, load_segmenter
+from terraprompt.segmenters.from_engine import UniGeoSegSegmenter
+from terraprompt.vlm.base import Reply
 
 __all__ = ["ASKING", "REMARK", "load_drawing", "readable", "remark", "said", "spent", "tile_of"]
 
@@ -35,7 +35,7 @@ def load_drawing(
     multimask: bool = False,
     threshold: float = 0.3,
 ) -> PromptableSegmenter:
-    """The segmenter that draws, see :func:`terraprompt.models.promptable.load_segmenter`.
+    """The segmenter that draws, see :func:`terraprompt.segmenters.load_segmenter`.
 
     Args:
         name: of the segmenter.

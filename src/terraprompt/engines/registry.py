@@ -1,7 +1,7 @@
 """Engines by name, from the entry points ``terraprompt.engines``.
 
-A loaded engine answers prompts about pictures; :class:`terraprompt.pipeline.Session` joins it to a scene. (The session
-lives downstream, with the flow, so that no engine imports what uses it.)
+A loaded engine answers prompts about pictures; :class:`terraprompt.flow.session.Session` joins it to a scene. (The
+session lives downstream, with the flow, so that no engine imports what uses it.)
 """
 
 from __future__ import annotations

@@ -14,15 +14,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.datasets.rle import RunLengths
 from terraprompt.engines.base import Answer
 from terraprompt.errors import ConfigError, EngineError
-from terraprompt.grounding import Box, Mode, Refined, clicks, fuse
+from terraprompt.io.rle import RunLengths
 from terraprompt.models.clip_surgery import normalised
-from terraprompt.models.promptable import PromptableSegmenter, SegmenterAnswer, SegmenterEmbedding
-from terraprompt.models.promptable.base import BOXES, POINTS, TEXT
-from terraprompt.models.similarity import Similarity, TextSimilarity
 from terraprompt.prompt import Prompt
+from terraprompt.segmenters import PromptableSegmenter, SegmenterAnswer, SegmenterEmbedding
+from terraprompt.segmenters.base import BOXES, POINTS, TEXT
+from terraprompt.segmenters.similarity import Similarity, TextSimilarity
+from terraprompt.vlm.grounding import Box, Mode, Refined, clicks, fuse
 
 __all__ = ["ABSENT", "RouteRules", "Routes", "Window"]
 
@@ -38,11 +38,11 @@ class RouteRules:
     """How the routes are run and joined.
 
     Attributes:
-        mode: see :mod:`terraprompt.grounding`.
+        mode: see :mod:`terraprompt.vlm.grounding`.
         routes: "A" (clicks), "B" (text) or "AB".
         similar: share of the map's range from which a cell is a click.
         most: clicks at most, the strongest; None = all, half of the cells (``official``).
-        disagreement: IoU of the routes below which they are not intersected (:func:`terraprompt.grounding.fuse`).
+        disagreement: IoU of the routes below which they are not intersected (:func:`terraprompt.vlm.grounding.fuse`).
         context: ``calibrated``: surroundings that the text route sees, as a share of the box's side, on each side and
             as far as the window goes; ``official`` crops at the box.
         presence: ``calibrated``: hand on the text route's doubt that there is any target.
@@ -148,7 +148,7 @@ class Routes:
             clicked = 2 + (0 if self.shares else self.similarity.calls)
         return clicked + (2 if "B" in self.rules.routes else 0)
 
-    def answer(self, window: Window, refined: Refined, phrase: str) -> Answer:
+    def predict(self, window: Window, refined: Refined, phrase: str) -> Answer:
         """Both routes and their fusion in one window.
 
         Args:

@@ -1,7 +1,7 @@
 """The engine Think2Seg: a reasoner looks at the scene and points, a frozen segmenter draws (Think2Seg-RS).
 
-Any :class:`~terraprompt.reasoners.base.Reasoner` with any
-:class:`~terraprompt.models.promptable.base.PromptableSegmenter`. A session shows the reasoner an overview and looks at
+Any :class:`~terraprompt.vlm.base.Reasoner` with any
+:class:`~terraprompt.segmenters.base.PromptableSegmenter`. A session shows the reasoner an overview and looks at
 each of its proposals at native resolution; ``answer`` does the whole for a single image.
 """
 
@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from terraprompt.engines.base import Answer, Embedding, ModelInfo, Proposals, TileSpec
 from terraprompt.engines.reasoned import REMARK, load_drawing, readable, remark, said, spent, tile_of
 from terraprompt.errors import BudgetError, ConfigError, EngineError, ReasonerError
-from terraprompt.models.promptable import PromptableSegmenter, SegmenterEmbedding
 from terraprompt.prompt import Prompt, Task
-from terraprompt.reasoners.answer import AnswerRules, Instance
-from terraprompt.reasoners.ask import Reading, ask
-from terraprompt.reasoners.base import Reasoner
-from terraprompt.reasoners.budget import Budget
-from terraprompt.reasoners.conventions import Convention, Units
-from terraprompt.reasoners.open import open_reasoner
-from terraprompt.reasoners.probe import probe
+from terraprompt.segmenters import PromptableSegmenter, SegmenterEmbedding
+from terraprompt.vlm.answer import AnswerRules, Instance
+from terraprompt.vlm.ask import Reading, ask
+from terraprompt.vlm.base import Reasoner
+from terraprompt.vlm.budget import Budget
+from terraprompt.vlm.conventions import Convention, Units
+from terraprompt.vlm.open import open_reasoner
+from terraprompt.vlm.probe import probe
 
 __all__ = ["Think2SegEngine", "think2seg"]
 
@@ -153,14 +153,14 @@ class Think2SegEngine:
 
     # One image
 
-    def perceive(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         """Encode RGB uint8 images (H, W, 3) for the segmenter; the reasoner is not asked."""
         made = self.segmenter.embed(images)
         return [
             Embedding(e.size, _Seen(image, e), e.nbytes + image.nbytes) for image, e in zip(images, made, strict=True)
         ]
 
-    def answer(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
+    def predict(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
         """Answer ``prompts[i]`` on ``embeddings[i]``.
 
         A text is asked of the reasoner, about this image alone; its targets are drawn and joined. The notes of the
@@ -234,12 +234,12 @@ def think2seg(
     Args:
         endpoint, model: of an OpenAI-compatible server; else ``TERRAPROMPT_ENDPOINT``, ``TERRAPROMPT_REASONER_MODEL``.
         local: folder or hub name of a reasoner for this process; else ``TERRAPROMPT_REASONER_LOCAL``.
-        segmenter: see :func:`terraprompt.models.promptable.load_segmenter`.
+        segmenter: see :func:`terraprompt.segmenters.load_segmenter`.
         weights: other weights for a segmenter that is an engine of ours, e.g. from ``terraprompt train``.
         device: torch device of segmenter and local reasoner.
         precision, multimask: of the segmenter.
         units: of the reasoner's coordinates: "pixels", "0..1", "0..1000", or "auto" = find out; None = the default of
-            its family (:mod:`terraprompt.reasoners.conventions`).
+            its family (:mod:`terraprompt.vlm.conventions`).
         side: show the reasoner a square of so many pixels; None = the default of its family.
         rules, tries, limit, overlap: as in :class:`Think2SegEngine`.
         cache: folder for replies of an endpoint; a question that was answered is not asked again.
@@ -250,9 +250,9 @@ def think2seg(
         max_tokens: of one answer.
         schema: whether an endpoint binds its answers to a JSON schema where it can (the default); False for checkpoints
             that were trained on the tagged form.
-        server: further fields of :class:`terraprompt.reasoners.transport.ServerConfig`.
-        asking: further fields of :class:`terraprompt.reasoners.endpoint.EndpointSettings` or
-            :class:`terraprompt.reasoners.local.LocalReasoner` (template, temperature, ...).
+        server: further fields of :class:`terraprompt.vlm.transport.ServerConfig`.
+        asking: further fields of :class:`terraprompt.vlm.endpoint.EndpointSettings` or
+            :class:`terraprompt.vlm.local.LocalReasoner` (template, temperature, ...).
 
     Raises:
         ConfigError: no reasoner is named, or settings contradict each other.

@@ -1,4 +1,4 @@
-"""The engine of the UniGeoSeg family: perceive with the vision half, answer with the language half."""
+"""The engine of the UniGeoSeg family: encode with the vision half, answer with the language half."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec
 from terraprompt.engines.weights import load_weights, packaged
 from terraprompt.errors import CheckpointError, ConfigError, EngineError
-from terraprompt.instructions.writer import interactive_instruction, without_coordinates
+from terraprompt.language.writer import interactive_instruction, without_coordinates
 from terraprompt.models.sentence import SentenceEncoder, packaged_sentence_encoder
 from terraprompt.models.unigeoseg import Instructions, PixelFeatures, UniGeoSeg, UniGeoSegConfig
 from terraprompt.models.unigeoseg.config import TASK_INDEX
@@ -68,7 +68,7 @@ class UniGeoSegEngine:
         self._read = lru_cache(maxsize=256)(self._read_text)
 
     @torch.inference_mode()
-    def perceive(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         """Encode RGB uint8 images (H, W, 3); images of one size go through together."""
         out: list[Embedding | None] = [None] * len(images)
         by_size: dict[tuple[int, int], list[int]] = {}
@@ -86,7 +86,7 @@ class UniGeoSegEngine:
         return [e for e in out if e is not None]
 
     @torch.inference_mode()
-    def answer(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
+    def predict(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
         """Answer ``prompts[i]`` on ``embeddings[i]``; coordinates in pixels of that image."""
         if len(embeddings) != len(prompts):
             raise EngineError("Every prompt needs an embedding.", received=(len(embeddings), len(prompts)))

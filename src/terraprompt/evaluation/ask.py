@@ -17,11 +17,11 @@ from terraprompt.engines.base import Answer, Embedding, Engine
 from terraprompt.errors import BudgetError, DatasetError, EngineError, PromptError, SceneError, TerrapromptError
 from terraprompt.evaluation.noc import simulate
 from terraprompt.evaluation.predictions import Prediction
-from terraprompt.evaluation.rle import Rle
-from terraprompt.pipeline import Session
+from terraprompt.flow.session import Session
+from terraprompt.io.rle_overlap import Rle
 from terraprompt.prompt import Prompt
-from terraprompt.scene import Scene, open_scene
-from terraprompt.scene.tiles import Tile
+from terraprompt.raster import Scene, open_scene
+from terraprompt.raster.tiles import Tile
 
 __all__ = ["GOOD", "Asked", "ask_image", "by_image"]
 
@@ -45,7 +45,7 @@ class Asked:
 
 
 def by_image(asked: Sequence[Asked]) -> list[tuple[Asked, ...]]:
-    """Askeds about one image together, so that it is perceived once; images in the order of their first one."""
+    """Askeds about one image together, so that it is encoded once; images in the order of their first one."""
     groups: dict[object, list[Asked]] = {}
     for one in asked:
         groups.setdefault(one.sample.image, []).append(one)
@@ -60,7 +60,7 @@ def ask_image(
     Args:
         engine: loaded.
         asked: whose samples have one and the same image.
-        selector: let the flow decide words of size and place (:mod:`terraprompt.selectors`), as it does for users;
+        selector: let the flow decide words of size and place (:mod:`.parse_selector`), as it does for users;
             False sends sentences to the engine as they are.
         keep_going: a broken sample becomes a prediction "skipped" in place of an error.
         clicks: instead of the sample's own prompt, click until the mask is good (:mod:`.noc`); the prediction is the
@@ -169,10 +169,10 @@ class _Listening(Session):
         super().__init__(engine, scene)
         self.heard: list[dict[str, Any]] = []
 
-    def answers(
+    def predict(
         self, tiles: Sequence[Tile], embeddings: Sequence[Embedding], prompts: Sequence[Prompt]
     ) -> list[Answer]:
-        found = super().answers(tiles, embeddings, prompts)
+        found = super().predict(tiles, embeddings, prompts)
         self.heard += [answer.notes for answer in found if answer.notes]
         return found
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from terraprompt.errors import PromptError
 from terraprompt.evaluation.scoring import Judged, truth_of
-from terraprompt.outputs.picture import blend, mark
+from terraprompt.outputs.formats.picture import blend, mark
 from terraprompt.prompt import Prompt
 
 __all__ = ["Case", "choose_cases", "panels"]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from terraprompt.errors import ConfigError
-from terraprompt.geometry import Frame
+from terraprompt.geometry.frame import Frame
 
 __all__ = ["Grid"]
 

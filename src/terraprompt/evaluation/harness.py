@@ -22,7 +22,7 @@ from terraprompt.evaluation.report import Report, Scope, make_report, to_markdow
 from terraprompt.evaluation.report_html import to_html
 from terraprompt.evaluation.runner import Loader, Run, predict, to_ask
 from terraprompt.evaluation.scoring import asked_of, can_judge, judge, write_scores
-from terraprompt.outputs.files import translated
+from terraprompt.io.files import translated
 from terraprompt.prompt import Task
 
 __all__ = ["Choice", "check_answers", "check_folder", "evaluate", "score_again", "write_report"]

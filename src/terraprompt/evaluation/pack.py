@@ -12,9 +12,9 @@ from terraprompt.datasets.pack import Record
 from terraprompt.datasets.questions import Plan, Question, questions
 from terraprompt.engines.base import Engine
 from terraprompt.evaluation.metrics import Overlap
-from terraprompt.pipeline import Session
+from terraprompt.flow.session import Session
 from terraprompt.prompt import Prompt
-from terraprompt.scene import open_scene
+from terraprompt.raster import open_scene
 
 __all__ = ["Plan", "Row", "ask_record"]
 

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from terraprompt.errors import ConfigError, DatasetError
-from terraprompt.evaluation.rle import Rle
-from terraprompt.outputs.files import translated
+from terraprompt.io.files import translated
+from terraprompt.io.rle_overlap import Rle
 
 __all__ = [
     "MERGED",
@@ -124,7 +124,7 @@ class Prediction:
         instruction_index: which wording of the sample.
         notes: the engine's intermediate evidence (boxes, points, reasoning text, …) as JSON values, coordinates in
             pixels of the image.
-        seconds: from prompt to mask; perceiving the image is part of its first sample.
+        seconds: from prompt to mask; encoding the image is part of its first sample.
         memory_mb: peak resident memory of the process until then, MiB; NaN where the system does not say.
     """
 

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
@@ -37,6 +37,7 @@ from terraprompt.evaluation.predictions import (
     read_predictions,
 )
 from terraprompt.evaluation.protocols import Protocol as ScoringProtocol
+from terraprompt.io.progress import Progress
 from terraprompt.prompt import Task
 
 __all__ = ["EngineSpec", "Loader", "Run", "predict", "to_ask"]
@@ -45,7 +46,6 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 #: Called with (answered, all).
-Progress = Callable[[int, int], None]
 
 
 class Loader(Hashable, Protocol):

@@ -11,14 +11,14 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.datasets.pictures import picture_size
 from terraprompt.datasets.sample import Sample
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.evaluation.ask import Asked
 from terraprompt.evaluation.outcome import Outcome, SampleScore, Status
 from terraprompt.evaluation.predictions import Prediction
 from terraprompt.evaluation.protocols import Protocol
-from terraprompt.outputs.files import replacing
+from terraprompt.io.files import replacing
+from terraprompt.raster.pictures import picture_size
 
 __all__ = ["Judged", "asked_of", "can_judge", "judge", "read_scores", "truth_of", "write_scores"]
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from terraprompt.forge.relations import ADJACENT
 from terraprompt.forge.taxonomy import Kind, Taxonomy
-from terraprompt.instructions.geometry import Component, Components, clear_places, clear_selectors
-from terraprompt.instructions.selector import Selector
-from terraprompt.instructions.spatial import ORDINALS, patterns
+from terraprompt.language.object_geometry import Component, Components, clear_places, clear_selectors
+from terraprompt.language.selector import Selector
+from terraprompt.language.spatial import ORDINALS, patterns
 
 __all__ = ["Cue", "Scene", "Wording", "cues_of", "facts_of"]
 

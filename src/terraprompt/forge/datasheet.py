@@ -8,10 +8,10 @@ from typing import Any
 
 from terraprompt import __version__
 from terraprompt.forge.agreement import lines_of
-from terraprompt.forge.asking import TALLY, tallies
 from terraprompt.forge.items import Source
 from terraprompt.forge.recipe import Recipe
 from terraprompt.forge.statistics import Statistics
+from terraprompt.vlm.model_pool import TALLY, tallies
 
 __all__ = ["datasheet"]
 

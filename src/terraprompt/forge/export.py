@@ -17,7 +17,6 @@ import numpy as np
 from PIL import Image as Picture
 
 from terraprompt.datasets.index import write_index
-from terraprompt.datasets.rle import RunLengths
 from terraprompt.datasets.sample import MaskFile, Sample
 from terraprompt.forge.agreement import agreement
 from terraprompt.forge.constraints import word_count
@@ -29,7 +28,8 @@ from terraprompt.forge.recipe import KINDS, Recipe, Subset
 from terraprompt.forge.records import Row, chance
 from terraprompt.forge.stages import REGIONS, SAMPLES, Job, Parts, last_of
 from terraprompt.forge.statistics import Statistics
-from terraprompt.outputs.files import translated
+from terraprompt.io.files import translated
+from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Task
 
 __all__ = ["DATASET", "assemble", "export_part", "files_of"]

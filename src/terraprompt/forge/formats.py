@@ -13,7 +13,7 @@ from typing import IO
 
 from terraprompt.forge.records import Row
 from terraprompt.forge.stages import Parts
-from terraprompt.outputs.files import translated
+from terraprompt.io.files import translated
 
 __all__ = ["write_jsonl", "write_regions", "write_shards"]
 

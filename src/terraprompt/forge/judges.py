@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terraprompt.errors import DatasetError
-from terraprompt.forge.asking import Answer, noted
 from terraprompt.forge.model_settings import DIMENSIONS, Thresholds
 from terraprompt.forge.outline import PatchPictures, outlined, region_mask
 from terraprompt.forge.prompts import FORMS, prompt, score_faults
 from terraprompt.forge.records import Row
 from terraprompt.forge.stages import Job, read_rows
 from terraprompt.forge.taxonomy import load_taxonomy
+from terraprompt.vlm.model_pool import Answer, noted
 
 __all__ = ["family", "judge_samples", "short_of"]
 
@@ -52,7 +52,7 @@ def judge_samples(rows: Iterator[Row], job: Job) -> Iterator[Row]:
     ``scores`` is JSON: judge -> dimension -> score, or null for a judge that gave no usable scores.
 
     Raises:
-        BudgetError, ReasonerError: see :meth:`terraprompt.forge.asking.Panel.map`.
+        BudgetError, ReasonerError: see :meth:`terraprompt.vlm.model_pool.Panel.map`.
     """
     panel, pictures, taxonomy = job.asking(), PatchPictures(job.recipe), load_taxonomy()
     judges = job.recipe.models.judges

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.forge.asking import Answer, Panel, noted
 from terraprompt.forge.model_settings import Line
 from terraprompt.forge.outline import PatchPictures, outlined, region_mask
 from terraprompt.forge.prompts import FORMS, plain, prompt, text_faults
 from terraprompt.forge.records import Row
 from terraprompt.forge.stages import Job
 from terraprompt.forge.taxonomy import load_taxonomy
+from terraprompt.vlm.model_pool import Answer, Panel, noted
 
 __all__ = ["ask_filter"]
 
@@ -34,7 +34,7 @@ def ask_filter(rows: Iterator[Row], job: Job) -> Iterator[Row]:
     """Patches whose regions a model has looked at; those that it passes over stay in the record, with its reason.
 
     Raises:
-        BudgetError, ReasonerError: see :meth:`terraprompt.forge.asking.Panel.map`.
+        BudgetError, ReasonerError: see :meth:`terraprompt.vlm.model_pool.Panel.map`.
     """
     panel, name = job.asking(), str(job.recipe.models.filter)
     pictures = PatchPictures(job.recipe)

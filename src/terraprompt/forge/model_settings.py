@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from terraprompt.forge.strict import Strict
-from terraprompt.reasoners import KEY_VARIABLE
-from terraprompt.reasoners.transport import ServerConfig
+from terraprompt.vlm import KEY_VARIABLE
+from terraprompt.vlm.transport import ServerConfig
 
 __all__ = ["DIMENSIONS", "OPERATION", "Endpoint", "Limits", "Line", "Models", "Price", "Thresholds"]
 
@@ -47,7 +47,7 @@ class Endpoint(Strict):
         model: as the server names it.
         key_env: environment variable with the key; unset or empty = no key is sent.
         timeout: seconds for one answer.
-        retries, backoff, longest_wait: see :class:`terraprompt.reasoners.transport.ServerConfig`.
+        retries, backoff, longest_wait: see :class:`terraprompt.vlm.transport.ServerConfig`.
         rate: requests a minute; None = no limit.
         concurrency: requests on the way together.
         price: of a million tokens.

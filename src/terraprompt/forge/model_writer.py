@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.forge.asking import Answer, Panel, noted
 from terraprompt.forge.constraints import MARKING, broken_rules
 from terraprompt.forge.outline import PatchPictures, outlined, region_mask
 from terraprompt.forge.prompts import CUES, FORMS, names_of, plain, prompt, text_faults
@@ -24,6 +23,7 @@ from terraprompt.forge.records import Row
 from terraprompt.forge.stages import Job
 from terraprompt.forge.taxonomy import Kind, load_taxonomy
 from terraprompt.forge.writer import RuleWriter, checked, interactive, new_sample, to_write
+from terraprompt.vlm.model_pool import Answer, Panel, noted
 
 __all__ = ["write_with_model"]
 
@@ -60,7 +60,7 @@ def write_with_model(rows: Iterator[Row], job: Job) -> Iterator[Row]:
     """Samples of the regions that were kept.
 
     Raises:
-        BudgetError, ReasonerError: see :meth:`terraprompt.forge.asking.Panel.map`.
+        BudgetError, ReasonerError: see :meth:`terraprompt.vlm.model_pool.Panel.map`.
     """
     panel, pictures = job.asking(), PatchPictures(job.recipe)
     author = _Author(panel, str(job.recipe.models.writer))

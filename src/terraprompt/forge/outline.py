@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 from scipy import ndimage
 
-from terraprompt.datasets.rle import RunLengths
 from terraprompt.forge.items import sources_of
 from terraprompt.forge.model_settings import Line
 from terraprompt.forge.pixels import read_window
 from terraprompt.forge.recipe import Recipe
-from terraprompt.reasoners.conventions import View
+from terraprompt.io.rle import RunLengths
+from terraprompt.vlm.conventions import View
 
 __all__ = ["COLOURS", "PatchPictures", "outlined", "region_mask"]
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from terraprompt.datasets.pack import INDEX_NAME, Record, read_pack
 from terraprompt.errors import DatasetError
 from terraprompt.forge.annotations import Outline, read_boxes
-from terraprompt.forge.codecs import UNKNOWN, IndexLabels, Labels, PaletteLabels, check_pair
 from terraprompt.forge.fingerprints import EIGHTH, Fingerprint, eighth, fingerprint, fingerprints
 from terraprompt.forge.items import Source, sources_of, starts
+from terraprompt.forge.label_readers import UNKNOWN, IndexLabels, Labels, PaletteLabels, check_pair
 from terraprompt.forge.pixels import Image, RollingRows, open_raster
 from terraprompt.forge.recipe import Recipe
 from terraprompt.forge.records import Row, of_item
@@ -191,7 +191,7 @@ class _Fixed:
     def window(
         self, column: int, row: int, shape: tuple[int, int], image: NDArray[np.uint8] | None
     ) -> NDArray[np.uint8]:
-        """See :class:`terraprompt.forge.codecs.Labels`."""
+        """See :class:`terraprompt.forge.label_readers.Labels`."""
         height, width = shape
         return self._numbers[row : row + height, column : column + width]
 

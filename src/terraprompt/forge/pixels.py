@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from terraprompt.datasets.pictures import read_picture
 from terraprompt.errors import DatasetError
+from terraprompt.raster.pictures import read_picture
 
 __all__ = ["Image", "RollingRows", "open_raster", "read_window", "reading"]
 

@@ -9,14 +9,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.datasets.rle import RunLengths
 from terraprompt.forge.patches import decode_mask
 from terraprompt.forge.recipe import RegionRules
 from terraprompt.forge.records import REGION, Row, chance
 from terraprompt.forge.relations import Shape, nearest_of_kind, outlines, related
 from terraprompt.forge.stages import Job
 from terraprompt.forge.taxonomy import load_taxonomy
-from terraprompt.instructions.geometry import Component, components
+from terraprompt.io.rle import RunLengths
+from terraprompt.language.object_geometry import Component, components
 
 __all__ = ["filter_regions", "find_regions", "regions_of"]
 

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 from rasterio.features import shapes
 
-from terraprompt.datasets.pictures import read_picture
-from terraprompt.datasets.rle import RunLengths
 from terraprompt.errors import DatasetError, OutputError
 from terraprompt.forge.records import chance
-from terraprompt.outputs.files import translated
+from terraprompt.io.files import translated
+from terraprompt.io.rle import RunLengths
+from terraprompt.raster.pictures import read_picture
 
 __all__ = ["VERDICTS", "Agreement", "cohens_kappa", "export_sheet", "import_verdicts"]
 

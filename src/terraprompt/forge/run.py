@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 from terraprompt import __version__
 from terraprompt.errors import ConfigError, OutputError
 from terraprompt.forge import records
-from terraprompt.forge.asking import Panel
 from terraprompt.forge.estimate import Load, StageCost, estimate, load_of_headers, load_of_regions
 from terraprompt.forge.executors import Run, running
 from terraprompt.forge.export import assemble, export_part
@@ -31,8 +30,9 @@ from terraprompt.forge.regions import filter_regions, find_regions
 from terraprompt.forge.select import gather_selection
 from terraprompt.forge.stages import REGIONS, Job, Parts, Stage, read_notes, read_rows, write_rows
 from terraprompt.forge.writer import gather_limits, write_instructions
-from terraprompt.outputs.files import translated
-from terraprompt.pipeline import Progress
+from terraprompt.io.files import translated
+from terraprompt.io.progress import Progress
+from terraprompt.vlm.model_pool import Panel
 
 __all__ = ["Plan", "Report", "forge", "plan", "stages_of"]
 

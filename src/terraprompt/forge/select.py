@@ -11,7 +11,7 @@ from sys import intern
 import numpy as np
 
 from terraprompt.errors import DatasetError
-from terraprompt.forge.duplicates import repeated
+from terraprompt.forge.image_dedup import repeated
 from terraprompt.forge.recipe import Caps, Recipe
 from terraprompt.forge.records import KEPT, Row, chance
 from terraprompt.forge.stages import Job, read_rows

@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.forge.recipe import Recipe
 from terraprompt.forge.records import Row
-from terraprompt.outputs.files import translated
+from terraprompt.io.files import translated
 
 if TYPE_CHECKING:
-    from terraprompt.forge.asking import Panel
+    from terraprompt.vlm.model_pool import Panel
 
 __all__ = ["REGIONS", "SAMPLES", "Job", "Parts", "Stage", "last_of", "read_notes", "read_rows", "write_rows"]
 

@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize
 from shapely import affinity
 
-from terraprompt.datasets.rle import RunLengths
 from terraprompt.errors import DatasetError
 from terraprompt.forge.annotations import Outline
-from terraprompt.forge.codecs import UNKNOWN
+from terraprompt.forge.label_readers import UNKNOWN
 from terraprompt.forge.tables import SourceTable
 from terraprompt.forge.taxonomy import Taxonomy
+from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Prompt
 
 if TYPE_CHECKING:  # its package loads torch, which other codecs do not need
-    from terraprompt.models.promptable.base import PromptableSegmenter
+    from terraprompt.segmenters.base import PromptableSegmenter
 
 __all__ = ["BoxLabels", "PolygonLabels", "coco_shapes", "segmenter_of", "vector_shapes"]
 
@@ -68,7 +68,7 @@ class PolygonLabels:
     Args:
         shapes: (class, shapely geometry in pixels of the image).
         path: of the label, for messages.
-        table, taxonomy, policy, note: as of :class:`terraprompt.forge.codecs.IndexLabels`.
+        table, taxonomy, policy, note: as of :class:`terraprompt.forge.label_readers.IndexLabels`.
     """
 
     looks = False
@@ -90,7 +90,7 @@ class PolygonLabels:
     def window(
         self, column: int, row: int, shape: tuple[int, int], image: NDArray[np.uint8] | None
     ) -> NDArray[np.uint8]:
-        """See :class:`terraprompt.forge.codecs.Labels`."""
+        """See :class:`terraprompt.forge.label_readers.Labels`."""
         height, width = shape
         hits = np.sort(self._tree.query(shapely.box(column, row, column + width, row + height)))
         burnt = [
@@ -138,7 +138,7 @@ class BoxLabels:
     def window(
         self, column: int, row: int, shape: tuple[int, int], image: NDArray[np.uint8] | None
     ) -> NDArray[np.uint8]:
-        """See :class:`terraprompt.forge.codecs.Labels`."""
+        """See :class:`terraprompt.forge.label_readers.Labels`."""
         height, width = shape
         frame = shapely.box(column, row, column + width, row + height)
         out = np.zeros((height, width), np.uint8)
@@ -187,7 +187,7 @@ def segmenter_of(name: str | None) -> PromptableSegmenter | None:
             "A source of boxes needs a segmenter.",
             hint='Set `segmenter: nano`, another segmenter, or "fill" for the boxes themselves.',
         )
-    from terraprompt.models.promptable import load_segmenter  # torch, which other codecs do not need
+    from terraprompt.segmenters import load_segmenter  # torch, which other codecs do not need
 
     return load_segmenter(name)
 

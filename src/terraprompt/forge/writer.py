@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from terraprompt.datasets.rle import RunLengths
 from terraprompt.forge.constraints import broken_rules
 from terraprompt.forge.cues import Cue, Scene, cues_of, facts_of
 from terraprompt.forge.recipe import KINDS, Recipe, Writing
 from terraprompt.forge.records import Row, rng_of
 from terraprompt.forge.stages import Job
 from terraprompt.forge.taxonomy import Kind, Taxonomy, load_taxonomy
-from terraprompt.instructions.spatial import COUNTS
-from terraprompt.instructions.writer import interactive_instruction
+from terraprompt.io.rle import RunLengths
+from terraprompt.language.spatial import COUNTS
+from terraprompt.language.writer import interactive_instruction
 
 __all__ = [
     "RuleWriter",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.geometry import Frame
+from terraprompt.geometry.frame import Frame
 
 __all__ = ["letterboxed", "resized"]
 

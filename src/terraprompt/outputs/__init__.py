@@ -1,12 +1,12 @@
 """From logits to files: the mask, its objects, rasters, vectors, pictures."""
 
-from terraprompt.outputs.canvas import Canvas, check_refinement
-from terraprompt.outputs.files import check_target
+from terraprompt.io.files import check_target
+from terraprompt.outputs.formats.stac import save_stac, stac_item
+from terraprompt.outputs.mask_writer import MaskWriter, check_refinement
 from terraprompt.outputs.result import Result, SegmentedObject, Status
-from terraprompt.outputs.stac import save_stac, stac_item
 
 __all__ = [
-    "Canvas",
+    "MaskWriter",
     "Result",
     "SegmentedObject",
     "Status",

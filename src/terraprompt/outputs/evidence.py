@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from terraprompt.datasets.rle import RunLengths
-from terraprompt.outputs.files import replacing
-from terraprompt.outputs.picture import blend, fitted, font
+from terraprompt.io.files import replacing
+from terraprompt.io.rle import RunLengths
+from terraprompt.outputs.formats.picture import blend, fitted, font
 from terraprompt.outputs.provenance import as_text
 from terraprompt.outputs.result import Result
-from terraprompt.scene import Tile
+from terraprompt.raster import Tile
 
 __all__ = ["write_evidence"]
 
@@ -53,11 +53,11 @@ def write_evidence(
     Args:
         result: of an engine that keeps notes.
         path: picture file.
-        look: the stretched pixels of a window of the scene (:meth:`terraprompt.pipeline.Session.look_at`).
+        look: the stretched pixels of a window of the scene (:meth:`terraprompt.flow.session.Session.look_at`).
         overwrite: replace a file that is there.
 
     Raises:
-        OutputError: see :func:`terraprompt.outputs.files.check_target`.
+        OutputError: see :func:`terraprompt.io.files.check_target`.
     """
     targets = result.notes.get("targets") or []
     grounded = result.notes.get("grounded") or []

@@ -16,8 +16,9 @@ from rasterio import Affine
 from shapely import Polygon
 
 from terraprompt.errors import ConfigError, OutputError
-from terraprompt.outputs.files import WorkFolder, translated
-from terraprompt.outputs.raster import (
+from terraprompt.io.files import WorkFolder, translated
+from terraprompt.io.tiff import verify_tiff
+from terraprompt.outputs.formats.raster import (
     Q_NODATA,
     QUANTA,
     bands,
@@ -27,8 +28,7 @@ from terraprompt.outputs.raster import (
     write_raster,
     write_rows,
 )
-from terraprompt.outputs.runs import ObjectRuns
-from terraprompt.outputs.tiff import verify_tiff
+from terraprompt.outputs.vectorize.runs import ObjectRuns
 
 if TYPE_CHECKING:
     from terraprompt.prompt import Prompt
@@ -215,7 +215,7 @@ class Result:
 
     def save_vector(self, path: str | Path, *, overwrite: bool = False, driver: str | None = None) -> Path:
         """Write the polygons; the extension tells the format: see :func:`.vector.write_vector`."""
-        from terraprompt.outputs.vector import write_vector
+        from terraprompt.outputs.formats.vector import write_vector
 
         self._spare_source(path)
         return write_vector(self, path, overwrite=overwrite, driver=driver)
@@ -230,7 +230,7 @@ class Result:
         overwrite: bool = False,
     ) -> Path:
         """Write an overlay picture for people: see :func:`.picture.write_picture`."""
-        from terraprompt.outputs.picture import write_picture
+        from terraprompt.outputs.formats.picture import write_picture
 
         self._spare_source(path)
         return write_picture(self, path, scene_rgb=scene_rgb, prompt=prompt, max_side=max_side, overwrite=overwrite)

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from terraprompt.datasets.sample import Sample
 from terraprompt.engines.dialogue import coordinate_rows
 from terraprompt.errors import ConfigError, DatasetError
-from terraprompt.geometry import Frame
-from terraprompt.instructions.writer import interactive_instruction
+from terraprompt.geometry.frame import Frame
+from terraprompt.language.writer import interactive_instruction
 from terraprompt.models.preprocess import letterboxed
 from terraprompt.models.unigeoseg.config import TASK_INDEX
 from terraprompt.prompt import Task
 from terraprompt.training import dialogues
 from terraprompt.training.augment import CropMap, change_light
 from terraprompt.training.crops import Crop, CropRecipe, Item, no_points, no_rows, object_crop, presence_of
-from terraprompt.training.ground import Ground
+from terraprompt.training.labeled_image import LabeledImage
 from terraprompt.training.loader import Crops
 from terraprompt.training.schedule import TaskSchedule
 
@@ -111,7 +111,7 @@ class QuestionCrops(Crops):
             sample = self.questions.draw(Task.INTERACTIVE, rng)
             image, mask = _pixels(sample)
             target = {sample.category or "": mask.astype(np.int32)}
-            ground = Ground(sample.id, sample.source, image, target, {}, centreline=False, absent=())
+            ground = LabeledImage(sample.id, sample.source, image, target, {}, centreline=False, absent=())
             crop = object_crop(ground, self.recipe, rng, named=False)  # its category may be in no list of ours
             if crop is not None:
                 return crop

@@ -20,7 +20,7 @@ from terraprompt.training.asked import MixedSource, Questions, QuestionSource
 from terraprompt.training.causal import CausalTrainConfig, CausalTrainer
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.dialogues import CropSource, SampleSource, TaskStream, byte_tokenizer
-from terraprompt.training.ground import Ground
+from terraprompt.training.labeled_image import LabeledImage
 from terraprompt.training.nano import SCHEDULE, load_grounds, shares_of
 from terraprompt.training.schedule import TaskSchedule
 
@@ -50,7 +50,7 @@ def train_causal(
     device: str | None = None,
     resume: bool = False,
     system: str = SYSTEM,
-    grounds: Sequence[Ground] | None = None,
+    grounds: Sequence[LabeledImage] | None = None,
     questions: Questions | None = None,
     question_share: float = 0.5,
 ) -> CausalTrainer:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from terraprompt.datasets.sampling import jitter_box, sample_points, tight_box
-from terraprompt.instructions.geometry import clear_selectors, components, empty_selectors
-from terraprompt.instructions.writer import (
+from terraprompt.language.object_geometry import clear_selectors, components, empty_selectors
+from terraprompt.language.writer import (
     AbsentCategory,
     category_instruction,
     contextual_instruction,
@@ -21,7 +21,7 @@ from terraprompt.instructions.writer import (
 )
 from terraprompt.prompt import Task
 from terraprompt.training.augment import CropMap, change_light
-from terraprompt.training.ground import Ground
+from terraprompt.training.labeled_image import LabeledImage
 
 Box = tuple[float, float, float, float]
 
@@ -92,7 +92,7 @@ def _log_uniform(low: float, high: float, rng: np.random.Generator) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high)))) if high > low else high
 
 
-def _turn(ground: Ground, rng: np.random.Generator) -> float:
+def _turn(ground: LabeledImage, rng: np.random.Generator) -> float:
     quarter = float(rng.integers(4)) * np.pi / 2
     free = 0.0 if ground.weak or rng.random() < 0.6 else float(rng.uniform(-0.6, 0.6))
     return quarter + free
@@ -104,7 +104,7 @@ def presence_of(target: NDArray[np.uint8]) -> int:
     return 1 if pixels >= _MIN_PIXELS else 0 if pixels == 0 else -1
 
 
-def make_crop(ground: Ground, task: Task, reasoning: float, recipe: CropRecipe, rng: np.random.Generator) -> Crop:
+def make_crop(ground: LabeledImage, task: Task, reasoning: float, recipe: CropRecipe, rng: np.random.Generator) -> Crop:
     """Cut one crop.
 
     Args:
@@ -121,7 +121,9 @@ def make_crop(ground: Ground, task: Task, reasoning: float, recipe: CropRecipe, 
     return _text_crop(ground, task, reasoning, recipe, rng)
 
 
-def _text_crop(ground: Ground, first: Task, reasoning: float, recipe: CropRecipe, rng: np.random.Generator) -> Crop:
+def _text_crop(
+    ground: LabeledImage, first: Task, reasoning: float, recipe: CropRecipe, rng: np.random.Generator
+) -> Crop:
     height, width = ground.image.shape[:2]
     fit = 0.85 * recipe.size / min(height, width)
     low, high = recipe.scales
@@ -152,7 +154,7 @@ def _text_crop(ground: Ground, first: Task, reasoning: float, recipe: CropRecipe
 
 
 def _category_item(
-    ground: Ground,
+    ground: LabeledImage,
     category: str,
     task: Task,
     crop_map: CropMap,
@@ -202,7 +204,9 @@ def _selected_item(category: str, task: Task, ids: NDArray[np.int32], rng: np.ra
     return Item(text, task, target, None, None, no_rows(), 1 if kept else 0)
 
 
-def object_crop(ground: Ground, recipe: CropRecipe, rng: np.random.Generator, *, named: bool = True) -> Crop | None:
+def object_crop(
+    ground: LabeledImage, recipe: CropRecipe, rng: np.random.Generator, *, named: bool = True
+) -> Crop | None:
     """A crop round one object with points, a box or both drawn on it; None where no object suits.
 
     Args:
@@ -315,7 +319,7 @@ def _pick_absent(absent: Sequence[AbsentCategory], rng: np.random.Generator) -> 
     return same[int(rng.integers(len(same)))]
 
 
-def _pick_category(ground: Ground, rng: np.random.Generator) -> str | None:
+def _pick_category(ground: LabeledImage, rng: np.random.Generator) -> str | None:
     """A category with objects: rarer ones on box-labelled images are not drowned by cars."""
     present = ground.present
     if not present:
@@ -333,7 +337,7 @@ def _inside(centre: float, length: int, reach: float) -> float:
 
 
 def _towards(
-    ground: Ground, category: str, reach: float, centre: tuple[float, float], rng: np.random.Generator
+    ground: LabeledImage, category: str, reach: float, centre: tuple[float, float], rng: np.random.Generator
 ) -> tuple[float, float]:
     """Move the crop so that some of the category is in it."""
     if ground.weak:

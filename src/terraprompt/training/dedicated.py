@@ -14,7 +14,7 @@ from terraprompt.errors import ConfigError, TerrapromptError
 from terraprompt.models.unet import UNet
 from terraprompt.models.unigeoseg import preset
 from terraprompt.training.crops import CropRecipe
-from terraprompt.training.ground import Ground
+from terraprompt.training.labeled_image import LabeledImage
 from terraprompt.training.loader import CropStream, stream
 from terraprompt.training.schedule import TaskSchedule
 from terraprompt.training.supervised import TrainConfig, cosine, freeze
@@ -24,7 +24,7 @@ __all__ = ["category_share", "train_unet"]
 log = logging.getLogger(__name__)
 
 
-def category_share(category: str, grounds: Sequence[Ground], shares: Mapping[str, float]) -> dict[str, float]:
+def category_share(category: str, grounds: Sequence[LabeledImage], shares: Mapping[str, float]) -> dict[str, float]:
     """Shares of the real, mask-labelled sources of a category."""
     sources = {g.source for g in grounds if category in g.labels and not g.centreline and g.source != "rendered"}
     if not sources:
@@ -34,7 +34,7 @@ def category_share(category: str, grounds: Sequence[Ground], shares: Mapping[str
 
 def train_unet(
     category: str,
-    grounds: Sequence[Ground],
+    grounds: Sequence[LabeledImage],
     shares: Mapping[str, float],
     config: TrainConfig,
     backbone: Mapping[str, torch.Tensor],

@@ -16,12 +16,12 @@ from transformers import PreTrainedTokenizerFast
 
 from terraprompt.engines.dialogue import DialogueWriter
 from terraprompt.errors import ConfigError, DatasetError
-from terraprompt.instructions.writer import interactive_instruction
+from terraprompt.language.writer import interactive_instruction
 from terraprompt.models.unigeoseg import Dialogue
 from terraprompt.models.unigeoseg.config import TASK_INDEX
 from terraprompt.prompt import Task
 from terraprompt.training.crops import CropRecipe, Item, make_crop
-from terraprompt.training.ground import Ground
+from terraprompt.training.labeled_image import LabeledImage
 from terraprompt.training.schedule import TaskSchedule
 
 __all__ = [
@@ -104,7 +104,7 @@ class CropSource:
         recipe: how crops are cut; ``size`` is the model's.
     """
 
-    def __init__(self, grounds: Sequence[Ground], shares: Mapping[str, float], recipe: CropRecipe) -> None:
+    def __init__(self, grounds: Sequence[LabeledImage], shares: Mapping[str, float], recipe: CropRecipe) -> None:
         masks = [g for g in grounds if not g.weak and shares.get(g.source, 0) > 0]
         objects = [g for g in masks if g.present and not g.centreline]
         self.recipe = recipe
@@ -133,7 +133,7 @@ class CropSource:
         )
 
 
-def _weights(pool: Sequence[Ground], shares: Mapping[str, float]) -> NDArray[np.float64]:
+def _weights(pool: Sequence[LabeledImage], shares: Mapping[str, float]) -> NDArray[np.float64]:
     count: dict[str, int] = {}
     for ground in pool:
         count[ground.source] = count.get(ground.source, 0) + 1

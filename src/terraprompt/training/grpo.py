@@ -21,9 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from terraprompt.errors import ConfigError, DatasetError
-from terraprompt.models.promptable.base import PromptableSegmenter
-from terraprompt.reasoners.local import LocalReasoner
-from terraprompt.reasoners.wording import DEFAULT_TEMPLATE
+from terraprompt.segmenters.base import PromptableSegmenter
 from terraprompt.training.grpo_processor import ReasonerProcessor
 from terraprompt.training.grpo_rewards import THINK2SEG, GroupDraw, rewards_of
 from terraprompt.training.lessons import Labelled, instances_of
@@ -38,6 +36,8 @@ from terraprompt.training.reasoner_run import (
     start_reasoner,
     train_vision,
 )
+from terraprompt.vlm.local import LocalReasoner
+from terraprompt.vlm.wording import DEFAULT_TEMPLATE
 
 __all__ = ["CURVES", "GrpoConfig", "GrpoRun", "train_grpo"]
 
@@ -90,7 +90,7 @@ class GrpoConfig:
         lora_rank: 0 = full fine-tuning.
         lora_alpha, lora_targets: of the adapters; the targets are a pattern of module names.
         units, side: of the reasoner's coordinates and the square that it is shown; None = the default of its family.
-        template: the question, see :mod:`terraprompt.reasoners.wording`.
+        template: the question, see :mod:`terraprompt.vlm.wording`.
         vllm: "off", "colocate" (generates on the training GPUs) or "server".
         vllm_memory: share of a GPU that vLLM takes when colocated.
         vllm_server: address, for "server".

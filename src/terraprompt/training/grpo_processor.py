@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import ProcessorMixin
 
-from terraprompt.reasoners.local import LocalReasoner
+from terraprompt.vlm.local import LocalReasoner
 
 __all__ = ["PROCESSOR_FILES", "ReasonerProcessor", "copy_processor_files"]
 

@@ -10,11 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terraprompt.errors import ConfigError
-from terraprompt.models.promptable.base import PromptableSegmenter, SegmenterEmbedding
 from terraprompt.prompt import Prompt
-from terraprompt.reasoners.answer import AnswerRules, Instance
-from terraprompt.reasoners.conventions import Convention
-from terraprompt.reasoners.placement import place
+from terraprompt.segmenters.base import PromptableSegmenter, SegmenterEmbedding
 from terraprompt.training.lessons import Labelled
 from terraprompt.training.rewards import (
     Reward,
@@ -25,6 +22,9 @@ from terraprompt.training.rewards import (
     tag_reward,
     target_reward,
 )
+from terraprompt.vlm.answer import AnswerRules, Instance
+from terraprompt.vlm.conventions import Convention
+from terraprompt.vlm.placement import place
 
 __all__ = ["TERMS", "THINK2SEG", "GroupDraw", "rewards_of"]
 

@@ -17,16 +17,16 @@ from scipy import ndimage
 from terraprompt.datasets.pack import Record
 from terraprompt.datasets.sampling import tight_box
 from terraprompt.errors import ConfigError, DatasetError
-from terraprompt.instructions.writer import absent_categories, category_instruction
+from terraprompt.language.writer import absent_categories, category_instruction
 from terraprompt.prompt import Task
-from terraprompt.reasoners.answer import Instance
-from terraprompt.reasoners.conventions import Convention, Units
-from terraprompt.scene.rendered import RenderedScene
+from terraprompt.vlm.answer import Instance
+from terraprompt.vlm.conventions import Convention, Units
+from terraprompt_synthetic import RenderedScene
 
 __all__ = [
     "Labelled",
-    "Lesson",
     "Question",
+    "SftExample",
     "answer_text",
     "instances_of",
     "lessons_of",
@@ -87,7 +87,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lesson:
+class SftExample:
     """A question with the words that answer it.
 
     Attributes:
@@ -154,7 +154,7 @@ def answer_text(instances: Sequence[Instance], think: str) -> str:
 
 def lessons_of(
     samples: Sequence[Labelled], convention: Convention, *, points: int = 2, step: float | None = None, seed: int = 0
-) -> list[Lesson]:
+) -> list[SftExample]:
     """A lesson a sample: its mask as boxes and interior points, a short thought, one of its wordings.
 
     Args:
@@ -171,7 +171,7 @@ def lessons_of(
         image, mask = sample.load_image(), sample.load_mask()
         found = convention.from_source(instances_of(mask, points=points), mask.shape[:2])
         text = answer_text([rounded(v, step) for v in found], _thought(len(found)))
-        made.append(Lesson(image, sample.instructions[int(rng.integers(len(sample.instructions)))], text))
+        made.append(SftExample(image, sample.instructions[int(rng.integers(len(sample.instructions)))], text))
     return made
 
 

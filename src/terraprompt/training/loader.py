@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from terraprompt.errors import ConfigError
 from terraprompt.models.unigeoseg.config import TASK_INDEX
 from terraprompt.training.crops import Crop, CropRecipe, make_crop
-from terraprompt.training.ground import Ground
+from terraprompt.training.labeled_image import LabeledImage
 from terraprompt.training.schedule import TaskSchedule
 
 __all__ = ["Batch", "CropStream", "Crops", "Mixed", "collate", "stream"]
@@ -105,7 +105,7 @@ class CropStream(Crops):
 
     def __init__(
         self,
-        grounds: Sequence[Ground],
+        grounds: Sequence[LabeledImage],
         shares: Mapping[str, float],
         schedule: TaskSchedule,
         recipe: CropRecipe,
@@ -113,7 +113,7 @@ class CropStream(Crops):
         total: int,
     ) -> None:
         super().__init__(total)
-        self.by_source: dict[str, list[Ground]] = {}
+        self.by_source: dict[str, list[LabeledImage]] = {}
         for ground in grounds:
             self.by_source.setdefault(ground.source, []).append(ground)
         self.sources = [s for s in self.by_source if shares.get(s, 0) > 0]
@@ -135,7 +135,7 @@ class CropStream(Crops):
         return make_crop(ground, task, reasoning / texts if texts else 0.0, self.recipe, rng)
 
 
-def _rarity(grounds: Sequence[Ground]) -> NDArray[np.float64]:
+def _rarity(grounds: Sequence[LabeledImage]) -> NDArray[np.float64]:
     """Probability of each image of a source."""
     present = [ground.present for ground in grounds]
     count = Counter(category for categories in present for category in categories)

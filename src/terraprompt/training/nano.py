@@ -20,13 +20,13 @@ from terraprompt.errors import CheckpointError, ConfigError
 from terraprompt.models.sentence import SentenceEncoder, packaged_sentence_encoder
 from terraprompt.models.unigeoseg import UniGeoSeg, preset
 from terraprompt.models.unigeoseg.vision import imagenet_state
-from terraprompt.scene.rendered import render
 from terraprompt.training.asked import QuestionCrops, Questions
 from terraprompt.training.crops import CropRecipe
-from terraprompt.training.ground import Ground, from_record, from_rendered
+from terraprompt.training.labeled_image import LabeledImage, from_record, from_rendered
 from terraprompt.training.loader import Crops, CropStream, Mixed, stream
 from terraprompt.training.schedule import TaskSchedule
 from terraprompt.training.supervised import TrainConfig, Trainer
+from terraprompt_synthetic import render
 
 __all__ = [
     "RENDERED",
@@ -77,7 +77,7 @@ def imagenet_backbone(path: Path | None = None) -> dict[str, torch.Tensor]:
     return imagenet_state(torch.load(path, map_location="cpu", weights_only=True))
 
 
-def shares_of(grounds: Sequence[Ground]) -> dict[str, float]:
+def shares_of(grounds: Sequence[LabeledImage]) -> dict[str, float]:
     """How often each source is drawn: :data:`SHARES` where it lists all, else by the root of its number of images.
 
     Rendered scenes keep their listed share of the whole in either case.
@@ -92,14 +92,14 @@ def shares_of(grounds: Sequence[Ground]) -> dict[str, float]:
     return shares
 
 
-def _render(seed: int) -> Ground:
+def _render(seed: int) -> LabeledImage:
     gsd = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0)[seed % 7]
     return from_rendered(render(seed, width=512, height=512, gsd_m=gsd), RENDERED)
 
 
 def load_grounds(
     data: Path, *, split: str = "train", rendered: int = 0, seed: int = 0, workers: int = 1
-) -> list[Ground]:
+) -> list[LabeledImage]:
     """All labelled images of ``split`` in ``data``, and ``rendered`` rendered scenes."""
     grounds = [from_record(record) for record in read_pack(data, split=split)]
     seeds = [seed * 100_000 + 1000 + i for i in range(rendered)]
@@ -127,7 +127,7 @@ def train_nano(
     start: Path | None = None,
     backbone: Path | None = None,
     text_encoder: Path | None = None,
-    grounds: Sequence[Ground] | None = None,
+    grounds: Sequence[LabeledImage] | None = None,
     questions: Questions | None = None,
     question_share: float = 0.5,
 ) -> Trainer:

@@ -15,12 +15,12 @@ import torch
 from transformers import TrainerCallback
 
 from terraprompt.errors import CheckpointError, ConfigError
-from terraprompt.reasoners.conventions import Convention
-from terraprompt.reasoners.families import family_of
-from terraprompt.reasoners.local import LocalReasoner, load_local, local_folder
-from terraprompt.reasoners.open import chosen_convention
-from terraprompt.reasoners.wording import DEFAULT_TEMPLATE
 from terraprompt.training.grpo_processor import copy_processor_files
+from terraprompt.vlm.conventions import Convention
+from terraprompt.vlm.families import family_of
+from terraprompt.vlm.local import LocalReasoner, load_local, local_folder
+from terraprompt.vlm.open import chosen_convention
+from terraprompt.vlm.wording import DEFAULT_TEMPLATE
 
 __all__ = [
     "LANGUAGE_LINEAR",

@@ -23,8 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
 from terraprompt.errors import ConfigError
-from terraprompt.reasoners.answer import AnswerRules, Instance, Verdict, parse_strict, tagged, thought
-from terraprompt.reasoners.duplicates import box_iou, suppress
+from terraprompt.vlm.answer import AnswerRules, Instance, Verdict, parse_strict, tagged, thought
+from terraprompt.vlm.nms import box_iou, suppress
 
 __all__ = [
     "Draw",

@@ -14,10 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from terraprompt.errors import ConfigError, DatasetError
-from terraprompt.reasoners.local import LocalReasoner
-from terraprompt.reasoners.wording import DEFAULT_TEMPLATE
 from terraprompt.training.grpo_processor import ReasonerProcessor
-from terraprompt.training.lessons import Lesson
+from terraprompt.training.lessons import SftExample
 from terraprompt.training.reasoner_run import (
     LANGUAGE_LINEAR,
     MetricsLog,
@@ -28,6 +26,8 @@ from terraprompt.training.reasoner_run import (
     start_reasoner,
     train_vision,
 )
+from terraprompt.vlm.local import LocalReasoner
+from terraprompt.vlm.wording import DEFAULT_TEMPLATE
 
 __all__ = ["SftConfig", "train_sft"]
 
@@ -82,7 +82,7 @@ class SftConfig:
 
 
 class _Lessons(Dataset[dict[str, Tensor]]):
-    def __init__(self, lessons: Sequence[Lesson], reasoner: LocalReasoner) -> None:
+    def __init__(self, lessons: Sequence[SftExample], reasoner: LocalReasoner) -> None:
         self.lessons, self.reasoner = lessons, reasoner
 
     def __len__(self) -> int:
@@ -116,7 +116,7 @@ def _collated(rows: Sequence[dict[str, Tensor]], pad: int) -> dict[str, Tensor]:
 
 
 def train_sft(
-    lessons: Sequence[Lesson],
+    lessons: Sequence[SftExample],
     start: str | Path,
     run: Path,
     config: SftConfig | None = None,
@@ -169,7 +169,7 @@ def train_sft(
 
 
 def _trainer(
-    lessons: Sequence[Lesson],
+    lessons: Sequence[SftExample],
     reasoner: LocalReasoner,
     run: Path,
     config: SftConfig,

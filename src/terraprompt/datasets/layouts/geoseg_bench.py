@@ -22,10 +22,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from terraprompt.datasets.layouts.reading import AbsentSplitError, BrokenItemError, Faults, Layout, load_json, texts
-from terraprompt.datasets.pictures import picture_size
 from terraprompt.datasets.sample import MaskFile, Sample
 from terraprompt.errors import DatasetError
 from terraprompt.prompt import Task
+from terraprompt.raster.pictures import picture_size
 
 __all__ = ["BENCH", "TRAINING", "coordinates"]
 

@@ -17,10 +17,10 @@ from typing import Any
 
 from terraprompt.datasets.layouts.reading import AbsentSplitError, BrokenItemError, Faults, Layout, load_json, texts
 from terraprompt.datasets.layouts.segmentation import coco_truth
-from terraprompt.datasets.pictures import picture_size
 from terraprompt.datasets.sample import MaskFile, Sample, Truth
 from terraprompt.errors import DatasetError
 from terraprompt.prompt import Task
+from terraprompt.raster.pictures import picture_size
 
 __all__ = ["FIELDS", "LAYOUT"]
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from terraprompt.datasets.layouts.reading import Faults, Layout
 from terraprompt.datasets.pack import INDEX_NAME, SPLITS, Record, read_pack
 from terraprompt.datasets.questions import Plan, Question, questions
-from terraprompt.datasets.rle import RunLengths
 from terraprompt.datasets.sample import Sample
 from terraprompt.errors import ConfigError, DatasetError
+from terraprompt.io.rle import RunLengths
 
 __all__ = ["LAYOUT"]
 

@@ -27,10 +27,10 @@ from terraprompt.datasets.layouts.reading import (
     texts,
 )
 from terraprompt.datasets.layouts.segmentation import coco_truth
-from terraprompt.datasets.pictures import picture_size
 from terraprompt.datasets.sample import Sample
 from terraprompt.errors import DatasetError
 from terraprompt.prompt import Task
+from terraprompt.raster.pictures import picture_size
 
 __all__ = ["LAYOUT"]
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from terraprompt.datasets.sample import Sample
 from terraprompt.errors import DatasetError, PickleRefusedError
-from terraprompt.pickles import load_pickle
+from terraprompt.io.pickles import load_pickle
 
 __all__ = [
     "PICTURES",
@@ -197,7 +197,7 @@ def by_stem(folder: Path, suffixes: tuple[str, ...], faults: Faults) -> Mapping[
 
 
 def unpickled(path: Path) -> Any:
-    """:func:`terraprompt.pickles.load_pickle`; what it refuses is a broken item."""
+    """:func:`terraprompt.io.pickles.load_pickle`; what it refuses is a broken item."""
     try:
         return load_pickle(path)
     except PickleRefusedError as error:

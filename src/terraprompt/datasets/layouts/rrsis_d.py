@@ -1,6 +1,6 @@
 """RRSIS-D (RMSIN, arXiv 2312.12470): referring expressions in the layout of RefCOCO.
 
-``images/rrsisd/JPEGImages/*``, ``rrsisd/refs(unc).p`` (a pickle, read with :mod:`terraprompt.pickles`) and
+``images/rrsisd/JPEGImages/*``, ``rrsisd/refs(unc).p`` (a pickle, read with :mod:`terraprompt.io.pickles`) and
 ``rrsisd/instances.json`` with COCO annotations: run lengths, lists of them, or outlines. One test sample has an empty
 mask: it is a sample without target, as published. The boxes of ``instances.json`` are not used.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from terraprompt.datasets.sample import Polygons, RunLengths, Together, Truth
+from terraprompt.datasets.sample import Polygons, RunLengths, Truth, UnionMask
 from terraprompt.errors import DatasetError
 
 __all__ = ["coco_truth"]
@@ -37,7 +37,7 @@ def coco_truth(raw: Any, height: int, width: int, *, name: str) -> Truth:
         return RunLengths.empty(height, width, name=name)
     if all(isinstance(part, dict) for part in raw):
         parts = tuple(coco_truth(part, height, width, name=name) for part in raw)
-        return parts[0] if len(parts) == 1 else Together(parts)
+        return parts[0] if len(parts) == 1 else UnionMask(parts)
     rings = [raw] if all(isinstance(v, int | float) for v in raw) else raw
     try:
         outlines = tuple(tuple(float(v) for v in ring) for ring in rings)

@@ -1,6 +1,6 @@
 """SIOR, the DIOR part of SAMRS (arXiv 2305.02034): instance masks made by SAM, prompted here with boxes and points.
 
-``images/<stem>.*`` and ``ins/<stem>.pkl``: a pickle (read with :mod:`terraprompt.pickles`) with a list of
+``images/<stem>.*`` and ``ins/<stem>.pkl``: a pickle (read with :mod:`terraprompt.io.pickles`) with a list of
 ``{"mask": {"size", "counts"}, "bbox": array of x0, y0, x1, y1, "category", "size", "label"}``.
 
 Assumed: the folder of the images is called ``images``, and both folders hold the same stems. The paper of UniGeoSeg
@@ -21,10 +21,10 @@ import numpy as np
 
 from terraprompt.datasets.layouts.reading import PICTURES, BrokenItemError, Faults, Layout, by_stem, unpickled
 from terraprompt.datasets.questions import middle
-from terraprompt.datasets.rle import RunLengths
 from terraprompt.datasets.sample import Sample
 from terraprompt.datasets.sampling import tight_box
 from terraprompt.errors import DatasetError
+from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Task
 
 __all__ = ["LAYOUT"]

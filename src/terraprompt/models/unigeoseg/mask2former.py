@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from terraprompt.errors import CheckpointError, PickleRefusedError
+from terraprompt.io.pickles import PickledArray, load_pickle
 from terraprompt.models.unigeoseg.config import UniGeoSegConfig
 from terraprompt.models.unigeoseg.layout import official_layout
-from terraprompt.pickles import PickledArray, load_pickle
 
 __all__ = ["Start", "mask2former"]
 

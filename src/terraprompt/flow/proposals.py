@@ -1,0 +1,130 @@
+"""Between an engine and the flow: proposals on the scene, evidence on the scene, and results that tell of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from terraprompt.engines.base import Proposals
+from terraprompt.geometry.frame import Frame
+from terraprompt.outputs import Result, Status
+from terraprompt.raster import Scene, Tile
+
+__all__ = ["failure", "notes_to_scene", "proposals_to_scene", "with_notes"]
+
+#: Keys of notes that hold coordinates, and how many numbers a row of them has at least.
+_PLACES = {"box": 4, "crop": 4, "boxes": 4, "points": 2}
+
+
+def proposals_to_scene(proposals: Proposals, scene: Scene, overview: tuple[int, int]) -> Proposals:
+    """What was proposed on an overview of (height, width), in pixels of the scene, and noted there.
+
+    Raises:
+        PromptError: a prompt lies outside the overview.
+    """
+    frame = Frame.stretch((scene.height, scene.width), overview)
+    prompts = []
+    for prompt in proposals.prompts:
+        points = frame.points_back(np.reshape(prompt.points, (-1, 2))).tolist()
+        boxes = frame.boxes_back(np.reshape(prompt.boxes, (-1, 4))).tolist()
+        moved = replace(prompt, points=tuple(map(tuple, points)), boxes=tuple(map(tuple, boxes)))
+        prompts.append(scene.to_pixels(moved))
+    grounded = proposals.notes.get("grounded")
+    notes = {
+        **proposals.notes,
+        **({} if grounded is None else {"grounded": _moved(grounded, frame)}),
+        "overview": {"width": overview[1], "height": overview[0]},
+        "boxes": [list(box) for prompt in prompts for box in prompt.boxes],
+        "points": [[x, y, v] for p in prompts for (x, y), v in zip(p.points, p.labels, strict=True)],
+    }
+    return replace(proposals, prompts=tuple(prompts), notes=notes)
+
+
+def failure(reason: str, scene: Scene, provenance: Mapping[str, Any], proposals: Proposals) -> Result:
+    """A failed result with the evidence."""
+    return Result.failure(
+        reason,
+        width=scene.width,
+        height=scene.height,
+        crs=scene.crs,
+        transform=scene.transform,
+        provenance=provenance,
+        notes=proposals.notes,
+    )
+
+
+def with_notes(
+    result: Result,
+    proposals: Proposals,
+    notes_by_target: Mapping[int, Mapping[str, Any]] | None = None,
+    seconds: float = 0.0,
+) -> Result:
+    """The result with the evidence, and where it is empty, with a remark on why.
+
+    Args:
+        result: of what was proposed.
+        proposals: on the scene.
+        told: what the engine noted on each proposal, by its number, in pixels of the scene.
+        seconds: that the whole query took.
+    """
+    remark = None
+    if result.status is Status.NO_TARGET:
+        count = len(proposals.prompts)
+        proposed = f"{count} target{'' if count == 1 else 's'} proposed, nothing drawn above the threshold."
+        remark = proposed if count else proposals.reason or None
+    notes = dict(proposals.notes)
+    if notes_by_target and any(notes_by_target.values()):
+        targets = [dict(notes_by_target.get(i, {})) for i in range(len(proposals.prompts))]
+        notes["targets"] = targets
+        notes["points"] = [*notes.get("points", []), *(p for target in targets for p in target.get("points", []))]
+        calls = notes.get("calls", 0) + sum(target.get("calls", 0) for target in targets)
+        notes["cost"] = {"calls": calls, "seconds": round(seconds, 3)}
+    return replace(result, reason=remark, notes=notes)
+
+
+def notes_to_scene(notes: Mapping[str, Any], tile: Tile) -> dict[str, Any]:
+    """An answer's notes as JSON values, with what they say about places moved from the tile's grid to the scene.
+
+    Moved are values under the keys "box", "crop", "boxes" and "points", at any depth; of other forms than rows of
+    numbers they are told as they are.
+    """
+    moved = _moved(_plain(notes), tile.frame)
+    return {str(key): value for key, value in moved.items()}
+
+
+def _moved(value: Any, frame: Frame) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            key: _rows(item, frame, _PLACES[key], alone=key in ("box", "crop"))
+            if key in _PLACES and not isinstance(item, Mapping)
+            else _moved(item, frame)
+            for key, item in value.items()
+        }
+    return [_moved(item, frame) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _rows(value: Any, frame: Frame, width: int, *, alone: bool) -> Any:
+    """Rows of at least ``width`` numbers, moved; anything else as it is."""
+    given = [value] if alone else value or []
+    try:
+        rows = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        return value
+    if rows.ndim != 2 or rows.shape[1] < width:
+        return value
+    moved = frame.boxes_back(rows[:, :4]) if width == 4 else frame.points_back(rows[:, :2])
+    out = [[*place, *row[width:]] for place, row in zip(moved.tolist(), given, strict=True)]
+    return out[0] if alone else out
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,62 @@
+"""Size, order and position words decided over the whole scene, once its objects are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shapely import affinity
+
+from terraprompt.language.parse_selector import Selector
+from terraprompt.outputs import Result, SegmentedObject
+from terraprompt.raster import Scene
+
+__all__ = ["apply_selector"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Extent:
+    area: float
+    centroid: tuple[float, float]
+
+
+def apply_selector(result: Result, selector: Selector, scene: Scene) -> Result:
+    """Keep the objects that the selector means; the result that came in is closed if it is replaced.
+
+    Left and right are those of the picture; north, south, east and west those of the map, also on a rotated raster.
+
+    Args:
+        result: of the whole scene.
+        selector: from :func:`terraprompt.language.parse_selector.parse_selector`.
+        scene: on which ``result`` was made.
+    """
+    if not result.objects:
+        return result
+    frame = _map_frame(scene) if selector.compass and scene.crs is not None else _picture_frame(scene)
+    (a, b, d, e, x, y), width, height = frame
+    found = [_extent(item, (a, b, d, e, x, y)) for item in result.objects]
+    kept = selector.select(found, width, height)
+    chosen = result.select(result.objects[i].id for i in kept)
+    result.close()
+    return chosen
+
+
+Frame = tuple[tuple[float, float, float, float, float, float], float, float]
+
+
+def _extent(item: SegmentedObject, to_frame: tuple[float, float, float, float, float, float]) -> _Extent:
+    centre = affinity.affine_transform(item.polygon.centroid, to_frame)
+    return _Extent(item.area_px if item.area_m2 is None else item.area_m2, (centre.x, centre.y))
+
+
+def _picture_frame(scene: Scene) -> Frame:
+    """From where outlines are given (the map, or pixels without a CRS) to pixels of the scene."""
+    if scene.crs is None:
+        return (1.0, 0.0, 0.0, 1.0, 0.0, 0.0), scene.width, scene.height
+    t = ~scene.transform
+    return (t.a, t.b, t.d, t.e, t.c, t.f), scene.width, scene.height
+
+
+def _map_frame(scene: Scene) -> Frame:
+    """From the map to a frame with north up, its origin at the upper left of the scene's bounds."""
+    x0, y0, x1, y1 = scene.extent(scene.crs.to_wkt())
+    return (1.0, 0.0, 0.0, -1.0, -x0, y1), x1 - x0, y1 - y0

@@ -1,0 +1,171 @@
+"""Vector files of a result: GeoPackage, GeoJSON, FlatGeobuf, GeoParquet."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pyogrio
+import pyogrio.raw
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS
+
+from terraprompt.errors import OutputError
+from terraprompt.io.files import KINDS, replacing
+from terraprompt.outputs.provenance import PROVENANCE_KEYS, as_text
+from terraprompt.raster.pixel_area import to_map
+
+if TYPE_CHECKING:
+    from terraprompt.outputs.result import Result
+
+__all__ = ["FIELDS", "write_vector"]
+
+log = logging.getLogger(__name__)
+
+# Attributes of every feature, in this order.
+FIELDS = ("id", "area_m2", "score", "instruction", "engine", "model", "source")
+
+_DRIVERS = {
+    ".gpkg": "GPKG", ".geojson": "GeoJSON", ".json": "GeoJSON", ".fgb": "FlatGeobuf", ".parquet": "Parquet",
+    ".geoparquet": "Parquet",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What is written: polygons and columns, one entry an object."""
+
+    polygons: NDArray[np.object_]
+    columns: dict[str, NDArray[Any]]
+    has_area: bool
+
+
+def write_vector(result: Result, path: str | Path, *, overwrite: bool = False, driver: str | None = None) -> Path:
+    """Write a result's objects, one polygon each; no objects give a valid file with the same attributes.
+
+    Attributes: id (int64), area_m2 (float64, null without a CRS), score (float64, mean probability),
+        instruction,
+    engine, model, source (text). The CRS is the scene's, except GeoJSON: EPSG:4326 with 7 decimals (RFC
+    7946).
+
+    A scene without a CRS gives a file without one. Its coordinates are what the scene's transform says;
+    without a transform they are pixels, x to the right and **y down**, which a GIS that draws y upwards shows
+    mirrored.
+
+    Args:
+        path: ``.gpkg``, ``.geojson``, ``.json``, ``.fgb``, ``.parquet`` or ``.geoparquet``.
+        driver: "GPKG", "GeoJSON", "FlatGeobuf" or "Parquet" if the extension shall not decide.
+
+    Raises:
+        OutputError: the result failed; see :func:`terraprompt.io.files.check_target`; a full disk.
+    """
+    result.work_file("mask")  # a failed or closed result has no objects to write either
+    driver = driver or _DRIVERS.get(Path(path).suffix.lower())
+    if driver is not None and driver not in _DRIVERS.values():
+        raise OutputError(
+            "This vector format is not known.", received=driver, hint=f"Use {', '.join(KINDS['vector'])}."
+        )
+    if result.crs is None:
+        log.warning("The scene has no CRS; %s holds %s without one.", path, _frame(result))
+    with replacing(path, overwrite, kind="vector") as temporary:
+        table = _table(result)
+        if driver == "Parquet":
+            _write_parquet(result, table, temporary)
+        else:
+            _write_ogr(result, table, temporary, str(driver), Path(path).stem)
+    return Path(path)
+
+
+def _frame(result: Result) -> str:
+    return "pixel coordinates with y down" if result.transform.is_identity else "coordinates of its transform"
+
+
+def _table(result: Result) -> _Table:
+    objects = result.objects
+    polygons = np.array([o.polygon for o in objects], object)
+    if result.crs is None and not result.transform.is_identity and len(polygons):
+        place = result.transform
+        polygons = shapely.transform(polygons, lambda xy: np.stack(to_map(place, xy[:, 0], xy[:, 1]), axis=1))
+    # Counter-clockwise outer rings are what GeoJSON asks for and GeoParquet promises.
+    polygons = np.asarray(shapely.orient_polygons(polygons, exterior_cw=False), object)
+    columns: dict[str, NDArray[Any]] = {
+        "id": np.array([o.id for o in objects], np.int64),
+        "area_m2": np.array([np.nan if o.area_m2 is None else o.area_m2 for o in objects], np.float64),
+        "score": np.array([o.score for o in objects], np.float64),
+    }
+    for key in FIELDS[len(columns) :]:
+        columns[key] = np.full(len(objects), as_text(result.provenance, key), object)
+    return _Table(polygons, columns, result.crs is not None)
+
+
+def _write_ogr(result: Result, table: _Table, path: Path, driver: str, layer: str) -> None:
+    options: dict[str, Any] = {}
+    metadata: dict[str, str] | None = None
+    if driver == "GeoJSON":
+        # RFC 7946: GDAL transforms to EPSG:4326 and cuts at the antimeridian.
+        options = {"RFC7946": "YES", "COORDINATE_PRECISION": "7"} if result.crs is not None else {}
+    elif driver == "GPKG":
+        metadata = {key.upper(): as_text(result.provenance, key) for key in PROVENANCE_KEYS}
+        metadata["STATUS"] = result.status.value
+        options = {"DESCRIPTION": as_text(result.provenance, "instruction")}
+    count = len(table.polygons)
+    masks = [np.zeros(count, bool) for _ in FIELDS]
+    if not table.has_area:
+        masks[FIELDS.index("area_m2")][:] = True
+    with warnings.catch_warnings():
+        # A scene without a CRS has been warned about already, in words that fit.
+        warnings.filterwarnings("ignore", "'crs' was not provided")
+        pyogrio.raw.write(
+            path,
+            geometry=np.asarray(shapely.to_wkb(table.polygons), object),
+            field_data=list(table.columns.values()),
+            fields=list(FIELDS),
+            field_mask=masks,
+            geometry_type="Polygon",
+            crs=result.crs.to_wkt() if result.crs is not None else None,
+            driver=driver,
+            layer=layer,
+            layer_metadata=metadata,
+            layer_options=options,
+        )
+    written = pyogrio.read_info(path, force_feature_count=True)["features"]
+    if written != count:
+        raise OutputError("The file was not written in full.", received=f"{written} of {count} polygons")
+
+
+def _write_parquet(result: Result, table: _Table, path: Path) -> None:
+    """GeoParquet 1.1: WKB, PROJJSON, and a box a feature so that readers can skip row groups."""
+    bounds = shapely.bounds(table.polygons).reshape(-1, 4)
+    arrays = {
+        "id": pa.array(table.columns["id"], pa.int64()),
+        "area_m2": pa.array(table.columns["area_m2"], pa.float64(), mask=np.full(len(bounds), not table.has_area)),
+        "score": pa.array(table.columns["score"], pa.float64()),
+        **{key: pa.array(table.columns[key], pa.string()) for key in FIELDS[3:]},
+        "geometry": pa.array(shapely.to_wkb(table.polygons), pa.binary()),
+        "bbox": pa.StructArray.from_arrays(
+            [pa.array(bounds[:, i], pa.float64()) for i in range(4)], names=["xmin", "ymin", "xmax", "ymax"]
+        ),
+    }
+    corners = ("xmin", "ymin", "xmax", "ymax")
+    geometry: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": ["Polygon"],
+        "crs": CRS.from_user_input(result.crs).to_json_dict() if result.crs is not None else None,
+        "orientation": "counterclockwise",
+        "edges": "planar",
+        "covering": {"bbox": {corner: ["bbox", corner] for corner in corners}},
+    }
+    if len(bounds):
+        geometry["bbox"] = [*bounds[:, :2].min(axis=0).tolist(), *bounds[:, 2:].max(axis=0).tolist()]
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
+    notes = {key: as_text(result.provenance, key) for key in PROVENANCE_KEYS} | {"status": result.status.value}
+    data = pa.table(arrays).replace_schema_metadata({"geo": json.dumps(geo), "terraprompt": json.dumps(notes)})
+    pyarrow.parquet.write_table(data, path, compression="zstd", row_group_size=65536)

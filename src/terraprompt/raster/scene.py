@@ -1,0 +1,372 @@
+"""A lazy raster: any GDAL source, the bands to look at, its valid pixels, its place and scale on the ground."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import MaskFlags, Resampling
+from rasterio.errors import RasterioError
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from terraprompt.errors import PromptError, SceneError
+from terraprompt.prompt import Prompt
+from terraprompt.raster import mapping
+from terraprompt.raster.source import Bands, choose_bands, gdal_env, open_dataset, read_palette
+
+__all__ = ["Scene", "open_scene"]
+
+Box = tuple[float, float, float, float]
+
+_CRS_HINT = "Name it like EPSG:4326, or say pixel."
+
+
+def open_scene(
+    src: str | os.PathLike[str], bands: Bands = None, *, bbox: Box | None = None, bbox_crs: str | None = None
+) -> Scene:
+    """Open a raster for prompting; use it as a context manager.
+
+    Args:
+        src: a path or anything else that GDAL opens.
+        bands: one or three 1-based indexes, band descriptions or colour names. None: the bands marked red, green and
+            blue, else the first three that are not alpha, else the first.
+        bbox: (x0, y0, x1, y1): look at this part alone. In ``bbox_crs``, else in the scene's CRS; in pixels of the
+            file if the scene has no CRS or ``bbox_crs`` is "pixel". Widened to whole pixels, clipped to the scene.
+        bbox_crs: anything that pyproj accepts; x = longitude.
+
+    Raises:
+        SceneError: missing, damaged or unusable raster, unknown bands, or a bbox that misses the scene.
+    """
+    dataset = open_dataset(src)
+    try:
+        scene = Scene(dataset, source=os.fspath(src), bands=choose_bands(dataset, bands))
+        return scene if bbox is None else scene.clip(bbox, bbox_crs)
+    except BaseException:
+        dataset.close()
+        raise
+
+
+class Scene:
+    """One raster, or a rectangle of it, seen as pixels with an origin at its upper left corner.
+
+    Reading is safe from several threads: they share one handle and take turns.
+
+    Attributes:
+        source: what was opened.
+        bands: 1-based indexes in use: one (grey) or three (red, green, blue).
+        left, top: offset of this scene in the file, pixels (not 0 only after a bbox).
+        width, height: pixels.
+        dtype: of the values that :meth:`read` returns.
+        nodata: the declared nodata value, or None.
+        crs: rasterio CRS, or None.
+        transform: affine, pixel to map, of this scene.
+        gsd_m: ground metres per pixel at the centre, or None.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        source: str,
+        bands: tuple[int, ...],
+        window: tuple[int, int, int, int] | None = None,
+    ) -> None:
+        self._dataset = dataset
+        self._lock: threading.Lock = threading.Lock()
+        self.source = source
+        self.bands = bands
+        self.width: int
+        self.height: int
+        self.left, self.top, self.width, self.height = window or (0, 0, dataset.width, dataset.height)
+        self._palette = read_palette(dataset, bands)
+        types = {np.dtype(dataset.dtypes[band - 1]) for band in bands}
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8) if self._palette is not None else np.result_type(*types)
+        self.nodata: float | None = dataset.nodatavals[bands[0] - 1]
+        self.crs = dataset.crs
+        t = dataset.transform
+        x, y = t.a * self.left + t.b * self.top + t.c, t.d * self.left + t.e * self.top + t.f
+        self.transform: Affine = Affine(t.a, t.b, x, t.d, t.e, y)
+        self._crs = mapping.parse_crs(self.crs) if self.crs is not None else None
+        self.gsd_m: float | None = (
+            mapping.ground_size(self.width, self.height, self.transform, self._crs) if self._crs is not None else None
+        )
+        self._validity = self._how_valid()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Scene({self.source!r}, {self.width} x {self.height}, bands {self.bands}, {self.dtype})"
+
+    def close(self) -> None:
+        """Close the file; reading afterwards fails. Parts of the same file are closed with it."""
+        with self._lock:
+            self._dataset.close()
+
+    @property
+    def path(self) -> Path:
+        """The source as a path."""
+        return Path(self.source)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files that the scene is read from: the raster, its sidecars, the sources of a VRT."""
+        return tuple(Path(name) for name in self._dataset.files)
+
+    @property
+    def block_shape(self) -> tuple[int, int]:
+        """(height, width) of the blocks in which the file is stored."""
+        height, width = self._dataset.block_shapes[self.bands[0] - 1]
+        return int(height), int(width)
+
+    @property
+    def has_overviews(self) -> bool:
+        """Whether a reduced read is cheap."""
+        return bool(self._dataset.overviews(self.bands[0]))
+
+    @property
+    def channels(self) -> int:
+        """Planes that :meth:`read` returns: 1 or 3."""
+        return 3 if self._palette is not None else len(self.bands)
+
+    @property
+    def always_valid(self) -> bool:
+        """True if every pixel is known to be valid without reading it."""
+        return self._validity == "all"
+
+    @property
+    def identity(self) -> str:
+        """Names the content for caches: source, and for a local file its size and time of change."""
+        try:
+            stat = self.path.stat()
+        except (OSError, ValueError):
+            return self.source
+        return f"{self.path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+
+    def whole(self) -> Scene:
+        """The whole file, whatever the bbox; shares this scene's handle."""
+        return self._part(0, 0, self._dataset.width, self._dataset.height)
+
+    def _part(self, left: int, top: int, width: int, height: int) -> Scene:
+        part = Scene(self._dataset, source=self.source, bands=self.bands, window=(left, top, width, height))
+        part._lock = self._lock
+        return part
+
+    def clip(self, bbox: Box, bbox_crs: str | None = None) -> Scene:
+        """The part of the file inside ``bbox``, see :func:`open_scene`; shares this scene's handle."""
+        whole = self.whole()
+        if len(bbox) != 4 or not all(math.isfinite(v) for v in bbox):
+            raise SceneError(
+                "A bbox must hold four finite numbers x0,y0,x1,y1.",
+                received=bbox,
+                hint=whole._extent_hint(bbox_crs if bbox_crs == "pixel" else None),
+            )
+        if bbox_crs == "pixel" or (bbox_crs is None and self._crs is None):
+            pixels = (min(bbox[::2]), min(bbox[1::2]), max(bbox[::2]), max(bbox[1::2]))
+        elif self._crs is None:
+            raise SceneError(
+                "The scene has no CRS, so its bbox must be in pixels.",
+                received=bbox_crs,
+                hint="Leave out the bbox CRS.",
+            )
+        else:
+            try:
+                crs = self._crs if bbox_crs is None else mapping.parse_crs(bbox_crs)
+            except ValueError as error:
+                raise SceneError(
+                    f"The CRS of the bbox is unknown ({error}).", received=bbox_crs, hint=_CRS_HINT
+                ) from error
+            pixels = mapping.box_to_pixels(bbox, crs, self._crs, whole.transform)
+        # A bbox made from pixel edges comes back with rounding errors; they must not add a row.
+        slack = 1e-4
+        x0, y0 = max(0.0, pixels[0] + slack), max(0.0, pixels[1] + slack)
+        x1, y1 = min(float(whole.width), pixels[2] - slack), min(float(whole.height), pixels[3] - slack)
+        if not (x1 > x0 and y1 > y0):
+            raise SceneError("The bbox does not overlap the scene.", received=bbox, hint=whole._extent_hint(bbox_crs))
+        left, top = math.floor(x0), math.floor(y0)
+        return self._part(left, top, math.ceil(x1) - left, math.ceil(y1) - top)
+
+    def extent(self, crs: str | None = None) -> Box:
+        """Bounds (x0, y0, x1, y1) in ``crs``; None = pixels of this scene."""
+        if crs is None or crs == "pixel" or self._crs is None:
+            return (0.0, 0.0, float(self.width), float(self.height))
+        return mapping.extent(self.width, self.height, self.transform, self._crs, mapping.parse_crs(crs))
+
+    def _extent_hint(self, crs: str | None) -> str:
+        named = crs or (self.crs.to_string() if self._crs is not None else None)
+        x0, y0, x1, y1 = self.extent(named)
+        unit = "pixels" if self._crs is None or crs == "pixel" else named
+        return f"The scene spans x {x0:.9g} to {x1:.9g}, y {y0:.9g} to {y1:.9g} ({unit})."
+
+    def to_pixels(self, prompt: Prompt) -> Prompt:
+        """The prompt in pixel coordinates of this scene (``crs=None``), checked against its extent.
+
+        A map box becomes its pixel bounds (its edges followed densely, so a rotated or curved grid cuts nothing off);
+        a box that reaches outside is clipped.
+
+        Raises:
+            PromptError: a point outside, a box that misses the scene, an unknown CRS, or map coordinates on a raster
+                without CRS.
+        """
+        if not prompt.is_spatial:
+            return replace(prompt, crs=None)
+        points = np.asarray(prompt.points, np.float64).reshape(-1, 2)
+        boxes = list(prompt.boxes)
+        if prompt.crs is not None:
+            if self._crs is None:
+                raise PromptError(
+                    "The prompt is in map coordinates, but the scene has no CRS.",
+                    received=prompt.crs,
+                    hint=f"Give pixel coordinates. {self._extent_hint(None)}",
+                )
+            try:
+                crs = mapping.parse_crs(prompt.crs)
+            except ValueError as error:
+                raise PromptError(
+                    f"The CRS of the prompt is unknown ({error}).", received=prompt.crs, hint=_CRS_HINT
+                ) from error
+            points = mapping.to_pixels(points, crs, self._crs, self.transform)
+            boxes = [mapping.box_to_pixels(box, crs, self._crs, self.transform) for box in boxes]
+        # Coordinates that were pixel edges before reprojection may come back a hair outside.
+        slack = 1e-6 if prompt.crs is None else 1e-3
+        size = np.array([self.width, self.height], np.float64)
+        for xy, at in zip(points, prompt.points, strict=True):
+            if not ((xy >= -slack).all() and (xy <= size + slack).all()):
+                raise PromptError("A point lies outside the scene.", received=at, hint=self._prompt_hint(prompt.crs))
+        clipped: list[Box] = []
+        for (x0, y0, x1, y1), given in zip(boxes, prompt.boxes, strict=True):
+            box = (max(x0, 0.0), max(y0, 0.0), min(x1, float(self.width)), min(y1, float(self.height)))
+            if not (box[2] > box[0] and box[3] > box[1]):
+                raise PromptError("A box lies outside the scene.", received=given, hint=self._prompt_hint(prompt.crs))
+            clipped.append(box)
+        inside = np.clip(points, 0.0, size)
+        return replace(
+            prompt,
+            points=tuple((float(x), float(y)) for x, y in inside),
+            boxes=tuple(clipped),
+            crs=None,
+        )
+
+    def _prompt_hint(self, crs: str | None) -> str:
+        hint = self._extent_hint(crs or "pixel")
+        return hint if crs or self._crs is None else f"{hint} Name the CRS if these are map coordinates."
+
+    def _how_valid(self) -> str:
+        """ "all": no need to look; "values": from the values themselves; "mask": from a mask or alpha band."""
+        if self._palette is not None and (self._palette[:, 3] == 0).any():
+            return "palette"
+        flags = [self._dataset.mask_flag_enums[band - 1] for band in self.bands]
+        if any(MaskFlags.per_dataset in f or MaskFlags.alpha in f for f in flags):
+            return "mask"
+        kinds = {np.dtype(self._dataset.dtypes[band - 1]).kind for band in self.bands}
+        if any(MaskFlags.all_valid in f for f in flags) and "f" not in kinds:
+            return "all"  # a pixel is valid where any of its bands is
+        return "values"
+
+    def read(
+        self,
+        left: int,
+        top: int,
+        width: int,
+        height: int,
+        *,
+        shape: tuple[int, int] | None = None,
+        average: bool = True,
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read a rectangle.
+
+        Args:
+            left, top, width, height: inside this scene, pixels.
+            shape: (height, width) to reduce to; None = as it is. Overviews are used where the file has them.
+            average: reduce by averaging; False picks single pixels, which keeps their values.
+
+        Returns:
+            Values (1 or 3, height, width) in :attr:`dtype`, and which pixels are valid (height, width): those where
+            at least one band is neither nodata nor NaN and the mask or alpha band, if there is one, is not 0.
+
+        Raises:
+            SceneError: the file is damaged there; the message names the window.
+        """
+        if not (0 <= left < left + width <= self.width and 0 <= top < top + height <= self.height):
+            raise SceneError("A window reaches outside the scene.", received=(left, top, width, height))
+        if self._dataset.closed:
+            raise SceneError("The scene is closed.", received=self.source, hint="Read inside its with block.")
+        window = Window(self.left + left, self.top + top, width, height)
+        reduced = shape is not None and shape != (height, width)
+        options: dict[str, Any] = {"window": window}
+        if reduced:
+            options["out_shape"] = shape
+        smooth = average and reduced and self._palette is None
+        how = Resampling.average if smooth else Resampling.nearest
+        try:
+            with self._lock, gdal_env():
+                values = self._read_bands(how, options)
+                mask = None
+                if self._validity == "mask":
+                    mask = self._read_mask(options)
+        except RasterioError as error:
+            cause = error.__cause__ or error
+            raise SceneError(
+                f"The scene is damaged or truncated: pixels x {window.col_off}..{window.col_off + width}, "
+                f"y {window.row_off}..{window.row_off + height} cannot be read ({cause}).",
+                received=self.source,
+                hint="Fetch or write the file again; gdalinfo -checksum finds damage.",
+            ) from error
+        return self._finish(values, mask)
+
+    def _read_bands(self, how: Resampling, options: dict[str, Any]) -> NDArray[Any]:
+        if self._palette is not None:  # indexes, in the type in which they are stored
+            stored: NDArray[Any] = self._dataset.read(self.bands[0], **options)
+            return stored[None]
+        if len({self._dataset.dtypes[band - 1] for band in self.bands}) > 1:  # bands of a VRT may differ
+            planes = [self._dataset.read(band, resampling=how, **options) for band in self.bands]
+            return np.stack(planes).astype(self.dtype)
+        shape = options.get("out_shape")
+        sized = {**options, "out_shape": (len(self.bands), *shape)} if shape else options
+        values: NDArray[Any] = self._dataset.read(list(self.bands), resampling=how, **sized)
+        return values
+
+    def _read_mask(self, options: dict[str, Any]) -> NDArray[np.bool_]:
+        shared = all(MaskFlags.per_dataset in self._dataset.mask_flag_enums[band - 1] for band in self.bands)
+        bands = [self.bands[0]] if shared else list(self.bands)
+        shape = options.get("out_shape")
+        sized = {**options, "out_shape": (len(bands), *shape)} if shape else options
+        mask: NDArray[np.bool_] = (self._dataset.read_masks(bands, **sized) > 0).any(axis=0)
+        return mask
+
+    def _finish(self, values: NDArray[Any], mask: NDArray[np.bool_] | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        if mask is not None:
+            valid = mask & np.isfinite(values).any(axis=0) if values.dtype.kind == "f" else mask
+        elif self._validity == "all":
+            valid = np.ones(values.shape[1:], bool)
+        else:
+            valid = self._not_nodata(values)
+        if self._palette is None:
+            return values, valid
+        rgba = self._palette[values[0]]
+        return np.moveaxis(rgba[..., :3], -1, 0), valid & (rgba[..., 3] > 0)
+
+    def _not_nodata(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Where at least one band holds a value that is finite and not nodata."""
+        valid = np.zeros(values.shape[1:], bool)
+        for plane, band in zip(values, self.bands, strict=True):
+            nodata = self._dataset.nodatavals[band - 1]
+            good = np.isfinite(plane) if plane.dtype.kind == "f" else np.ones(plane.shape, bool)
+            if nodata is not None and math.isfinite(nodata):
+                # GDAL compares in the type of the band: -3.4e38 in a text header is not exactly the float32 stored.
+                good &= plane != (plane.dtype.type(nodata) if plane.dtype.kind == "f" else nodata)
+            valid |= good
+        return valid

@@ -1,0 +1,276 @@
+"""Segmenters by name or folder."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    StrictDataclassError,
+)
+from safetensors import SafetensorError
+from transformers import AutoTokenizer
+from transformers.models.sam.modeling_sam import SamModel
+from transformers.models.sam2.modeling_sam2 import Sam2Model
+from transformers.models.sam3.modeling_sam3 import Sam3Model
+from transformers.models.sam3_tracker.modeling_sam3_tracker import Sam3TrackerModel
+from transformers.models.sam_hq.modeling_sam_hq import SamHQModel
+from transformers.utils import logging as transformers_logging
+
+from terraprompt.errors import CheckpointError, ConfigError, EngineError
+from terraprompt.models.sam.lowered import precision_of
+from terraprompt.models.sam.preprocess import IMAGENET, PLAIN, Normalisation, PixelGrid
+from terraprompt.segmenters.base import PromptableSegmenter, SegmenterInfo
+from terraprompt.segmenters.from_engine import UniGeoSegSegmenter
+from terraprompt.segmenters.sam import VisualSegmenter
+from terraprompt.segmenters.sam3 import Sam3Segmenter
+
+__all__ = ["load_segmenter", "segmenter_names"]
+
+#: Short names to names on the Hugging Face hub.
+_HUB = MappingProxyType(
+    {
+        "sam": "facebook/sam-vit-base",
+        "sam-large": "facebook/sam-vit-large",
+        "sam-huge": "facebook/sam-vit-huge",
+        "sam-hq": "syscv-community/sam-hq-vit-base",
+        "sam2-tiny": "facebook/sam2.1-hiera-tiny",
+        "sam2-small": "facebook/sam2.1-hiera-small",
+        "sam2-base-plus": "facebook/sam2.1-hiera-base-plus",
+        "sam2-large": "facebook/sam2.1-hiera-large",
+        "sam3": "facebook/sam3",
+    }
+)
+#: ``model_type`` of a config.json to classes of transformers; releases of video models hold the image model too.
+_VISUAL = MappingProxyType({"sam": SamModel, "sam_hq": SamHQModel, "sam2": Sam2Model, "sam2_video": Sam2Model})
+_SAM3 = MappingProxyType(
+    {
+        "sam3": (Sam3Model, None),
+        "sam3_tracker": (None, Sam3TrackerModel),
+        "sam3_video": (Sam3Model, Sam3TrackerModel),
+    }
+)
+_FILES = ("*.json", "*.txt", "*.safetensors")  # never pickles
+
+
+def segmenter_names() -> tuple[str, ...]:
+    """Short names that :func:`load_segmenter` knows beside folders, hub names and engines."""
+    return tuple(_HUB)
+
+
+def load_segmenter(
+    name_or_folder: str | Path,
+    *,
+    precision: str = "fp32",
+    device: str = "cpu",
+    multimask: bool = False,
+    threshold: float = 0.3,
+) -> PromptableSegmenter:
+    """Load a segmenter with its weights.
+
+    Args:
+        name_or_folder: one of :func:`segmenter_names`; a folder that ``save_pretrained`` wrote (its config.json says
+            what it is); ``owner/name`` on the Hugging Face hub; or an engine of terraprompt, e.g. "nano".
+        precision: "fp32", "bf16" or "fp16", of the image and text encoders; prompts and masks stay in fp32.
+        device: torch device.
+        multimask: SAM family: propose three masks a prompt and keep the best, for single ambiguous clicks.
+        threshold: SAM3 with a text: least confidence of an instance.
+
+    Raises:
+        EngineError: unknown name.
+        CheckpointError: weights that are missing, damaged, incomplete or of another architecture.
+        ConfigError: an unknown precision or device.
+    """
+    dtype = precision_of(precision)
+    _check_device(device)
+    name = str(name_or_folder)
+    if name not in _HUB and not Path(name_or_folder).is_dir() and "/" not in name:
+        return _from_engine(name, precision=precision, device=device)
+    folder, revision = _folder(name_or_folder)
+    config = _json(folder / "config.json")
+    kind = str(config.get("model_type"))
+    if kind not in _VISUAL and kind not in _SAM3:
+        raise CheckpointError(
+            "The weights are of another architecture.",
+            received=f"{folder} with model_type {kind}",
+            hint=f"Segmenters: {', '.join([*_VISUAL, *_SAM3])}.",
+        )
+    settings = {"architecture": kind, "precision": precision, "device": device, "multimask": multimask}
+    checksum = _checksum(folder)
+    if kind in _VISUAL:
+        model = _model(_VISUAL[kind], folder)
+        side = int(model.config.prompt_encoder_config.image_size)
+        grid = PixelGrid(side, kind in ("sam", "sam_hq"), _normalisation(folder, IMAGENET))
+        info = SegmenterInfo(name, revision, checksum, settings)
+        return VisualSegmenter(model, grid, info, precision=dtype, device=device, multimask=multimask)
+    detector, tracker = (None if cls is None else _model(cls, folder) for cls in _SAM3[kind])
+    whole: Any = detector if detector is not None else tracker
+    grid = PixelGrid(int(whole.config.vision_config.image_size), False, _normalisation(folder, PLAIN))
+    info = SegmenterInfo(name, revision, checksum, {**settings, "threshold": threshold})
+    return Sam3Segmenter(
+        detector,
+        tracker,
+        None if detector is None else _tokenizer(folder),
+        grid,
+        info,
+        precision=dtype,
+        device=device,
+        threshold=threshold,
+        multimask=multimask,
+    )
+
+
+def _from_engine(name: str, *, precision: str, device: str) -> PromptableSegmenter:
+    # here and not above: the room of engines builds on this one
+    from terraprompt.engines.registry import engine_names, load_engine
+
+    if name not in engine_names():
+        known = (*_HUB, *engine_names())
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        meant = f'Did you mean "{near[0]}"? ' if near else ""
+        raise EngineError(
+            "Unknown segmenter.",
+            received=name,
+            hint=f"{meant}Segmenters: {', '.join(known)}; or a folder, or owner/name on the hub.",
+        )
+    options = {"device": device} | ({} if precision == "fp32" else {"precision": precision})
+    return UniGeoSegSegmenter(load_engine(name, **options))
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError("This device is not here.", received=f"{device} ({str(error).splitlines()[0]})") from error
+
+
+def _folder(source: str | Path) -> tuple[Path, str]:
+    """The folder of the weights, downloaded if need be, and its revision."""
+    name = str(source)
+    if name not in _HUB:
+        if (folder := Path(source)).is_dir():
+            return folder, "local"
+        if folder.exists() or name.startswith(("/", ".", "~")) or name.count("/") != 1:
+            raise CheckpointError(
+                "There is no such folder of weights.", received=source, hint="Give a folder, or owner/name on the hub."
+            )
+    hub = _HUB.get(name, name)
+    by_hand = (
+        f"Offline: on a machine with a connection run `hf download {hub} --local-dir DIR`, bring DIR here and name it "
+        "instead. Without weights, nano segments too."
+    )
+    try:
+        folder = Path(snapshot_download(hub, allow_patterns=list(_FILES)))
+    except GatedRepoError as error:
+        raise CheckpointError(
+            "The owner of these weights asks who takes them.",
+            received=hub,
+            hint=f"Accept the licence at https://huggingface.co/{hub}, then run `hf auth login`. {by_hand}",
+        ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            "The weights are not here and could not be downloaded.", received=f"{hub} ({said})", hint=by_hand
+        ) from error
+    return folder, folder.name  # of the cache: the commit
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            "The description of the weights is missing or damaged.",
+            received=f"{path}: {error}",
+            hint="The folder must be one that save_pretrained wrote.",
+        ) from error
+    if not isinstance(found, dict):
+        raise CheckpointError("The description of the weights is damaged.", received=path)
+    return found
+
+
+def _normalisation(folder: Path, usual: Normalisation) -> Normalisation:
+    """Mean and standard deviation that the folder's image processor states, else the family's."""
+    for file in ("processor_config.json", "preprocessor_config.json"):
+        if (folder / file).is_file():
+            stated = _json(folder / file)
+            stated = stated.get("image_processor", stated)
+            if {"image_mean", "image_std"} <= stated.keys():
+                return Normalisation(tuple(stated["image_mean"]), tuple(stated["image_std"]))
+    return usual
+
+
+def _checksum(folder: Path) -> str:
+    sums = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as stream:
+            sums.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    if not sums:
+        raise CheckpointError(
+            "The folder holds no weights.",
+            received=folder,
+            hint="A model.safetensors is needed; pickles (.bin, .pt) are not read.",
+        )
+    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
+def _model(cls: Any, folder: Path) -> Any:
+    """The model with every weight of its own from the folder."""
+    try:
+        with _quiet():
+            model, report = cls.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+            )
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise CheckpointError("The weights cannot be read.", received=f"{folder}: {error}") from error
+    # transformers fills what is missing with random numbers and goes on
+    if lacking := sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"]):
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        raise CheckpointError(
+            "The weights are incomplete or of another architecture.",
+            received=f"{folder} without {', '.join(lacking[:3])}{more}",
+            hint="Download or save them again.",
+        )
+    return model.requires_grad_(False)
+
+
+def _tokenizer(folder: Path) -> Any:
+    names = {path.name for path in folder.iterdir()}
+    # without these files transformers makes up an empty vocabulary and goes on
+    if "tokenizer.json" not in names and not {"vocab.json", "merges.txt"} <= names:
+        raise CheckpointError(
+            "The tokenizer of SAM3's text encoder is missing.",
+            received=folder,
+            hint="tokenizer.json and tokenizer_config.json belong beside the weights.",
+        )
+    try:
+        with _quiet():
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise CheckpointError("The tokenizer cannot be read.", received=f"{folder}: {error}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers reports loading on the terminal; what matters of it becomes an error here."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,294 @@
+"""What the numbers of a reasoner mean, and what it is shown: frozen values, exact both ways.
+
+Three units are in use: absolute pixels of the image that the model saw (Qwen2.5-VL; Think2Seg-RS), a grid of 0..1000
+(Qwen3-VL, InternVL) and fractions 0..1 (LLaVA). Read in the wrong one, boxes are shifted and scaled: on an image of
+800 pixels a 0..1000 answer taken for pixels lies a quarter too far right and down.
+
+Source coordinates are continuous pixels of the image that was asked about: x right, y down, (0, 0) the outer corner.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from terraprompt.errors import ConfigError
+from terraprompt.geometry.frame import Frame
+from terraprompt.vlm.answer import Instance
+
+__all__ = [
+    "FAMILIES",
+    "Convention",
+    "Detection",
+    "Seen",
+    "Units",
+    "View",
+    "check_image",
+    "detect",
+    "family_convention",
+    "smart_size",
+]
+
+Size = tuple[int, int]
+
+_TOLERANCE = 1.02  # answers overshoot an edge by a little
+_STRAY = 1e-3  # share of coordinates that follow no convention
+_CERTAIN = 0.95
+
+
+class Units(StrEnum):
+    """In what a reasoner measures; ``AUTO`` means that it must be found out."""
+
+    PIXELS = "pixels"
+    UNIT = "0..1"
+    THOUSAND = "0..1000"
+    AUTO = "auto"
+
+
+def check_image(image: NDArray[np.uint8]) -> None:
+    """Raise a ConfigError unless the image is uint8 (height, width, 3) with at least one pixel."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
+        raise ConfigError("An image must be uint8 (height, width, 3).", received=(image.dtype, image.shape))
+
+
+def smart_size(size: Size, *, factor: int, min_pixels: int, max_pixels: int) -> Size:
+    """Sides that are multiples of ``factor``, the area within bounds, the aspect ratio about kept (Qwen2-VL report).
+
+    Raises:
+        ConfigError: an image more than 200 times as long as wide.
+    """
+    height, width = size
+    if max(size) > 200 * min(size):
+        raise ConfigError("The image is too narrow for this reasoner.", received=size, hint="Cut it into tiles.")
+    sides = [round(side / factor) * factor for side in size]
+    if sides[0] * sides[1] > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        sides = [max(factor, math.floor(side / shrink / factor) * factor) for side in size]
+    elif sides[0] * sides[1] < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        sides = [math.ceil(side * grow / factor) * factor for side in size]
+    return sides[0], sides[1]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """At which size a reasoner is shown an image.
+
+    Attributes:
+        kind: "square": stretched to ``side`` x ``side``; "smart": as :func:`smart_size`; "fit": made smaller until the
+            longer side is at most ``side``, never larger.
+        side: pixels, of "square" and "fit".
+        factor, min_pixels, max_pixels: of "smart".
+    """
+
+    kind: Literal["square", "smart", "fit"]
+    side: int = 1024
+    factor: int = 28
+    min_pixels: int = 256 * 256
+    max_pixels: int = 1280 * 28 * 28
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("square", "smart", "fit"):
+            raise ConfigError("Unknown view.", received=self.kind, hint="Known: square, smart, fit.")
+        if min(self.side, self.factor, self.min_pixels) < 1 or self.max_pixels < self.factor**2:
+            raise ConfigError("A view needs positive sizes.", received=self)
+
+    def size(self, source: Size) -> Size:
+        """(height, width) that an image of ``source`` (height, width) is shown at."""
+        if min(source) < 1:
+            raise ConfigError("An image must be at least 1 x 1 pixels.", received=source)
+        if self.kind == "square":
+            return self.side, self.side
+        if self.kind == "smart":
+            return smart_size(source, factor=self.factor, min_pixels=self.min_pixels, max_pixels=self.max_pixels)
+        shrink = min(1.0, self.side / max(source))
+        return max(1, round(source[0] * shrink)), max(1, round(source[1] * shrink))
+
+    def shown(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The image uint8 (height, width, 3) as the reasoner sees it, bicubic."""
+        check_image(image)
+        height, width = self.size((image.shape[0], image.shape[1]))
+        if (height, width) == image.shape[:2]:
+            return image
+        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@dataclass(frozen=True, slots=True)
+class Convention:
+    """How to read a reasoner's coordinates.
+
+    Attributes:
+        units: what it measures in.
+        view: what it is shown; in :attr:`Units.PIXELS` the answer is in pixels of that.
+    """
+
+    units: Units
+    view: View
+
+    def frame(self, source: Size) -> Frame:
+        """The map from pixels of the source image (height, width) to the reasoner's coordinates.
+
+        Raises:
+            ConfigError: the units are ``AUTO``.
+        """
+        if self.units is Units.AUTO:
+            raise ConfigError(
+                "The coordinate convention of the reasoner is not known.",
+                hint="Run terraprompt reasoner calibrate, or name it: pixels, 0..1 or 0..1000.",
+            )
+        extent = {Units.UNIT: (1, 1), Units.THOUSAND: (1000, 1000)}
+        return Frame.stretch(source, extent.get(self.units) or self.view.size(source))
+
+    def to_source(self, instances: Iterable[Instance], source: Size) -> tuple[Instance, ...]:
+        """Answered instances in pixels of the source image; nothing is clipped."""
+        frame = self.frame(source)
+        return tuple(_moved(v, frame.points_back) for v in instances)
+
+    def from_source(self, instances: Iterable[Instance], source: Size) -> tuple[Instance, ...]:
+        """Instances in pixels of the source image as the reasoner would write them; inverse of :meth:`to_source`."""
+        frame = self.frame(source)
+        return tuple(_moved(v, frame.points) for v in instances)
+
+    def words(self, source: Size) -> str:
+        """The units in the words of a question, e.g. "pixels of this image, which is 840 wide and 840 high"."""
+        height, width = self.view.size(source)
+        return {
+            Units.PIXELS: f"pixels of this image, which is {width} wide and {height} high",
+            Units.UNIT: "fractions of the width and height, from 0 to 1",
+            Units.THOUSAND: "thousandths of the width and height, from 0 to 1000",
+            Units.AUTO: "x to the right and y down, from the top left corner",
+        }[self.units]
+
+    def named(self, units: Units | str) -> Convention:
+        """The same view with other units."""
+        try:
+            return replace(self, units=Units(units))
+        except ValueError:
+            raise ConfigError("Unknown units.", received=units, hint=f"Known: {', '.join(Units)}.") from None
+
+
+_NATIVE = View("fit", side=1280)
+
+#: Defaults of model families, by a pattern of the model's name; the first that fits counts. Checkpoints trained by
+#: Think2Seg-RS answer in pixels of the square they were shown, whatever their base model did.
+FAMILIES: dict[str, Convention] = {
+    r"think2seg.*(internvl)": Convention(Units.PIXELS, View("square", side=896)),
+    r"think2seg.*(llava)": Convention(Units.PIXELS, View("square", side=672)),
+    r"think2seg": Convention(Units.PIXELS, View("square", side=840)),
+    r"qwen[-_ ]?2[._]?5[-_ ]?vl": Convention(Units.PIXELS, View("square", side=840)),
+    r"qwen[-_ ]?[23][-_ ]?vl": Convention(Units.THOUSAND, _NATIVE),
+    r"intern[-_ ]?vl": Convention(Units.THOUSAND, View("square", side=896)),
+    r"llava": Convention(Units.UNIT, View("square", side=672)),
+}
+
+
+def family_convention(model: str) -> Convention:
+    """The default of the family that a model's name tells; ``AUTO`` for a name that tells none."""
+    for pattern, convention in FAMILIES.items():
+        if re.search(pattern, model, re.IGNORECASE):
+            return convention
+    return Convention(Units.AUTO, _NATIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One answer and what it was about.
+
+    Attributes:
+        instances: as answered.
+        size: (height, width) of the image as it was shown.
+    """
+
+    instances: tuple[Instance, ...]
+    size: Size
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """Which units a set of answers is in.
+
+    Attributes:
+        units: None where the answers do not tell.
+        confidence: posterior probability of the best, under a uniform prior.
+        posterior: of each of the three.
+        answers: how many answers with at least one box or point there were.
+        reason: one sentence.
+    """
+
+    units: Units | None
+    confidence: float
+    posterior: dict[Units, float]
+    answers: int
+    reason: str
+
+
+def detect(answers: Sequence[Seen]) -> Detection:
+    """Find the units of a set of answers from their range alone.
+
+    Each answer gives two draws: its largest x and its largest y. Under a convention they are taken as uniform over its
+    range (2 % more), one in a thousand as a stray. So a coordinate beyond the image rules pixels out, answers below 1
+    mean fractions, and many answers that never leave a small image speak, slowly, against 0..1000. Images near 1000
+    pixels cannot be told from 0..1000; there the answer is None, and labelled boxes
+    (:mod:`terraprompt.vlm.calibration`) are needed.
+    """
+    units = (Units.PIXELS, Units.UNIT, Units.THOUSAND)
+    likelihood = dict.fromkeys(units, 0.0)
+    count = 0
+    for seen in answers:
+        far = _far(seen.instances)
+        if far is None:
+            continue
+        count += 1
+        for unit in units:
+            likelihood[unit] += sum(
+                _log_density(value, extent) for value, extent in zip(far, _extent(unit, seen.size), strict=True)
+            )
+    best = max(likelihood.values())
+    weights = {unit: math.exp(max(value - best, -700.0)) for unit, value in likelihood.items()}
+    posterior = {unit: weight / sum(weights.values()) for unit, weight in weights.items()}
+    leader = max(units, key=lambda unit: posterior[unit])
+    confidence = posterior[leader]
+    if count and confidence >= _CERTAIN:
+        return Detection(leader, confidence, posterior, count, f"{count} answers speak for {leader.value}.")
+    reason = (
+        f"{count} answers do not tell the units (best: {leader.value}, {confidence:.0%})."
+        if count
+        else "No answer holds a box or a point."
+    )
+    return Detection(None, confidence, posterior, count, reason)
+
+
+def _extent(unit: Units, size: Size) -> tuple[float, float]:
+    """Largest (x, y)."""
+    if unit is Units.PIXELS:
+        return float(size[1]), float(size[0])
+    return (1.0, 1.0) if unit is Units.UNIT else (1000.0, 1000.0)
+
+
+def _far(instances: Sequence[Instance]) -> tuple[float, float] | None:
+    corners = [corner for v in instances if v.box for corner in (v.box[:2], v.box[2:])]
+    spots = corners + [point for v in instances for point in v.points]
+    return (max(x for x, _ in spots), max(y for _, y in spots)) if spots else None
+
+
+def _log_density(value: float, extent: float) -> float:
+    reach = extent * _TOLERANCE
+    inside = (1 - _STRAY) / reach if value <= reach else 0.0
+    return math.log(inside + _STRAY / 1e5)
+
+
+def _moved(instance: Instance, move: Callable[[ArrayLike], NDArray[np.float64]]) -> Instance:
+    box = None
+    if instance.box is not None:
+        (x1, y1), (x2, y2) = move([instance.box[:2], instance.box[2:]]).tolist()
+        box = (x1, y1, x2, y2)
+    points = tuple((x, y) for x, y in move(instance.points).tolist()) if instance.points else ()
+    return replace(instance, box=box, points=points)

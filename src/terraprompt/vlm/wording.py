@@ -1,0 +1,104 @@
+"""The words of a question: what to find, how to answer, in which units; and the schema that says the same."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+from terraprompt.errors import ConfigError
+from terraprompt.vlm.answer import AnswerRules
+from terraprompt.vlm.conventions import Convention
+
+__all__ = ["DEFAULT_TEMPLATE", "answer_schema", "check_template", "complaint_words", "question_words"]
+
+DEFAULT_TEMPLATE = """\
+This is an overhead image, taken from an aircraft or a satellite.
+Task: {instruction}
+Find everything in the image that fulfils the task, one item for each separate object or area. {form}
+In every item "bbox_2d" is the tight box [x1, y1, x2, y2] round the object{points}. Coordinates are {units}.
+If nothing in the image fulfils the task, the list is empty: []."""
+
+_TAGS = """\
+First reason between <think> and </think>, then answer between <answer> and </answer> with a JSON list in a code fence:
+<think>reasoning</think><answer>```json
+[{item}]
+```</answer>"""
+_SCHEMA = 'Reason in "think", then list the items in "instances".'
+
+
+def _points_words(rules: AnswerRules) -> str:
+    names = {None: "one or more", 1: "exactly one", 2: "exactly two"}
+    count = names.get(rules.points, f"exactly {rules.points}")
+    words = f', "positive_points" holds {count} [x, y] well inside it'
+    return words + (f', "negative_points" {rules.negatives} [x, y] near it but outside' if rules.negatives else "")
+
+
+def check_template(template: str) -> str:
+    """The template, if it can be filled.
+
+    Raises:
+        ConfigError: an unknown field, a lone brace, or no ``{instruction}``.
+    """
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ConfigError(f"The template is broken: {error}.", hint="Write {{ and }} for braces.") from None
+    if "instruction" not in fields or not fields <= {"instruction", "form", "points", "units"}:
+        raise ConfigError(
+            "A template holds {instruction} and at will {form}, {points}, {units}.", received=sorted(fields)
+        )
+    return template
+
+
+def question_words(
+    instruction: str,
+    convention: Convention,
+    size: tuple[int, int],
+    *,
+    rules: AnswerRules,
+    template: str = DEFAULT_TEMPLATE,
+    structured: bool = False,
+) -> str:
+    """The text that goes with an image of ``size`` (height, width).
+
+    Args:
+        instruction: what to find.
+        convention: units and view that the words speak of.
+        size: of the source image.
+        rules: how many points are asked for.
+        template: with ``{instruction}``, ``{form}`` (how to write the answer), ``{points}``, ``{units}``.
+        structured: the server is bound to :func:`answer_schema`, so that no tags are asked for.
+    """
+    pair = "[x, y]"
+    positive = ", ".join([pair] * (rules.points or 1))
+    item = f'{{"bbox_2d": [x1, y1, x2, y2], "positive_points": [{positive}]'
+    item += f', "negative_points": [{", ".join([pair] * rules.negatives)}]}}' if rules.negatives else "}"
+    return template.format(
+        instruction=instruction,
+        form=_SCHEMA if structured else _TAGS.format(item=item),
+        points=_points_words(rules),
+        units=convention.words(size),
+    )
+
+
+def complaint_words(complaint: str) -> str:
+    """What is said when an answer could not be used."""
+    return f"That answer cannot be used: {complaint} Answer the task again, in the form that was asked for."
+
+
+def answer_schema(rules: AnswerRules) -> dict[str, Any]:
+    """JSON schema of ``{"think": …, "instances": […]}``, in the subset that constrained decoders know."""
+
+    def numbers(count: int) -> dict[str, Any]:
+        return {"type": "array", "items": {"type": "number"}, "minItems": count, "maxItems": count}
+
+    def pairs(count: int | None) -> dict[str, Any]:
+        limits = {"minItems": 1} if count is None else {"minItems": count, "maxItems": count}
+        return {"type": "array", "items": numbers(2), **limits}
+
+    parts = {"bbox_2d": numbers(4), "positive_points": pairs(rules.points)}
+    if rules.negatives:
+        parts["negative_points"] = pairs(rules.negatives)
+    item = {"type": "object", "properties": parts, "required": list(parts), "additionalProperties": False}
+    whole = {"think": {"type": "string"}, "instances": {"type": "array", "items": item}}
+    return {"type": "object", "properties": whole, "required": list(whole), "additionalProperties": False}

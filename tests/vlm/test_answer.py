@@ -1,0 +1,237 @@
+"""Reading of answers against the recorded verdicts of Think2Seg-RS, and against hostile text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from terraprompt.errors import ConfigError
+from terraprompt.vlm.answer import (
+    AnswerRules,
+    Instance,
+    Parsed,
+    Verdict,
+    parse_lenient,
+    parse_strict,
+    tagged,
+    unstructured,
+)
+from terraprompt.vlm.nms import box_iou, suppress, survivors
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden/think2seg/cases.json").read_text())
+CASES = {case["name"]: case for case in GOLDEN["cases"]}
+# Recorded as accepted: the bug that is mended here.
+MENDED = "non_numeric_box"
+
+ITEM = '{"bbox_2d": [4, 6, 30, 28], "positive_points": [[10, 12], [20, 22]]}'
+
+
+def wrapped(body: str, think: str = "a tank") -> str:
+    return f"<think>{think}</think> <answer>```json\n{body}\n```</answer>"
+
+
+def as_recorded(instances: tuple[Instance, ...]) -> list[dict[str, Any]]:
+    out = []
+    for instance in instances:
+        item: dict[str, Any] = {} if instance.box is None else {"bbox_2d": list(instance.box)}
+        if instance.points:
+            item["positive_points"] = [list(point) for point in instance.points]
+        out.append(item)
+    return out
+
+
+def numbered(recorded: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """Quoted numbers of the record as numbers."""
+    if recorded is None:
+        return None
+    return [
+        {k: [[float(n) for n in v] if isinstance(v, list) else v for v in value] for k, value in item.items()}
+        for item in recorded
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != MENDED])
+def test_strict_and_lenient_are_as_recorded(name: str) -> None:
+    case = CASES[name]
+    for parsed, how in (
+        (parse_strict(case["completion"]), "strict"),
+        (parse_lenient(case["completion"]), "lenient"),
+    ):
+        assert parsed.ok is case[f"{how}_ok"]
+        assert (parsed.complaint == "") is parsed.ok
+        if parsed.ok:
+            assert as_recorded(suppress(parsed.instances)) == numbered(case[f"{how}_parsed"])
+    assert tagged(case["completion"]) is (case["r3"] == 1.0)
+
+
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if isinstance(c["nms_survivors"], list) and n != MENDED])
+def test_suppression_keeps_the_recorded_items(name: str) -> None:
+    instances = parse_strict(CASES[name]["completion"]).instances
+    assert len(instances) == CASES[name]["instances_before_nms"]
+    assert suppress(instances) == tuple(instances[i] for i in CASES[name]["nms_survivors"])
+
+
+def test_mended_bug_a_box_that_is_not_numbers_is_refused_alone_too() -> None:
+    alone, among = CASES[MENDED], CASES["non_numeric_box_among_two"]
+    assert alone["strict_ok"] is True, "recorded: passes the format check when it is alone"
+    assert among["strict_ok"] is False
+    for case in (alone, among):
+        for parse in (parse_strict, parse_lenient):
+            assert parse(case["completion"]).verdict is Verdict.BAD_BOX
+    assert "'left'" in parse_strict(alone["completion"]).complaint
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "lenient"),
+    [
+        ("", "empty", "empty"),
+        (" \n", "empty", "empty"),
+        (wrapped("[]"), "no_target", "no_target"),
+        ("There is nothing. []", "no_fence", "no_target"),
+        ("I am sorry, I cannot help with that.", "no_fence", "not_json"),
+        (wrapped("[[[["), "not_json", "not_json"),
+        (wrapped("[,]"), "not_json", "not_json"),
+        (wrapped("nothing"), "not_json", "not_json"),
+        (wrapped("{}"), "not_a_list", "not_a_list"),
+        (wrapped("null"), "not_a_list", "not_a_list"),
+        (wrapped("[7]"), "bad_item", "bad_item"),
+        (wrapped("[{}]"), "wrong_count", "bad_item"),
+        (wrapped('[{"bbox_2d": [1, 2, 3]}]'), "bad_box", "bad_box"),
+        (wrapped('[{"bbox_2d": null}]'), "bad_box", "bad_box"),
+        (wrapped('[{"bbox_2d": [1, 2, 3, NaN]}]'), "bad_box", "bad_box"),
+        (wrapped('[{"bbox_2d": [1, 2, 3, Infinity]}]'), "bad_box", "bad_box"),
+        (wrapped('[{"bbox_2d": [1, 2, 3, 1e200]}]'), "bad_box", "bad_box"),
+        (wrapped('[{"bbox_2d": [1, 2, 3, true]}]'), "bad_box", "bad_box"),
+        (wrapped('[{"bbox_2d": [1, 2, 3, ' + "9" * 400 + "]}]"), "bad_box", "bad_box"),
+        (wrapped('[{"positive_points": [[1], [2, 3]]}]'), "bad_points", "bad_points"),
+        (wrapped('[{"positive_points": [1, 2]}]'), "bad_points", "bad_points"),
+        (wrapped('[{"positive_points": "here"}]'), "bad_points", "bad_points"),
+        (wrapped('[{"positive_points": []}]'), "wrong_count", "wrong_count"),
+        (f"<think>x</think><answer>```json\n[{ITEM}", "no_fence", "not_json"),
+        (f"<think>x</think><answer>```json\n[{ITEM}, {{", "no_fence", "not_json"),
+        (f"<think>x</think><answer>[{ITEM}, {ITEM[:40]}", "no_fence", "not_json"),
+        ("[" * 100_000, "no_fence", "not_json"),
+        (wrapped("[" * 100_000 + "]" * 100_000), "not_json", "not_json"),
+        (wrapped("[" + "9" * 5000 + "]"), "not_json", "not_json"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_every_failure_has_its_verdict(text: str, strict: str, lenient: str) -> None:
+    assert parse_strict(text).verdict.value == strict
+    assert parse_lenient(text).verdict.value == lenient
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"[{ITEM}]",
+        f"Sure! As in [1], the set {{a}} holds: [{ITEM}] Hope that helps.",
+        f"```\n[{ITEM}]\n```",
+        f"<think>first [] then more</think>[{ITEM}]",
+        f"<answer>```json\n[{ITEM}]\n```",
+        f"<answer>```json\nHere it is: [{ITEM}]\n```</answer>",
+        f"Draft: [{ITEM.replace('30', '99')}]. Final: [{ITEM}]",
+        f"[{ITEM},]",
+        f"[{ITEM}]".replace('"', "'"),
+        wrapped(f"[{ITEM[:-1]}" + ', "label": "a [tank"}]').replace("```json", "").replace("```", ""),
+    ],
+)
+def test_lenient_reads_what_was_meant(text: str) -> None:
+    parsed = parse_lenient(text)
+    assert parsed.verdict is Verdict.OK
+    assert [(i.box, i.points) for i in parsed.instances] == [((4, 6, 30, 28), ((10, 12), (20, 22)))]
+
+
+def test_a_number_cut_in_the_middle_is_not_taken_for_a_whole_one() -> None:
+    cut = wrapped(f"[{ITEM}]").split("22]]")[0] + "2"
+    assert parse_lenient(cut).verdict is Verdict.NOT_JSON
+
+
+def test_thought_names_and_negative_points() -> None:
+    body = f'[{ITEM[:-1]}, "label": "tank", "negative_points": [[1, 1]]}}]'
+    parsed = parse_lenient(wrapped(body, "by the\npier"), AnswerRules(negatives=1))
+    assert (parsed.think, parsed.instances[0].name) == ("by the\npier", "tank")
+    assert parsed.instances[0].labels == (1, 1, 0)
+    assert parse_strict(wrapped(body)).verdict is Verdict.NEGATIVE_POINTS
+    assert parse_strict(wrapped(f"[{ITEM}]"), AnswerRules(negatives=1)).verdict is Verdict.WRONG_COUNT
+    assert parse_lenient(wrapped(f"[{ITEM}]"), AnswerRules(negatives=1)).ok
+    three = wrapped('[{"positive_points": [[1, 1], [2, 2], [3, 3]]}]')
+    assert parse_strict(three, AnswerRules(points=None)).ok
+
+
+def test_rules_and_instances_are_checked() -> None:
+    with pytest.raises(ConfigError):
+        AnswerRules(points=0)
+    with pytest.raises(ConfigError, match="one label"):
+        Instance(None, ((1, 1),), (1, 0))
+
+
+def test_a_schema_bound_answer_takes_the_tagged_form() -> None:
+    text = unstructured(json.dumps({"think": "by the pier", "instances": [json.loads(ITEM)]}))
+    assert tagged(text)
+    assert parse_strict(text) == parse_strict(wrapped(f"[{ITEM}]", "by the pier"))
+    for other in ("[]", "{}", "plain", '{"instances": 3}', "[" * 100_000):
+        assert unstructured(other) == other
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<think>a</think><answer>b</answer>\n", True),
+        ("<think>a</think><answer>b</answer><answer>c</answer>", False),
+        ("<think><think>a</think></think><answer>b</answer>", False),
+        ("<answer>b</answer><think>a</think>", False),
+        ("<think>a</think>so<answer>b</answer>", False),
+    ],
+)
+def test_tags(text: str, expected: bool) -> None:
+    assert tagged(text) is expected
+
+
+@given(st.text(alphabet='[]{}",:0123456789.-e `\njsontruefalsenull<>/think', max_size=200))
+def test_no_text_crashes_a_reader(text: str) -> None:
+    for parse in (parse_strict, parse_lenient):
+        parsed = parse(text)
+        assert isinstance(parsed, Parsed)
+        assert bool(parsed.instances) is (parsed.verdict is Verdict.OK)
+
+
+@pytest.mark.parametrize(
+    "unit", ["<think>", "</think>", "<answer>", "```json", "```json" + " " * 9, "[", "{}", "[]", " "]
+)
+def test_hostile_text_is_read_in_linear_time(unit: str) -> None:
+    """A reader that looks ahead again and again would not come back from a million characters."""
+    for text in (unit * (1_000_000 // len(unit)), "```json" + unit * (1_000_000 // len(unit))):
+        assert parse_strict(text).verdict is not Verdict.OK
+        assert parse_lenient(text).verdict is not Verdict.OK
+        assert not tagged(text)
+
+
+def test_thousands_of_items_are_read() -> None:
+    parsed = parse_lenient(wrapped("[" + ",".join([ITEM] * 10_000) + "]"))
+    assert len(parsed.instances) == 10_000
+
+
+boxes = st.lists(st.tuples(*[st.integers(0, 20)] * 4), max_size=12)
+
+
+@given(boxes)
+def test_no_two_survivors_overlap_and_each_dropped_box_does(drawn: list[tuple[int, ...]]) -> None:
+    stay = survivors(drawn)
+    iou = box_iou(drawn, drawn)
+    area = [max(0, b[2] - b[0]) * max(0, b[3] - b[1]) for b in drawn]
+    assert stay == sorted(set(stay))
+    for i in stay:
+        assert all(iou[i, j] <= 0.5 for j in stay if j != i)
+    for i in set(range(len(drawn))) - set(stay):
+        assert any(iou[i, j] > 0.5 and area[j] >= area[i] for j in stay)
+
+
+def test_boxes_without_area_overlap_nothing() -> None:
+    assert survivors([(0, 0, 0, 0), (0, 0, 0, 0), (9, 9, 1, 1)]) == [0, 1, 2]
+    assert box_iou([(0, 0, 2, 2)], [(1, 0, 3, 2)]).tolist() == [[pytest.approx(1 / 3)]]

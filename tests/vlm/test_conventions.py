@@ -1,0 +1,143 @@
+"""Coordinate conventions: exact both ways, found out from answers, never guessed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+from terraprompt.errors import ConfigError
+from terraprompt.vlm.answer import Instance
+from terraprompt.vlm.conventions import (
+    Convention,
+    Seen,
+    Units,
+    View,
+    detect,
+    family_convention,
+    smart_size,
+)
+
+VIEWS = [View("square", side=840), View("smart"), View("smart", factor=32), View("fit", side=700)]
+UNITS = [Units.PIXELS, Units.UNIT, Units.THOUSAND]
+sides = st.integers(20, 2000)
+share = st.floats(-0.2, 1.2)
+
+
+@given(st.sampled_from(UNITS), st.sampled_from(VIEWS), sides, sides, st.tuples(*[share] * 4), st.tuples(*[share] * 2))
+def test_there_and_back(
+    units: Units, view: View, height: int, width: int, box: tuple[float, ...], point: tuple[float, float]
+) -> None:
+    convention = Convention(units, view)
+    x1, y1, x2, y2 = box
+    there = Instance((x1 * width, y1 * height, x2 * width, y2 * height), ((point[0] * width, point[1] * height),), (0,))
+    (answered,) = convention.from_source([there], (height, width))
+    (back,) = convention.to_source([answered], (height, width))
+    np.testing.assert_allclose(back.box, there.box, atol=1e-8)
+    np.testing.assert_allclose(back.points, there.points, atol=1e-8)
+    assert back.labels == (0,)
+    shown = view.size((height, width))
+    extent = {Units.UNIT: (1, 1), Units.THOUSAND: (1000, 1000), Units.PIXELS: shown[::-1]}[units]
+    np.testing.assert_allclose(answered.points[0], [point[0] * extent[0], point[1] * extent[1]], atol=1e-6)
+
+
+@given(st.integers(10, 3000), st.integers(10, 3000), st.sampled_from([28, 32]))
+def test_smart_size_is_that_of_the_stock_processor(height: int, width: int, factor: int) -> None:
+    if max(height, width) > 200 * min(height, width):
+        with pytest.raises(ConfigError, match="narrow"):
+            smart_size((height, width), factor=factor, min_pixels=4 * 28 * 28, max_pixels=1280 * 28 * 28)
+        return
+    ours = smart_size((height, width), factor=factor, min_pixels=4 * 28 * 28, max_pixels=1280 * 28 * 28)
+    assert ours == smart_resize(height, width, factor=factor, min_pixels=4 * 28 * 28, max_pixels=1280 * 28 * 28)
+
+
+def test_what_is_shown() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (300, 500, 3), np.uint8)
+    assert View("square", side=840).shown(image).shape == (840, 840, 3)
+    assert View("fit", side=250).shown(image).shape == (150, 250, 3)
+    assert View("fit", side=5000).shown(image) is image
+    assert View("smart").shown(image).shape == (308, 504, 3)
+    for bad in (image[..., 0], image.astype(np.float32), image[:0]):
+        with pytest.raises(ConfigError, match="uint8"):
+            View("square").shown(bad)
+    with pytest.raises(ConfigError, match="view"):
+        View("round")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="positive"):
+        View("square", side=0)
+    with pytest.raises(ConfigError, match="at least 1"):
+        View("square").size((0, 4))
+
+
+@pytest.mark.parametrize(
+    ("model", "units", "side"),
+    [
+        ("Qwen/Qwen2.5-VL-7B-Instruct", Units.PIXELS, 840),
+        ("qwen2.5vl:7b", Units.PIXELS, 840),
+        ("Qwen/Qwen3-VL-32B-Instruct-FP8", Units.THOUSAND, 1280),
+        ("Qwen/Qwen2-VL-7B-Instruct", Units.THOUSAND, 1280),
+        ("OpenGVLab/InternVL3-8B-hf", Units.THOUSAND, 896),
+        ("llava:13b", Units.UNIT, 672),
+        ("someone/Think2Seg-RS-3B", Units.PIXELS, 840),
+        ("someone/think2seg-internvl3-8b", Units.PIXELS, 896),
+        ("my-own-model", Units.AUTO, 1280),
+    ],
+)
+def test_families(model: str, units: Units, side: int) -> None:
+    convention = family_convention(model)
+    assert (convention.units, convention.view.side) == (units, side)
+
+
+def test_units_by_name_and_in_words() -> None:
+    convention = family_convention("qwen2.5-vl")
+    assert "840 wide and 840 high" in convention.words((100, 200))
+    assert "0 to 1000" in convention.named("0..1000").words((100, 200))
+    with pytest.raises(ConfigError, match=r"Known: pixels, 0\.\.1, 0\.\.1000, auto"):
+        convention.named("metres")
+    with pytest.raises(ConfigError, match="calibrate"):
+        convention.named("auto").frame((10, 10))
+
+
+def answers(units: Units, size: tuple[int, int], count: int, seed: int = 0) -> list[Seen]:
+    rng = np.random.default_rng(seed)
+    convention = Convention(units, View("fit", side=max(size)))
+    out = []
+    for _ in range(count):
+        corners = np.sort(rng.uniform(0, 1, (3, 2, 2)), axis=1) * (size[1], size[0])
+        found = [Instance(tuple(box.ravel().tolist())) for box in corners]
+        out.append(Seen(convention.from_source(found, size), size))
+    return out
+
+
+@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("size", [(300, 300), (600, 400), (840, 840), (1500, 1400)])
+def test_units_are_found_from_thirty_answers(units: Units, size: tuple[int, int]) -> None:
+    for seed in range(5):
+        found = detect(answers(units, size, 30, seed))
+        assert found.units is units, (found, seed)
+        assert found.confidence >= 0.95
+        assert sum(found.posterior.values()) == pytest.approx(1)
+
+
+def test_what_cannot_be_told_is_not_told() -> None:
+    for units in (Units.PIXELS, Units.THOUSAND):
+        found = detect(answers(units, (1000, 1000), 50))
+        assert found.units is None
+        assert found.confidence == pytest.approx(0.5)
+        assert "do not tell" in found.reason
+    assert detect(answers(Units.PIXELS, (840, 840), 2)).units is None
+    nothing = detect([Seen((), (100, 100))])
+    assert (nothing.units, nothing.answers) == (None, 0)
+    assert detect([]).reason == "No answer holds a box or a point."
+
+
+def test_one_answer_is_enough_where_it_is_clear() -> None:
+    assert detect([Seen((Instance((0.1, 0.2, 0.5, 0.9)),), (512, 512))]).units is Units.UNIT
+    assert detect([Seen((Instance((900, 900, 990, 990)),), (512, 512))]).units is Units.THOUSAND
+    assert detect([Seen((Instance(None, ((1300, 1200),)),), (1400, 1400))]).units is Units.PIXELS
+
+
+def test_a_stray_number_does_not_decide() -> None:
+    many = [*answers(Units.PIXELS, (600, 600), 40), Seen((Instance((0, 0, 900, 300)),), (600, 600))]
+    assert detect(many).units is Units.PIXELS
