@@ -183,7 +183,8 @@ def test_the_data_side_needs_neither_gdal_nor_torch() -> None:
     code = (
         f"import sys\nfor name in {blocked.split()!r}: sys.modules[name] = None\n"
         "import terraprompt.datasets, terraprompt.language.writer, terraprompt.language.object_geometry\n"
-        "from terraprompt.language.parse_selector import parse_selector\nprint(parse_selector('the largest lake').phrase)"
+        "from terraprompt.language.parse_selector import parse_selector\n"
+        "print(parse_selector('the largest lake').phrase)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "the lakes", done.stderr

@@ -343,7 +343,7 @@ class Session:
     ) -> Iterator[StitchedRows]:
         """Look at each target, given by points or a box, through a window round it.
 
-        What the engine notes on a target goes to ``notes_by_target`` by its number; after ``deadline`` a LimitError ends
+        What the engine notes on a target goes to ``notes_by_target`` by number; after ``deadline`` a LimitError ends
         the looking.
         """
         tile = self.engine.tile
