@@ -110,9 +110,9 @@ def naive(engine: CausalEngine, image: np.ndarray, prompt: Prompt) -> np.ndarray
     model = engine.model
     picture = letterboxed(image, Frame.letterbox(image.shape[:2], engine.size))
     x = torch.from_numpy(picture)[None].permute(0, 3, 1, 2)
-    model.see(x)
-    features = model.see(x)
-    pixels = model.look(features)
+    model.encode_image(x)
+    features = model.encode_image(x)
+    pixels = model.decode_pixels(features)
     dialogue = engine.writer.write([prompt], [image.shape[:2]], torch.zeros(1, dtype=torch.int64))
     dialogue = replace(
         dialogue,
@@ -124,7 +124,7 @@ def naive(engine: CausalEngine, image: np.ndarray, prompt: Prompt) -> np.ndarray
         for task in {0, 1, 2} - {int(dialogue.task)}:
             everywhere = torch.ones(words.shape[:2], dtype=torch.bool)
             model.tate(words, everywhere, torch.tensor([task]), dialogue.coordinates, model.pool)
-    drawn = model.draw(model.ask(dialogue, features[-1]), pixels, dialogue.image)
+    drawn = model.predict_masks(model.encode_text(dialogue, features[-1]), pixels, dialogue.image)
     full = F.interpolate(drawn.logits[-1][:, None], size=(engine.size, engine.size), mode="bilinear")
     return (full[0, 0] > 0).numpy()
 

@@ -113,8 +113,8 @@ def test_the_second_instruction_reads_its_own_words_alone(
         raise AssertionError("the image was looked at again")
 
     monkeypatch.setattr(language, "forward", counted)
-    monkeypatch.setattr(engine.model, "see", unseen)
-    monkeypatch.setattr(engine.model, "look", unseen)
+    monkeypatch.setattr(engine.model, "encode_image", unseen)
+    monkeypatch.setattr(engine.model, "decode_pixels", unseen)
     asked = [Prompt("the pond"), Prompt("the weir"), Prompt("what holds water?"), Prompt("what is wet?")]
     template = len(engine.writer.template)
     for prompt, opening in zip(asked, (engine.image_tokens + template, 0, template, 0), strict=True):

@@ -84,12 +84,12 @@ def test_asking_ignores_padding(scope: str) -> None:
     states, res5 = torch.randn(3, 6, D), torch.randn(1, 320, 2, 2)
     mask = torch.arange(6) < torch.tensor([6, 4, 2])[:, None]
     task, rows, image = torch.tensor([0, 1, 2]), torch.rand(3, 3, 4), torch.zeros(3, dtype=torch.int64)
-    query = model.ask(Instructions(states, mask, task, rows, image), res5)
+    query = model.encode_text(Instructions(states, mask, task, rows, image), res5)
     assert query.shape == (3, 16)
     noisy = torch.where(mask[..., None], states, torch.full_like(states, 50.0))
     torch.testing.assert_close(
-        model.ask(Instructions(noisy, mask, task, rows, image), res5), query, atol=1e-5, rtol=1e-5
+        model.encode_text(Instructions(noisy, mask, task, rows, image), res5), query, atol=1e-5, rtol=1e-5
     )
     for i, n in enumerate((6, 4, 2)):
         one = Instructions(states[i : i + 1, :n], mask[i : i + 1, :n], task[i : i + 1], rows[i : i + 1], image[:1])
-        torch.testing.assert_close(model.ask(one, res5), query[i : i + 1], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(model.encode_text(one, res5), query[i : i + 1], atol=1e-5, rtol=1e-5)

@@ -178,7 +178,7 @@ def test_every_choice_gives_masks_and_gradients(change: str) -> None:
 @torch.no_grad()
 def test_every_choice_goes_on_from_what_it_read(change: str) -> None:
     model, asked = built(replace(TINY, **CHANGES[change])), dialogue()
-    res5 = model.see(torch.rand(2, 3, 128, 128) * 255)[-1]
+    res5 = model.encode_image(torch.rand(2, 3, 128, 128) * 255)[-1]
     whole = model.read(asked, res5)
     assert whole.context is None
     begun = model.begin(asked.prefix)
@@ -192,10 +192,10 @@ def test_lambda_is_of_each_sample() -> None:
     """Interactive has lambda 0: another memory changes the other tasks' queries alone."""
     model, asked = built(TINY), dialogue()
     assert model.memory is not None
-    res5 = model.see(torch.rand(2, 3, 128, 128) * 255)[-1]
-    before = model.ask(asked, res5)
+    res5 = model.encode_image(torch.rand(2, 3, 128, 128) * 255)[-1]
+    before = model.encode_text(asked, res5)
     model.memory.slots.add_(1)
-    moved = (model.ask(asked, res5) - before).abs().amax(1) > 0
+    moved = (model.encode_text(asked, res5) - before).abs().amax(1) > 0
     assert moved.tolist() == [False, True, True]
 
 

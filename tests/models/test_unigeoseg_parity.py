@@ -53,8 +53,8 @@ def model() -> UniGeoSeg:
 def look_at(model: UniGeoSeg, names: str) -> Seen:
     pictures = np.stack([golden_arrays(f"small_image_{name}")["letterbox_u8"] for name in names])
     with torch.inference_mode():
-        features = model.see(torch.from_numpy(pictures))
-        return Seen(features, model.look(features))
+        features = model.encode_image(torch.from_numpy(pictures))
+        return Seen(features, model.decode_pixels(features))
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,8 @@ def check_case(model: UniGeoSeg, seen: Seen, size: str, name: str) -> None:
         watched(model.query_head.resampler) as refined,
     ):
         states = model.read(dialogue, seen.features[-1]).states
-        query = model.aim(states, dialogue.refer, dialogue.task, seen.features[-1], dialogue.image)
-    drawn = model.draw(query, seen.pixels, dialogue.image)
+        query = model.predict_query(states, dialogue.refer, dialogue.task, seen.features[-1], dialogue.image)
+    drawn = model.predict_masks(query, seen.pixels, dialogue.image)
     for i, case in enumerate(cases):
         mine = {k.removeprefix(f"sample{i}_"): v for k, v in wanted.items()}
         count = len(case["instruction"])
@@ -207,7 +207,7 @@ def test_all_masked_means_attend_everywhere(model: UniGeoSeg, seen: Seen) -> Non
     change = golden_tensor("pixel_decoder.mask_features.bias", 256) / np.float32(0.05) * -1 - was
     pixels = PixelFeatures(seen.pixels.mask + change[:, None, None], seen.pixels.scales)
     dialogue = golden_dialogue("small", cases_of("small", "reasoning"))
-    drawn = model.draw(model.ask(dialogue, seen.features[-1]), pixels, dialogue.image)
+    drawn = model.predict_masks(model.encode_text(dialogue, seen.features[-1]), pixels, dialogue.image)
     check_masks([level[0] for level in drawn.logits], wanted)
 
 
@@ -223,7 +223,7 @@ def mixed() -> tuple[Dialogue, list[dict[str, np.ndarray]]]:
 @torch.inference_mode()
 def test_a_mixed_batch_equals_single_runs(model: UniGeoSeg, seen: Seen) -> None:
     dialogue, wanted = mixed()
-    drawn = model.draw(model.ask(dialogue, seen.features[-1]), seen.pixels, dialogue.image)
+    drawn = model.predict_masks(model.encode_text(dialogue, seen.features[-1]), seen.pixels, dialogue.image)
     for i, one in enumerate(wanted):
         check_masks([level[i] for level in drawn.logits], one)
 
@@ -265,7 +265,7 @@ def test_language_loss_and_what_follows_changes_nothing(model: UniGeoSeg, seen: 
 def test_training_criterion_lies_in_the_published_spread(model: UniGeoSeg, seen: Seen) -> None:
     cases, wanted = cases_of("small", "reasoning"), golden_arrays("small_case_reasoning")
     dialogue = golden_dialogue("small", cases)
-    drawn = model.draw(model.ask(dialogue, seen.features[-1]), seen.pixels, dialogue.image)
+    drawn = model.predict_masks(model.encode_text(dialogue, seen.features[-1]), seen.pixels, dialogue.image)
     made = mask_losses(drawn.logits, truths(cases, wanted), generator=torch.Generator().manual_seed(0))
     for loss, key in zip(made, ("mask", "dice"), strict=True):
         mean, std = wanted[f"loss_criterion_{key}_mean_std20"].tolist()

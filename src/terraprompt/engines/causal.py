@@ -98,8 +98,8 @@ class CausalEngine:
                 raise EngineError("An image must be uint8 (height, width, 3).", received=(image.dtype, image.shape))
         frames = [Frame.letterbox((image.shape[0], image.shape[1]), self.size) for image in images]
         stack = np.stack([letterboxed(image, frame) for image, frame in zip(images, frames, strict=True)])
-        features = self.model.see(torch.from_numpy(stack).to(self.device).permute(0, 3, 1, 2))
-        pixels = self.model.look(features)
+        features = self.model.encode_image(torch.from_numpy(stack).to(self.device).permute(0, 3, 1, 2))
+        pixels = self.model.decode_pixels(features)
         out = []
         for i, frame in enumerate(frames):
             one = slice(i, i + 1)
@@ -158,8 +158,8 @@ class CausalEngine:
         dialogue = self.writer.write(prompts, [view.frame.source for view in views], image).to(self.device)
         res5 = torch.cat([view.res5 for view in distinct])
         states = self._read(views, distinct, dialogue, [self._opening(prompt.task) for prompt in prompts], res5)
-        query = self.model.aim(states, dialogue.refer, dialogue.task, res5, dialogue.image)
-        drawn = self.model.draw(query, _joined([view.pixels for view in distinct]), dialogue.image)
+        query = self.model.predict_query(states, dialogue.refer, dialogue.task, res5, dialogue.image)
+        drawn = self.model.predict_masks(query, _joined([view.pixels for view in distinct]), dialogue.image)
         return [
             Answer(self._on_image(logits, view.frame), notes=_left_out(prompt))
             for logits, view, prompt in zip(drawn.logits[-1], views, prompts, strict=True)

@@ -80,7 +80,7 @@ class UniGeoSegEngine:
             stack = np.stack([images[i] for i in indexes])
             x = torch.from_numpy(stack).to(self.device).permute(0, 3, 1, 2).float()
             x = F.pad(x, (0, -width % self.tile.multiple, 0, -height % self.tile.multiple), mode="replicate")
-            features = self.model.see(x)
+            features = self.model.encode_image(x)
             for k, i in enumerate(indexes):
                 out[i] = self._embedding((height, width), [f[k : k + 1].clone() for f in features])
         return [e for e in out if e is not None]
@@ -99,17 +99,17 @@ class UniGeoSegEngine:
         height, width = embedding.size
         if prompt.is_spatial:
             points, box = self._spatial(prompt)
-            pixels = self.model.look(view.features, points, box)
+            pixels = self.model.decode_pixels(view.features, points, box)
         else:
             if view.pixels is None:
-                view.pixels = self.model.look(view.features)
+                view.pixels = self.model.decode_pixels(view.features)
             pixels = view.pixels
         image = torch.zeros(1, dtype=torch.int64, device=self.device)
         states, mask = self._read(prompt.text or _sentence(prompt, width, height))
         task = torch.tensor([TASK_INDEX[prompt.task]], device=self.device)
         rows = self._rows(prompt, width, height)
-        query = self.model.ask(Instructions(states, mask, task, rows, image), view.features[-1])
-        prediction = self.model.draw(query, pixels, image)
+        query = self.model.encode_text(Instructions(states, mask, task, rows, image), view.features[-1])
+        prediction = self.model.predict_masks(query, pixels, image)
         logits = F.interpolate(
             prediction.logits[-1][:, None].float(), scale_factor=4, mode="bilinear", align_corners=False
         )

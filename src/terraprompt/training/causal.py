@@ -129,10 +129,10 @@ class _Criterion(nn.Module):
 
     def _terms(self, batch: DialogueBatch, masks: float, words: float) -> dict[str, Tensor]:
         model, dialogue = self.model, batch.dialogue
-        features = model.see(batch.images)
+        features = model.encode_image(batch.images)
         states = model.read(dialogue, features[-1]).states
-        query = model.aim(states, dialogue.refer, dialogue.task, features[-1], dialogue.image)
-        drawn = model.draw(query, model.look(features), dialogue.image)
+        query = model.predict_query(states, dialogue.refer, dialogue.task, features[-1], dialogue.image)
+        drawn = model.predict_masks(query, model.decode_pixels(features), dialogue.image)
         # one generator a sample: its points do not depend on who shares the pass
         generators = [
             torch.Generator(device=batch.target.device).manual_seed(self.config.seed * _SPREAD + int(i))

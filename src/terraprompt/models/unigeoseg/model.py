@@ -1,4 +1,4 @@
-"""The model: see, read, ask, draw."""
+"""The UniGeoSeg network: images and instructions to mask logits."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Instructions:
 
 
 class Prediction(NamedTuple):
-    """What the model says.
+    """Mask logits and presence of each instruction.
 
     Attributes:
         logits: one (M, h, w) per prediction at stride 4; the last one is the answer.
@@ -62,9 +62,10 @@ class Prediction(NamedTuple):
 class UniGeoSeg(nn.Module):
     """A member of the family; parts follow the config.
 
-    The expensive half (:meth:`see`, :meth:`look`, :meth:`open`) depends on the image alone, so a session keeps it; the
-    cheap half (:meth:`ask`, :meth:`draw`) depends on the instruction. Instructions are :class:`Instructions` where a
-    sentence encoder outside has read them, or a :class:`Dialogue` where the causal reader inside is to read them.
+    :meth:`encode_image`, :meth:`decode_pixels` and :meth:`open` depend on the image alone, so a session keeps their
+    outputs; :meth:`encode_text` and :meth:`predict_masks` depend on the instruction. Instructions are
+    :class:`Instructions` where a sentence encoder outside has read them, or a :class:`Dialogue` for the causal reader
+    inside.
     """
 
     mean: Tensor
@@ -87,19 +88,19 @@ class UniGeoSeg(nn.Module):
         self.presence = nn.Linear(width, 1) if config.mask_decoder.presence else None
         self.dense_prompt = DensePrompt(config.dense_prompt, width) if config.dense_prompt else None
 
-    def see(self, images: Tensor) -> list[Tensor]:
+    def encode_image(self, images: Tensor) -> list[Tensor]:
         """RGB on 0..255 (B, 3, H, W), H and W multiples of 32 -> res2..res5."""
         x = (images.float() - self.mean) / self.std
         features: list[Tensor] = self.vision(x.to(next(self.vision.parameters()).dtype))
         return [f.float() for f in features[-4:]]
 
-    def look(
+    def decode_pixels(
         self, features: Sequence[Tensor], points: Tensor | None = None, boxes: Tensor | None = None
     ) -> PixelFeatures:
         """res2..res5 to pixel features, with the points and boxes of each image drawn in.
 
         Args:
-            features: from :meth:`see`.
+            features: from :meth:`encode_image`.
             points: (B, P, 3) x, y in model pixels, label; -1 = absent.
             boxes: (B, 4) in model pixels; no area = absent.
         """
@@ -139,17 +140,17 @@ class UniGeoSeg(nn.Module):
         )
         return reading
 
-    def ask(self, instructions: Instructions | Dialogue, res5: Tensor) -> Tensor:
+    def encode_text(self, instructions: Instructions | Dialogue, res5: Tensor) -> Tensor:
         """Instructions to mask queries (M, C)."""
         task, image = instructions.task, instructions.image
         if isinstance(instructions, Dialogue):
-            return self.aim(self.read(instructions, res5).states, instructions.refer, task, res5, image)
+            return self.predict_query(self.read(instructions, res5).states, instructions.refer, task, res5, image)
         states, mask = instructions.states, instructions.mask
         if self.tate is not None:
             states = self.tate(states, mask, task, instructions.coordinates, self.pool)
-        return self.aim(states, mask, task, res5, image)
+        return self.predict_query(states, mask, task, res5, image)
 
-    def aim(self, states: Tensor, mask: Tensor, task: Tensor, res5: Tensor, image: Tensor) -> Tensor:
+    def predict_query(self, states: Tensor, mask: Tensor, task: Tensor, res5: Tensor, image: Tensor) -> Tensor:
         """States (M, L, D) of instructions, pooled where ``mask`` (M, L) is True, to mask queries (M, C)."""
         states = states.to(self.query_head.skip.weight.dtype)
         if self.memory is not None and self.memory_scope == "tokens":
@@ -177,7 +178,7 @@ class UniGeoSeg(nn.Module):
         """Where the memory acts, or None without memory."""
         return self.config.memory.scope if self.config.memory else None
 
-    def draw(self, query: Tensor, pixels: PixelFeatures, image: Tensor) -> Prediction:
+    def predict_masks(self, query: Tensor, pixels: PixelFeatures, image: Tensor) -> Prediction:
         """Queries (M, C) about ``image`` (M,) to masks."""
         drawing = self.mask_decoder(query, pixels, image)
         presence = self.presence(drawing.query)[:, 0] if self.presence is not None else None
@@ -190,7 +191,7 @@ class UniGeoSeg(nn.Module):
         points: Tensor | None = None,
         boxes: Tensor | None = None,
     ) -> Prediction:
-        """All of it at once, for training: images (B, 3, H, W) on 0..255, prompts as in :meth:`look`."""
-        features = self.see(images)
-        pixels = self.look(features, points, boxes)
-        return self.draw(self.ask(instructions, features[-1]), pixels, instructions.image)
+        """All of it at once, for training: images (B, 3, H, W) on 0..255, prompts as in :meth:`decode_pixels`."""
+        features = self.encode_image(images)
+        pixels = self.decode_pixels(features, points, boxes)
+        return self.predict_masks(self.encode_text(instructions, features[-1]), pixels, instructions.image)
