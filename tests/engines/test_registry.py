@@ -115,6 +115,6 @@ def test_a_fault_inside_a_loader_is_not_taken_for_bad_options(monkeypatch):
 
 
 def test_an_engine_that_lacks_a_part_is_not_one(monkeypatch):
-    monkeypatch.delattr(Tiny, "answer")
+    monkeypatch.delattr(Tiny, "predict")
     with pytest.raises(EngineError, match=r"did not return an engine.*Tiny"):
         registry.load_engine("tiny")

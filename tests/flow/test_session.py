@@ -233,7 +233,7 @@ def test_a_cache_folder_that_cannot_serve_is_refused(tmp_path):
         with pytest.raises(OutputError, match="cannot be made"):
             Session(BoxFilterEngine(), scene, cache_dir=tmp_path / "a.tif" / "cache")
         inner = BoxFilterEngine()
-        members = ("name", "info", "tile", "tasks", "encode", "answer")
+        members = ("name", "info", "tile", "tasks", "encode", "predict")
         opaque = SimpleNamespace(**{name: getattr(inner, name) for name in members})
         with pytest.raises(ConfigError, match="cannot be kept on disk"):
             Session(opaque, scene, cache_dir=tmp_path / "cache")

@@ -178,11 +178,11 @@ def test_nothing_present_is_called_absent_on_the_real_pack() -> None:
         assert not present & ABSENT_IN_SOURCE[source]
 
 
-def test_the_data_side_needs_neither_gdal_nor_torch() -> None:
+def test_the_language_needs_neither_gdal_nor_torch() -> None:
     blocked = "rasterio shapely pyproj pyogrio pyarrow pydantic torch transformers typer"
     code = (
         f"import sys\nfor name in {blocked.split()!r}: sys.modules[name] = None\n"
-        "import terraprompt.datasets, terraprompt.language.writer, terraprompt.language.object_geometry\n"
+        "import terraprompt.language.writer, terraprompt.language.object_geometry\n"
         "from terraprompt.language.parse_selector import parse_selector\n"
         "print(parse_selector('the largest lake').phrase)"
     )

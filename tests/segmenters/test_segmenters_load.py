@@ -255,7 +255,7 @@ def test_an_engine_of_points_alone_reads_no_text():
         info = engine.info
         tasks = frozenset({Task.INTERACTIVE})
         encode = staticmethod(engine.encode)
-        answer = staticmethod(engine.answer)
+        predict = staticmethod(engine.predict)
 
     segmenter = UniGeoSegSegmenter(Pointer())
     embedding = segmenter.embed([small.picture(64, 64)])[0]

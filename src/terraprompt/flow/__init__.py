@@ -1,0 +1,1 @@
+"""Sessions over a scene: windows, encode, predict, stitch."""

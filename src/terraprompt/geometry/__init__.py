@@ -1,0 +1,1 @@
+"""Boxes, frames and resampling between pixel grids."""

@@ -1,0 +1,1 @@
+"""Files: atomic writes, restricted unpickling, run-length masks, progress."""

@@ -1,0 +1,1 @@
+"""Parts of SAM that are not in transformers."""

@@ -1,0 +1,1 @@
+"""Polygons from masks, row by row."""

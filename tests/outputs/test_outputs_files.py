@@ -91,7 +91,7 @@ from pathlib import Path
 import numpy as np
 from rasterio import Affine
 from terraprompt.errors import OutputError
-from terraprompt.outputs import Canvas
+from terraprompt.outputs import MaskWriter
 
 folder, name, where = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 rng = np.random.default_rng(0)
@@ -99,11 +99,12 @@ logits = np.where(rng.random((900, 900)) < 0.4, 3, -3).astype(np.float32)
 logits += rng.normal(0, 0.5, logits.shape).astype(np.float32)
 limit = lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 try:
-    with Canvas.create(folder.parent, 900, 900, crs="EPSG:32631", transform=Affine(1, 0, 5e5, 0, -1, 5e6)) as canvas:
+    crs, transform = "EPSG:32631", Affine(1, 0, 5e5, 0, -1, 5e6)
+    with MaskWriter.create(folder.parent, 900, 900, crs=crs, transform=transform) as writer:
         if where == "work":
             limit(20_000)
-        canvas.write_band(0, logits, np.ones(logits.shape, bool))
-        result = canvas.finish({"instruction": "specks"}, min_pixels=1)
+        writer.write_band(0, logits, np.ones(logits.shape, bool))
+        result = writer.finish({"instruction": "specks"}, min_pixels=1)
     limit(20_000)
     with result:
         if name.startswith("p"):
