@@ -1,0 +1,26 @@
+"""Text of strangers (models, servers, files) made safe for messages, logs and files."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["sanitize_text"]
+
+# C0 and C1 controls, and the marks that turn the writing direction round.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
+
+
+def sanitize_text(text: object, limit: int, *, keep_lines: bool = False) -> str:
+    """Remove control characters and lone surrogates, and cut what is too long.
+
+    Args:
+        text: converted by ``str``.
+        limit: characters of the result. With ``keep_lines`` a note on the full length is added after so many.
+        keep_lines: keep white space as it is; by default the result is one line with single spaces.
+    """
+    whole = str(text)
+    clean = _CONTROL.sub(" ", (whole[: limit + 1] if keep_lines else whole).encode("utf-8", "replace").decode())
+    if keep_lines:
+        return clean if len(whole) <= limit else f"{clean[:limit]}… ({len(whole)} characters)"
+    line = " ".join(clean.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
