@@ -67,7 +67,13 @@ def main() -> None:
         parser.error("no imagery: set TERRAPROMPT_DATA")
     train, val = load_grounds(pack), load_grounds(pack, split="val")
     config = replace(
-        TINY, steps=options.steps, batch=options.batch, micro=options.batch, seed=options.seed, save_every=10**6, keep=1
+        TINY,
+        steps=options.steps,
+        batch=options.batch,
+        micro_batch_size=options.batch,
+        seed=options.seed,
+        save_every=10**6,
+        keep=1,
     )
     print("| row | what | interactive | referring | reasoning | s |")
     print("|---|---|---|---|---|---|")

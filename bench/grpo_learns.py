@@ -198,7 +198,7 @@ def write_start(folder: Path, lessons: Sequence[SftExample], seed: int) -> Path:
     return folder
 
 
-def learn(seed: int, output: Path, warm_steps: int, steps: int, rate: float, warm: Path | None) -> None:
+def learn(seed: int, output: Path, warm_steps: int, steps: int, lr: float, warm: Path | None) -> None:
     """Warm up, then GRPO; writes <output>/seed-N."""
     began = time.monotonic()
     run = output / f"seed-{seed}"
@@ -209,13 +209,13 @@ def learn(seed: int, output: Path, warm_steps: int, steps: int, rate: float, war
         lessons = WarmUp(seen, warm_steps * 32, seed)
         warm = train_sft(
             lessons, write_start(run / "start", lessons, seed), run / "warm-up",
-            SftConfig(batch=32, micro=32, steps=warm_steps, rate=1e-3, log_every=25, save_every=10**6, seed=seed,
-                      **COMMON),
+            SftConfig(batch=32, micro_batch_size=32, steps=warm_steps, lr=1e-3, log_every=25,
+                      save_every=10**6, seed=seed, **COMMON),
         )  # fmt: skip
     warmed = time.monotonic()
     config = GrpoConfig(
-        generations=8, prompts=16, micro=128, steps=steps, rate=rate, temperature=0.7, max_tokens=48, evaluate_every=10,
-        save_every=10**6, seed=seed, **{**COMMON, "vision": False},
+        generations=8, prompts=16, micro_batch_size=128, steps=steps, lr=lr, temperature=0.7, max_tokens=48,
+        evaluate_every=10, save_every=10**6, seed=seed, **{**COMMON, "vision": False},
     )  # fmt: skip
     done = train_grpo(
         questions(seen, 16 * steps, seed), warm, load_segmenter("nano"), run / "grpo", config,
@@ -261,14 +261,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/grpo-learns"))
     parser.add_argument("--warm-steps", type=int, default=500)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--warm", type=Path, help="Weights of an earlier warm-up.")
     parser.add_argument("--draw", type=Path, metavar="RUNS")
     args = parser.parse_args()
     if args.draw:
         draw(args.draw, args.output)
     else:
-        learn(args.seed, args.output, args.warm_steps, args.steps, args.rate, args.warm)
+        learn(args.seed, args.output, args.warm_steps, args.steps, args.lr, args.warm)
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ def test_train_a_causal_member_in_one_command(run: Callable[..., Any], pack: Pat
         (("--preset", "unigeoseg-official"), "The language model needs its tokenizer. Received: unigeoseg-official"),
         (("--preset", "tiny", "--ablation", "all"), "Unknown ablation. Received: all."),
         (("--preset", "nano", "--ablation", "none"), "These options are of causal members. Received: nano."),
-        (("--preset", "tiny", "--batch", "9", "--micro", "2"), "must be a multiple of the micro batch"),
+        (("--preset", "tiny", "--batch", "9", "--micro-batch-size", "2"), "must be a multiple of the micro batch"),
         (("--preset", "tiny", "--mask2former", "absent.pkl"), "The file is missing. Received: absent.pkl."),
         (("--preset", "nano", "--mask2former", "absent.pkl"), "These options are of causal members. Received: nano."),
     ],

@@ -42,7 +42,7 @@ def test_warm_up_then_grpo_in_two_commands(
     monkeypatch.setattr(loading, "_from_engine", lambda *_, **__: segmenter)
     monkeypatch.setattr("terraprompt.segmenters.load_segmenter", lambda *_, **__: segmenter)
     start = write_tiny(tmp_path / "start", "qwen2_5_vl")
-    small = ("--units", "pixels", "--side", SIDE, "--steps", 1, "--micro", 2, "--device", "cpu", "-q")
+    small = ("--units", "pixels", "--side", SIDE, "--steps", 1, "--micro-batch-size", 2, "--device", "cpu", "-q")
     warm = run("train", "sft", "--data", pack, "--start", start, "--run", tmp_path / "warm", "--batch", 2, *small)
     assert (warm.code, warm.out.strip()) == (0, str(tmp_path / "warm" / "weights"))
     recipe = tmp_path / "mine.toml"
@@ -78,6 +78,8 @@ def test_warm_up_then_grpo_in_two_commands(
         (("grpo", "--device", "abacus", "--start", "here"), 1, "The device cannot be used"),
         (("--steps", "3", "grpo"), 2, "Options come after the verb: train grpo --steps"),
         ((), 2, "Missing option '--data' (or '--questions')."),
+        (("--rate", "1e-3"), 2, "--rate is now --lr."),
+        (("sft", "--micro=2"), 2, "--micro is now --micro-batch-size."),
         (("ppo",), 2, "No such command 'ppo'"),
     ],
 )

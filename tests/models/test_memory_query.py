@@ -22,7 +22,7 @@ D = 12
 @torch.no_grad()
 def test_memory_pulls_each_sample_by_its_own_task() -> None:
     torch.manual_seed(0)
-    memory = LatentMemory(D, MemoryConfig(slots=3, mix=(0.0, 0.2, 0.5)))
+    memory = LatentMemory(D, MemoryConfig(slots=3, lambda_=(0.0, 0.2, 0.5)))
     memory.slots.copy_(torch.randn(3, D))
     x, task = torch.randn(3, D), torch.tensor([2, 0, 1])
     out = memory(x, task)

@@ -72,6 +72,13 @@ def test_parts_follow_the_config() -> None:
     assert official.tate.coordinates.in_features == 4
 
 
+def test_a_card_with_the_old_name_of_lambda_is_told_the_new_one() -> None:
+    card = preset("nano").to_dict()
+    card["memory"]["mix"] = card["memory"].pop("lambda_")
+    with pytest.raises(ConfigError, match="lambda_ now"):
+        UniGeoSegConfig.from_dict(card)
+
+
 def test_packaged_weights_are_what_their_card_says() -> None:
     path = packaged("nano")
     assert path.stat().st_size <= 40 * 2**20

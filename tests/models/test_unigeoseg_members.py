@@ -151,7 +151,7 @@ def test_named_members_at_full_size(name: str, parts: dict[str, Any]) -> None:
 
 CHANGES: dict[str, dict[str, Any]] = {
     "official": {},
-    "paper": {"tate": TateConfig(form="paper"), "memory": MemoryConfig(scope="tokens", mix=(0.2, 0.2, 0.2))},
+    "paper": {"tate": TateConfig(form="paper"), "memory": MemoryConfig(scope="tokens", lambda_=(0.2, 0.2, 0.2))},
     "template in the paper's form": {"tate": TateConfig(form="paper", scope="template")},
     "instruction in the official form": {"tate": TateConfig(form="official", scope="instruction")},
     "no TATE": {"tate": None},

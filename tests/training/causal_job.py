@@ -20,7 +20,7 @@ from terraprompt.training.dialogues import CropSource, TaskStream, byte_tokenize
 from terraprompt.training.schedule import TaskSchedule
 
 CONFIG = CausalTrainConfig(
-    steps=4, batch=4, micro=2, rate=2e-3, points=64, precision="fp32", save_every=100, log_every=1, warmup=0.25
+    steps=4, batch=4, micro_batch_size=2, lr=2e-3, points=64, precision="fp32", save_every=100, log_every=1, warmup=0.25
 )
 #: Of the program.
 JOB = replace(CONFIG, steps=8, save_every=2, ema=0.9)

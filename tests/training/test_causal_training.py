@@ -81,7 +81,7 @@ def metrics_of(run: Path) -> list[dict[str, float]]:
 
 def passes(config: CausalTrainConfig = CONFIG, job: CausalTrainer | None = None) -> list[DialogueBatch]:
     assert job is not None
-    return next(steps(samples(config), job.writer, batch=config.batch, micro=config.micro))
+    return next(steps(samples(config), job.writer, batch=config.batch, micro_batch_size=config.micro_batch_size))
 
 
 def state_of(job: CausalTrainer) -> dict[str, Tensor]:
@@ -136,7 +136,7 @@ def test_the_micro_batch_is_a_matter_of_memory(tmp_path: Path) -> None:
     still = replace(config, tate=replace(config.tate, dropout=0.0))
     found = []
     for micro in (1, 4):
-        job = trainer(tmp_path / str(micro), replace(CONFIG, micro=micro), still)
+        job = trainer(tmp_path / str(micro), replace(CONFIG, micro_batch_size=micro), still)
         found.append(job.train_step(passes(job.config, job)))
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
@@ -146,7 +146,7 @@ def test_what_is_frozen_stays_and_the_rest_moves(tmp_path: Path) -> None:
         CONFIG,
         frozen=("vision.*", "reader.language.*"),
         trained=("reader.language.layers.1.*",),
-        rates=(("mask_decoder.*", 1e-9),),
+        lr_overrides=(("mask_decoder.*", 1e-9),),
         warmup=0.0,
     )
     job = trainer(tmp_path / "run", config)
@@ -235,7 +235,7 @@ def test_checkpoints_that_cannot_be_resumed(tmp_path: Path) -> None:
     job.save()
     assert not list(run.glob("*.part"))
     with pytest.raises(CheckpointError, match="another configuration"):
-        trainer(run, replace(CONFIG, rate=1.0)).resume()
+        trainer(run, replace(CONFIG, lr=1.0)).resume()
     with pytest.raises(CheckpointError, match="another configuration or model"):
         trainer(run, CONFIG, replace(member(), memory=None)).resume()
     weights = run / "step-00000000" / "model.safetensors"
@@ -246,7 +246,7 @@ def test_checkpoints_that_cannot_be_resumed(tmp_path: Path) -> None:
 
 def test_settings_that_make_no_sense(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"multiple of the micro batch.*4, not a multiple of 3 x 1"):
-        trainer(tmp_path / "run", replace(CONFIG, micro=3))
+        trainer(tmp_path / "run", replace(CONFIG, micro_batch_size=3))
     with pytest.raises(ConfigError, match="precision"):
         CausalTrainConfig(precision="fp8")
     with pytest.raises(ConfigError, match="Unknown ablation"):
@@ -305,7 +305,7 @@ def test_the_rate_follows_its_curve(tmp_path: Path) -> None:
     job = trainer(tmp_path / "run", replace(CONFIG, warmup=0.5))
     rates = []
     for _ in range(4):
-        rates.append(job.train_step(passes(job.config, job))["rate"])
+        rates.append(job.train_step(passes(job.config, job))["lr"])
     assert rates[:2] == [1e-3, 2e-3]
     assert all(a >= b for a, b in pairwise(rates[1:]))
     assert source().recipe.size == 64

@@ -22,7 +22,7 @@ from tiny_policy import CONVENTION, SIDE, BoxFiller, lessons, questions, write_p
 
 PLAIN: dict[str, Any] = {"precision": "fp32", "checkpointing": False, "side": SIDE, "template": "{instruction}"}
 STEP = GrpoConfig(
-    generations=4, prompts=2, micro=4, steps=1, rate=1e-3, max_tokens=40, save_every=1, keep=9, **PLAIN
+    generations=4, prompts=2, micro_batch_size=4, steps=1, lr=1e-3, max_tokens=40, save_every=1, keep=9, **PLAIN
 )  # fmt: skip
 
 
@@ -30,7 +30,7 @@ STEP = GrpoConfig(
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy that writes answers, now and then a broken one."""
     folder = tmp_path_factory.mktemp("warm")
-    config = SftConfig(batch=8, micro=8, steps=90, rate=1e-2, log_every=20, vision=True, **PLAIN)
+    config = SftConfig(batch=8, micro_batch_size=8, steps=90, lr=1e-2, log_every=20, vision=True, **PLAIN)
     return train_sft(lessons(32), write_policy(folder / "start"), folder / "sft", config)
 
 
@@ -61,10 +61,10 @@ def test_a_step_learns_from_rewards_that_are_not_all_alike(whole: GrpoRun, warm:
         assert 0 <= row["format"] <= 1
         assert 1 <= row["length"] <= 40
     assert any(row["target"] > 0 for row in steps)
-    assert any(row["gradient"] > 0 for row in steps)
+    assert any(row["grad_norm"] > 0 for row in steps)
     assert steps[0]["kl"] == pytest.approx(0, abs=1e-6)  # it still is the reference
     assert steps[-1]["kl"] > 0
-    assert [row["rate"] for row in steps] == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])  # linear decay
+    assert [row["lr"] for row in steps] == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])  # linear decay
     before, after = (load_file(folder / "model.safetensors") for folder in (warm, whole.weights))
     assert before.keys() == after.keys()
     assert any("visual" in name and not torch.equal(before[name], after[name]) for name in before)
@@ -114,7 +114,7 @@ def test_a_resumed_run_goes_the_way_it_would_have_gone(whole: GrpoRun, warm: Pat
 
 
 def test_lora_trains_adapters_alone_and_the_export_holds_them(warm: Path, tmp_path: Path) -> None:
-    config = replace(STEP, steps=2, rate=1e-2, lora_rank=4)
+    config = replace(STEP, steps=2, lr=1e-2, lora_rank=4)
     done = train_grpo(questions(), warm, BoxFiller(), tmp_path / "run", config)
     learned = [name for name, weight in done.trainer.model.named_parameters() if weight.requires_grad]
     assert learned
@@ -146,7 +146,7 @@ def test_the_weights_are_a_folder_that_serves(whole: GrpoRun) -> None:
 def test_other_families_take_a_step(kind: str, tmp_path: Path) -> None:
     side = {"qwen3_vl": 64, "internvl": 112, "llava": 112}[kind]
     config = replace(
-        STEP, generations=2, prompts=1, micro=2, side=side, units="pixels", max_tokens=4, checkpointing=True,
+        STEP, generations=2, prompts=1, micro_batch_size=2, side=side, units="pixels", max_tokens=4, checkpointing=True,
         terms=("format", "matching"),
     )  # fmt: skip
     done = train_grpo(questions(1), write_tiny(tmp_path / "start", kind), BoxFiller(), tmp_path / "run", config)
@@ -162,7 +162,7 @@ def test_other_families_take_a_step(kind: str, tmp_path: Path) -> None:
         ({"segmenter": None}, ConfigError, "GRPO needs a frozen segmenter"),
         ({"config": replace(STEP, vllm="colocate")}, ConfigError, "vLLM needs a GPU"),
         ({"config": replace(STEP, terms=("format", "luck"))}, ConfigError, "A reward is a sum of terms"),
-        ({"config": replace(STEP, micro=3)}, ConfigError, "must be a multiple of those of one pass"),
+        ({"config": replace(STEP, micro_batch_size=3)}, ConfigError, "must be a multiple of those of one pass"),
         ({"config": replace(STEP, units="auto")}, ConfigError, "The coordinate convention"),
         ({"resume": True}, CheckpointError, "There is no checkpoint to resume from"),
         ({"start": "absent/"}, CheckpointError, "neither a folder nor"),
@@ -195,8 +195,8 @@ def test_a_run_is_not_written_over(whole: GrpoRun, warm: Path) -> None:
     [
         lambda: GrpoConfig(generations=1),
         lambda: GrpoConfig(prompts=0),
-        lambda: GrpoConfig(rate=0),
-        lambda: GrpoConfig(clip=1.0),
+        lambda: GrpoConfig(lr=0),
+        lambda: GrpoConfig(epsilon=1.0),
         lambda: GrpoConfig(steps=0),
         lambda: GrpoConfig(precision="fp8"),
         lambda: GrpoConfig(vllm="maybe"),
@@ -212,11 +212,13 @@ def test_settings_that_make_no_sense_are_refused(broken: Callable[[], object]) -
 
 @pytest.mark.parametrize("rank", [0, 2])
 def test_the_warm_up_resumes_and_says_what_it_lacks(rank: int, warm: Path, tmp_path: Path) -> None:
-    config = SftConfig(batch=4, micro=2, steps=3, rate=1e-3, log_every=1, save_every=1, lora_rank=rank, keep=9, **PLAIN)
+    config = SftConfig(
+        batch=4, micro_batch_size=2, steps=3, lr=1e-3, log_every=1, save_every=1, lora_rank=rank, keep=9, **PLAIN
+    )
     with pytest.raises(DatasetError, match="nothing to train on"):
         train_sft([], warm, tmp_path / "run", config)
     with pytest.raises(ConfigError, match="multiple of the micro batch"):
-        train_sft(lessons(4), warm, tmp_path / "run", replace(config, micro=3))
+        train_sft(lessons(4), warm, tmp_path / "run", replace(config, micro_batch_size=3))
     source, run = tmp_path / "source", tmp_path / "run"
     train_sft(lessons(4), warm, source, config)
     shutil.copytree(source / "checkpoint-2", run / "checkpoint-2")

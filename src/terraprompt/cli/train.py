@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from terraprompt.cli import train_reasoner
 from terraprompt.cli.common import usable_device
@@ -17,10 +18,22 @@ from terraprompt.errors import ConfigError, DatasetError
 
 __all__ = ["register"]
 
+_RENAMED = {"--rate": "--lr", "--micro": "--micro-batch-size"}
+
+
+class _TrainGroup(TyperGroup):
+    """Names the new option where an old one is given, of the verbs inside too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for old in (arg.partition("=")[0] for arg in args):
+            if old in _RENAMED:
+                ctx.fail(f"{old} is now {_RENAMED[old]}.")
+        return super().parse_args(ctx, args)
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb: as it stands it trains a segmenter; its own verbs train a reasoner."""
-    group = typer.Typer(invoke_without_command=True, subcommand_metavar="[grpo|sft] …")
+    group = typer.Typer(cls=_TrainGroup, invoke_without_command=True, subcommand_metavar="[grpo|sft] …")
     group.callback()(train)
     train_reasoner.register(group)
     app.add_typer(group, name="train")
@@ -67,7 +80,7 @@ def train(
         Path | None,
         typer.Option(help="Causal members: Mask2Former to begin with, Detectron2's .pkl or a folder of transformers."),
     ] = None,
-    rate: Annotated[
+    lr: Annotated[
         float | None, typer.Option(min=0, help="Peak learning rate; the backbone learns at 0.4 of it.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")] = False,
@@ -78,7 +91,7 @@ def train(
         str | None,
         typer.Option(help="Causal members: a row of the ablation tables, e.g. none, tate, slots-8, average."),
     ] = None,
-    micro: Annotated[
+    micro_batch_size: Annotated[
         int | None, typer.Option(min=1, help="Causal members: samples in one pass; passes add up to --batch.")
     ] = None,
     checkpointing: Annotated[
@@ -105,7 +118,7 @@ def train(
 
     run = run or Path("runs") / preset
     causal = member_of(preset).language == "causal"
-    if not causal and (tokenizer or ablation or micro or checkpointing or mask2former):
+    if not causal and (tokenizer or ablation or micro_batch_size or checkpointing or mask2former):
         raise ConfigError("These options are of causal members.", received=preset, hint="E.g. --preset tiny.")
     if ((run / "last.pt").exists() or any(run.glob("step-*"))) and not resume:
         raise ConfigError(
@@ -121,9 +134,15 @@ def train(
         from terraprompt.training.causal_run import TINY, train_causal
 
         base = TINY if preset == "tiny" else CausalTrainConfig(precision=precision)
-        if batch is not None and micro is None and batch % base.micro:
-            micro = 1
-        asked: dict[str, Any] = {"steps": steps, "batch": batch, "micro": micro, "rate": rate, "seed": seed}
+        if batch is not None and micro_batch_size is None and batch % base.micro_batch_size:
+            micro_batch_size = 1
+        asked: dict[str, Any] = {
+            "steps": steps,
+            "batch": batch,
+            "micro_batch_size": micro_batch_size,
+            "lr": lr,
+            "seed": seed,
+        }
         settings = replace(
             base, precision=precision, checkpointing=checkpointing, **{k: v for k, v in asked.items() if v is not None}
         )
@@ -139,8 +158,8 @@ def train(
             typer.echo(str(run / "weights"))
         return
     given: dict[str, Any] = {"steps": steps, "batch": batch}
-    if rate is not None:
-        given |= {"rate": rate, "backbone_rate": 0.4 * rate}
+    if lr is not None:
+        given |= {"lr": lr, "backbone_lr": 0.4 * lr}
     first = None if start is None else packaged("nano") if start == "nano" else Path(start)
     config = TrainConfig(seed=seed, precision=precision, **{k: v for k, v in given.items() if v is not None})
     trainer = train_nano(

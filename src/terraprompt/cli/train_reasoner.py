@@ -25,8 +25,10 @@ Run = Annotated[Path, typer.Option(help="Folder for checkpoints, metrics, curves
 RecipeName = Annotated[str | None, typer.Option(help="E.g. think2seg-3b, think2seg-7b, or a .toml file of yours.")]
 Start = Annotated[str | None, typer.Option(help="Checkpoint of the reasoner: folder or hub name; else the recipe's.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of epochs.")]
-Micro = Annotated[int | None, typer.Option(min=1, help="Answers in one pass of a process; passes add up to a step.")]
-Rate = Annotated[float | None, typer.Option(min=0, help="Peak learning rate.")]
+MicroBatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Answers in one pass of a process; passes add up to a step.")
+]
+LearningRate = Annotated[float | None, typer.Option(min=0, help="Peak learning rate.")]
 Lora = Annotated[int | None, typer.Option(min=0, help="Rank of LoRA adapters; 0 = every weight learns.")]
 Units = Annotated[str | None, typer.Option(help="Coordinates that are taught: pixels, 0..1 or 0..1000.")]
 Side = Annotated[int | None, typer.Option(min=28, help="Show squares of so many pixels.")]
@@ -56,8 +58,8 @@ def grpo(
     steps: Steps = None,
     prompts: Annotated[int | None, typer.Option(min=1, help="Questions a step, over all processes.")] = None,
     generations: Annotated[int | None, typer.Option(min=2, help="Answers to each question.")] = None,
-    micro: Micro = None,
-    rate: Rate = None,
+    micro_batch_size: MicroBatchSize = None,
+    lr: LearningRate = None,
     lora: Lora = None,
     units: Units = None,
     side: Side = None,
@@ -87,7 +89,7 @@ def grpo(
     chosen = _recipe(recipe, start, segmenter)
     device = _device(device)
     given: dict[str, Any] = {
-        "steps": steps, "prompts": prompts, "generations": generations, "micro": micro, "rate": rate,
+        "steps": steps, "prompts": prompts, "generations": generations, "micro_batch_size": micro_batch_size, "lr": lr,
         "lora_rank": lora, "units": units, "side": side, "vllm": vllm, "vllm_server": vllm_server,
         "save_every": save_every, "precision": _precision(precision, device),
         "terms": None if terms is None else tuple(term.strip() for term in terms.split(",")),
@@ -116,8 +118,8 @@ def sft(
     start: Start = None,
     steps: Steps = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Lessons a step, over all processes.")] = None,
-    micro: Micro = None,
-    rate: Rate = None,
+    micro_batch_size: MicroBatchSize = None,
+    lr: LearningRate = None,
     lora: Lora = None,
     units: Units = None,
     side: Side = None,
@@ -139,7 +141,8 @@ def sft(
     chosen = _recipe(recipe, start, None)
     device = _device(device)
     given: dict[str, Any] = {
-        "steps": steps, "batch": batch, "micro": micro, "rate": rate, "lora_rank": lora, "save_every": save_every,
+        "steps": steps, "batch": batch, "micro_batch_size": micro_batch_size, "lr": lr, "lora_rank": lora,
+        "save_every": save_every,
         "units": units or chosen.grpo.units, "side": side or chosen.grpo.side,
         "precision": _precision(precision, device),
     }  # fmt: skip
@@ -150,7 +153,7 @@ def sft(
         lessons_of(learned, convention, seed=seed), chosen.start, run, config, device=device, resume=resume,
         progress=not quiet,
     )  # fmt: skip
-    _finish(os.environ.get("RANK", "0") == "0", run, ("loss", "gradient", "rate"))
+    _finish(os.environ.get("RANK", "0") == "0", run, ("loss", "grad_norm", "lr"))
 
 
 def _recipe(name: str | None, start: str | None, segmenter: str | None) -> Recipe:

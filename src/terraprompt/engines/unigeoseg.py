@@ -61,7 +61,7 @@ class UniGeoSegEngine:
         tile: TileSpec | None = None,
     ) -> None:
         self.model = model.to(device).eval()
-        self.encoder = encoder
+        self.encoder = encoder.on(device)
         self.info = info
         self.device = torch.device(device)
         self.tile = tile or TileSpec(size=512, overlap=192, multiple=32, batch=2, focus=256)

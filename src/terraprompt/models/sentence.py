@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import os
@@ -83,6 +84,14 @@ class SentenceEncoder(nn.Module):
         """Stays in eval mode: frozen."""
         return super().train(False)
 
+    def on(self, device: torch.device | str) -> SentenceEncoder:
+        """The encoder on ``device``: itself if it is there, else a copy, so that no one who shares it is affected."""
+        device = torch.device(device)
+        here = self.bert.embeddings.word_embeddings.weight.device
+        if here == device or (here.type == device.type and device.index is None):
+            return self
+        return copy.deepcopy(self).to(device)
+
     @torch.no_grad()
     def forward(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Read sentences.
@@ -100,5 +109,5 @@ class SentenceEncoder(nn.Module):
 
 @lru_cache(maxsize=1)
 def packaged_sentence_encoder() -> SentenceEncoder:
-    """The installed encoder, loaded and verified once a process."""
+    """The installed encoder on the CPU, loaded and verified once a process; :meth:`SentenceEncoder.on` moves it."""
     return SentenceEncoder()

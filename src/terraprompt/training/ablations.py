@@ -22,7 +22,7 @@ class Ablation:
         tate, memory: False takes the part out.
         queries: learned queries of TATE's reasoning branch.
         form: of TATE and where it acts, "official" or "paper".
-        slots, mix, scope: of the memory; ``mix`` is one lambda for all tasks.
+        slots, lambda_, scope: of the memory; ``lambda_`` is one lambda for all tasks.
         connector: kind of the connector.
         language: another decoder-only language model of the same width.
         floor: of the task schedule; 1 is average sampling.
@@ -34,7 +34,7 @@ class Ablation:
     queries: int | None = None
     form: str | None = None
     slots: int | None = None
-    mix: float | None = None
+    lambda_: float | None = None
     scope: str | None = None
     connector: str | None = None
     language: str | None = None
@@ -51,8 +51,8 @@ class Ablation:
             tate = replace(tate, form="official", scope="template")
         if self.slots is not None:
             memory = replace(memory, slots=self.slots)
-        if self.mix is not None:
-            memory = replace(memory, mix=(self.mix, self.mix, self.mix))
+        if self.lambda_ is not None:
+            memory = replace(memory, lambda_=(self.lambda_, self.lambda_, self.lambda_))
         if self.scope is not None:
             memory = replace(memory, scope="tokens" if self.scope == "tokens" else "pooled")
         connector = config.connector
@@ -84,7 +84,7 @@ _ABLATIONS = MappingProxyType(
         "memory": Ablation("memory alone", tate=False),
         "both": Ablation("TATE and memory"),
         **{f"slots-{n}": Ablation(f"memory of {n} slots", slots=n) for n in (1, 2, 4, 8, 16)},
-        **{f"lambda-{v}": Ablation(f"lambda {v} for all tasks", mix=v) for v in (0.0, 0.1, 0.2, 0.3, 0.5)},
+        **{f"lambda-{v}": Ablation(f"lambda {v} for all tasks", lambda_=v) for v in (0.0, 0.1, 0.2, 0.3, 0.5)},
         **{f"queries-{n}": Ablation(f"{n} queries of the reasoning branch", queries=n) for n in (1, 2, 4, 8)},
         "pts": Ablation("progressive task schedule, floor 0.7", floor=0.7),
         "average": Ablation("average sampling", floor=1.0),

@@ -47,15 +47,15 @@ class CausalTrainConfig:
     Attributes:
         steps: optimiser steps.
         batch: samples a step, over all processes and passes.
-        micro: samples in one pass of one process; passes are accumulated until ``batch`` is reached. The result
-            depends on the batch and the micro batch, not on the number of processes.
-        rate: peak learning rate; cosine to 1 % after ``warmup`` share of linear rise.
-        rates: pattern and rate of parts that differ; the first match counts.
+        micro_batch_size: samples in one pass of one process; passes are accumulated until ``batch`` is reached. The
+            result depends on the batch and the micro batch, not on the number of processes.
+        lr: peak learning rate; cosine to 1 % after ``warmup`` share of linear rise.
+        lr_overrides: pattern and rate of parts that differ; the first match counts.
         frozen: patterns of parts that stay as they are.
         trained: patterns of exceptions from ``frozen``.
         lora: low-rank adaptation of linear layers, whose own weights are then frozen; None for none.
-        decay: weight decay of matrices.
-        clip: gradient norm; 0 does not clip.
+        weight_decay: of matrices.
+        max_grad_norm: gradients are scaled down to it; 0 does not clip.
         ema: decay of averaged weights, which are then exported; 0 for none.
         points: sampled points a mask and prediction.
         bce, dice, language: loss weights.
@@ -69,14 +69,14 @@ class CausalTrainConfig:
 
     steps: int = 2000
     batch: int = 16
-    micro: int = 2
-    rate: float = 1e-4
-    rates: tuple[tuple[str, float], ...] = ()
+    micro_batch_size: int = 2
+    lr: float = 1e-4
+    lr_overrides: tuple[tuple[str, float], ...] = ()
     frozen: tuple[str, ...] = ("vision.*",)
     trained: tuple[str, ...] = ()
     lora: LoraConfig | None = None
-    decay: float = 0.0
-    clip: float = 1.0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
     ema: float = 0.0
     warmup: float = 0.03
     points: int = 12544
@@ -91,22 +91,25 @@ class CausalTrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.micro, self.points, self.save_every, self.keep, self.log_every) < 1:
+        if (
+            min(self.steps, self.batch, self.micro_batch_size, self.points, self.save_every, self.keep, self.log_every)
+            < 1
+        ):
             raise ConfigError("Steps, batches, points and intervals must be at least 1.", received=self)
         if self.precision not in ("bf16", "fp32"):
             raise ConfigError("Unknown precision of training.", received=self.precision, hint="Known: bf16, fp32.")
         if not 0 <= self.ema < 1:
             raise ConfigError("The decay of averaged weights lies in [0, 1).", received=self.ema)
 
-    def passes(self, processes: int) -> int:
+    def grad_accum_steps(self, processes: int) -> int:
         """Passes of each process in a step."""
-        if self.batch % (self.micro * processes):
+        if self.batch % (self.micro_batch_size * processes):
             raise ConfigError(
                 "The batch must be a multiple of the micro batch times the processes.",
-                received=f"{self.batch}, not a multiple of {self.micro} x {processes}",
-                hint="Change batch or micro.",
+                received=f"{self.batch}, not a multiple of {self.micro_batch_size} x {processes}",
+                hint="Change batch or micro_batch_size.",
             )
-        return self.batch // (self.micro * processes)
+        return self.batch // (self.micro_batch_size * processes)
 
 
 class _Criterion(nn.Module):
@@ -209,10 +212,10 @@ class CausalTrainer:
         self.member = model.config
         cpu = device == "cpu"
         count = PartialState(cpu=cpu).num_processes
-        self.passes = config.passes(count)
+        self.grad_accum_steps = config.grad_accum_steps(count)
         self.accelerator: Any = Accelerator(
             cpu=cpu,
-            gradient_accumulation_steps=self.passes,
+            gradient_accumulation_steps=self.grad_accum_steps,
         )
         if config.precision == "fp32" and self.accelerator.mixed_precision != "no":
             raise ConfigError(
@@ -236,8 +239,8 @@ class CausalTrainer:
         self._still = [part for part in model.children() if not any(p.requires_grad for p in part.parameters())]
         plugin = self.accelerator.state.deepspeed_plugin
         if plugin is not None:
-            plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.micro
-            plugin.deepspeed_config["gradient_accumulation_steps"] = self.passes
+            plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.micro_batch_size
+            plugin.deepspeed_config["gradient_accumulation_steps"] = self.grad_accum_steps
         self.model, self.optimiser = self.accelerator.prepare(criterion, torch.optim.AdamW(groups, betas=(0.9, 0.999)))
         self.average: _Average | None = None
         if config.ema:
@@ -284,9 +287,11 @@ class CausalTrainer:
                 for name, value in terms.items():
                     sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach()
                 # accelerate divides by the passes, and averages over the processes
-                self.accelerator.backward(total * (self.passes * processes))
+                self.accelerator.backward(total * (self.grad_accum_steps * processes))
                 if self.accelerator.sync_gradients:
-                    norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
+                    norm = self.accelerator.clip_grad_norm_(
+                        self.model.parameters(), self.config.max_grad_norm or math.inf
+                    )
         names = ("bce", "dice", "language")
         values = torch.stack([sums.get(n, torch.zeros((), device=device)).float() for n in names])
         reduced = dict(zip(names, self.accelerator.reduce(values, "sum").tolist(), strict=True))
@@ -306,7 +311,7 @@ class CausalTrainer:
         if self.average is not None:
             self.average.update(self._trained())
         shares = {task.value: n / masks for task, n in zip(TASK_INDEX, asked, strict=True)}
-        return {**out, "rate": self.config.rate * factor, **shares}
+        return {**out, "lr": self.config.lr * factor, **shares}
 
     def fit(self, samples: TaskStream, *, workers: int = 0, stop: Callable[[], bool] | None = None) -> None:
         """Train until the budget ends, or ``stop()`` says so on all processes alike; saves either way."""
@@ -324,7 +329,7 @@ class CausalTrainer:
             samples,
             self.writer,
             batch=self.config.batch,
-            micro=self.config.micro,
+            micro_batch_size=self.config.micro_batch_size,
             rank=self.accelerator.process_index,
             ranks=self.accelerator.num_processes,
             start=self.step,
@@ -337,7 +342,7 @@ class CausalTrainer:
             if main and (self.step % self.config.log_every == 0 or self.step == self.config.steps):
                 line = {"step": self.step, "seconds": round(time.monotonic() - started, 1), **line}
                 with metrics.open("a") as file:
-                    file.write(json.dumps({k: v if k == "rate" else round(v, 6) for k, v in line.items()}) + "\n")
+                    file.write(json.dumps({k: v if k == "lr" else round(v, 6) for k, v in line.items()}) + "\n")
                 log.info("%s", line)
             if self.step % self.config.save_every == 0:
                 self.save()
@@ -424,7 +429,7 @@ class CausalTrainer:
 def _freeze(model: nn.Module, config: CausalTrainConfig) -> None:
     """Switch gradients off by name; adapters of LoRA always learn, the weights under them never."""
     names = [name for name, _ in model.named_parameters()]
-    for pattern in (*config.frozen, *config.trained, *(pattern for pattern, _ in config.rates)):
+    for pattern in (*config.frozen, *config.trained, *(pattern for pattern, _ in config.lr_overrides)):
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ConfigError("A pattern matches no parameter.", received=pattern, hint=f"Names look like {names[0]}.")
     adapted = {name.removesuffix("lora_a") for name in names if name.endswith(".lora_a")}
@@ -441,8 +446,8 @@ def _groups(model: nn.Module, config: CausalTrainConfig) -> list[dict[str, Any]]
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = next((r for pattern, r in config.rates if fnmatchcase(name, pattern)), config.rate)
-            decay = config.decay if parameter.dim() > 1 else 0.0
+            rate = next((r for pattern, r in config.lr_overrides if fnmatchcase(name, pattern)), config.lr)
+            decay = config.weight_decay if parameter.dim() > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     if not groups:
         raise ConfigError("Everything is frozen.", received=config.frozen)

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 #: For the preset ``tiny`` from random weights: all parts learn, on a CPU in minutes.
 TINY = CausalTrainConfig(
-    steps=400, batch=8, micro=8, rate=1e-3, frozen=(), points=1024, precision="fp32", save_every=100
+    steps=400, batch=8, micro_batch_size=8, lr=1e-3, frozen=(), points=1024, precision="fp32", save_every=100
 )  # fmt: skip
 
 

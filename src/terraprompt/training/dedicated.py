@@ -57,9 +57,9 @@ def train_unet(
     groups = []
     for in_backbone in (True, False):
         picked = [p for n, p in model.named_parameters() if p.requires_grad and n.startswith("vision.") == in_backbone]
-        rate = config.backbone_rate if in_backbone else config.rate
+        rate = config.backbone_lr if in_backbone else config.lr
         groups.append({"params": picked, "lr": rate, "peak": rate})
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=config.decay)
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=config.weight_decay)
     # a short training must not be judged by an average that still remembers its first steps
     keep = get_ema_multi_avg_fn(min(config.ema, 1 - 10 / (config.steps + 10)))  # type: ignore[no-untyped-call]
     average = AveragedModel(model, multi_avg_fn=keep, use_buffers=True)
@@ -91,7 +91,7 @@ def train_unet(
         loss = config.bce * F.binary_cross_entropy_with_logits(logits, target) + config.dice * dice
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         if not torch.isfinite(norm):
             raise TerrapromptError(
                 "The gradient is not finite.", received=float(loss.detach()), hint=f"Use a lower rate; step {step}."

@@ -267,7 +267,7 @@ def steps(
     writer: DialogueWriter,
     *,
     batch: int,
-    micro: int,
+    micro_batch_size: int,
     rank: int = 0,
     ranks: int = 1,
     start: int = 0,
@@ -275,12 +275,12 @@ def steps(
 ) -> Iterator[list[DialogueBatch]]:
     """What process ``rank`` of ``ranks`` does at each optimiser step from ``start`` on.
 
-    Step ``s`` takes samples ``s * batch`` to ``(s + 1) * batch``, in passes of ``micro``; the passes go round the
-    processes. So the samples of a step, and which of them share a pass, are the same on any number of processes.
+    Step ``s`` takes samples ``s * batch`` to ``(s + 1) * batch``, in passes of ``micro_batch_size``; the passes go
+    round the processes. So the samples of a step, and which share a pass, are the same on any number of processes.
     """
-    passes = range(rank * micro, batch, micro * ranks)
+    passes = range(rank * micro_batch_size, batch, micro_batch_size * ranks)
     indexes = [
-        list(range(first + k, first + k + micro))
+        list(range(first + k, first + k + micro_batch_size))
         for first in range(start * batch, len(samples) - batch + 1, batch)
         for k in passes
     ]

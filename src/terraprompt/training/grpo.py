@@ -60,8 +60,8 @@ _NAMES = {
     "kl": "kl",
     "entropy": "entropy",
     "clip_ratio/region_mean": "clipped",
-    "grad_norm": "gradient",
-    "learning_rate": "rate",
+    "grad_norm": "grad_norm",
+    "learning_rate": "lr",
     "eval_reward": "held_out_reward",
     "eval_rewards/target_reward/mean": "held_out_target",
     "eval_rewards/format_reward/mean": "held_out_format",
@@ -76,11 +76,11 @@ class GrpoConfig:
     Attributes:
         generations: completions a group.
         prompts: groups a step, over all processes.
-        micro: completions in one pass of one process.
+        micro_batch_size: completions in one pass of one process.
         epochs: passes over the data; ``steps`` overrides it where given.
         steps: optimiser steps.
-        rate: of AdamW, falling linearly to 0.
-        clip: of the probability ratio.
+        lr: of AdamW, falling linearly to 0.
+        epsilon: clip range of the probability ratio.
         beta: weight of the KL divergence.
         temperature, top_k, max_tokens: of the completions.
         terms: of the reward, see :data:`terraprompt.training.grpo_rewards.TERMS`.
@@ -101,11 +101,11 @@ class GrpoConfig:
 
     generations: int = 16
     prompts: int = 4
-    micro: int = 2
+    micro_batch_size: int = 2
     epochs: float = 5.0
     steps: int | None = None
-    rate: float = 1e-6
-    clip: float = 0.2
+    lr: float = 1e-6
+    epsilon: float = 0.2
     beta: float = 0.001
     temperature: float = 1.0
     top_k: int = 50
@@ -132,10 +132,20 @@ class GrpoConfig:
     def __post_init__(self) -> None:
         if self.generations < 2:
             raise ConfigError("A group needs at least two completions.", received=self.generations)
-        if min(self.prompts, self.micro, self.max_tokens, self.save_every, self.keep, self.evaluate_generations) < 1:
+        if (
+            min(
+                self.prompts,
+                self.micro_batch_size,
+                self.max_tokens,
+                self.save_every,
+                self.keep,
+                self.evaluate_generations,
+            )
+            < 1
+        ):
             raise ConfigError("Counts must be at least 1.", received=self)
-        if self.rate <= 0 or self.temperature <= 0 or not 0 < self.clip < 1 or min(self.beta, self.top_k) < 0:
-            raise ConfigError("Rate, temperature, clip, beta or top_k is out of range.", received=self)
+        if self.lr <= 0 or self.temperature <= 0 or not 0 < self.epsilon < 1 or min(self.beta, self.top_k) < 0:
+            raise ConfigError("lr, temperature, epsilon, beta or top_k is out of range.", received=self)
         if (self.steps is not None and self.steps < 1) or self.epochs <= 0 or self.lora_rank < 0:
             raise ConfigError("Steps, epochs or the rank of LoRA is out of range.", received=self)
         if self.precision not in ("bf16", "fp32"):
@@ -143,18 +153,18 @@ class GrpoConfig:
         if self.vllm not in ("off", "colocate", "server"):
             raise ConfigError("Unknown way of vLLM.", received=self.vllm, hint="Known: off, colocate, server.")
 
-    def passes(self, processes: int) -> int:
+    def grad_accum_steps(self, processes: int) -> int:
         """Passes that add up to one step.
 
         Raises:
             ConfigError: the completions of a step cannot be dealt out evenly.
         """
-        count, rest = divmod(self.prompts * self.generations, self.micro * processes)
+        count, rest = divmod(self.prompts * self.generations, self.micro_batch_size * processes)
         if rest or not count:
             raise ConfigError(
                 "The completions of a step must be a multiple of those of one pass of all processes.",
-                received=f"{self.prompts} x {self.generations} and {self.micro} x {processes}",
-                hint="Choose another micro.",
+                received=f"{self.prompts} x {self.generations} and {self.micro_batch_size} x {processes}",
+                hint="Choose another micro_batch_size.",
             )
         return count
 
@@ -266,17 +276,17 @@ def _trainer(
     group = config.evaluate_generations
     settings = GRPOConfig(
         output_dir=str(run),
-        per_device_train_batch_size=config.micro,
-        gradient_accumulation_steps=config.passes(processes),
+        per_device_train_batch_size=config.micro_batch_size,
+        gradient_accumulation_steps=config.grad_accum_steps(processes),
         num_generations=config.generations,
         num_generations_eval=group,
         per_device_eval_batch_size=group * max(1, 64 // group),
         num_train_epochs=config.epochs,
         max_steps=config.steps or -1,
-        learning_rate=config.rate,
+        learning_rate=config.lr,
         lr_scheduler_type="linear",
         warmup_steps=0,
-        epsilon=config.clip,
+        epsilon=config.epsilon,
         beta=config.beta,
         num_iterations=1,
         loss_type="grpo",

@@ -15,6 +15,7 @@ from terraprompt.training.grpo import GrpoConfig
 
 __all__ = ["Recipe", "load_recipe", "recipe_names"]
 
+_RENAMED = {"rate": "lr", "clip": "epsilon", "micro": "micro_batch_size"}
 _FOLDER = files("terraprompt.training") / "recipes"
 
 
@@ -90,6 +91,8 @@ def _grpo(settings: Any, name: str) -> GrpoConfig:
 def _check_keys(found: Mapping[str, Any], known: Collection[str], where: str) -> None:
     for key in found:
         if key not in known:
+            if new := _RENAMED.get(key):
+                raise ConfigError(f"A key of recipe {where} has a new name.", received=key, hint=f"It is {new} now.")
             near = difflib.get_close_matches(key, known, n=1)
             hint = f'Did you mean "{near[0]}"?' if near else f"Known: {', '.join(sorted(known))}."
             raise ConfigError(f"Unknown key in recipe {where}.", received=key, hint=hint)

@@ -32,7 +32,7 @@ from terraprompt.vlm.wording import DEFAULT_TEMPLATE
 __all__ = ["SftConfig", "train_sft"]
 
 _IGNORED = -100
-_NAMES = {"loss": "loss", "grad_norm": "gradient", "learning_rate": "rate"}
+_NAMES = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "lr"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class SftConfig:
 
     Attributes:
         batch: lessons a step, over all processes.
-        micro: lessons in one pass of one process.
+        micro_batch_size: lessons in one pass of one process.
         epochs, steps: passes over the lessons, or optimiser steps where given.
-        rate: of AdamW, rising over ``warmup`` of the steps and falling along a cosine.
+        lr: of AdamW, rising over ``warmup`` of the steps and falling along a cosine.
         warmup: share of the steps.
         precision, checkpointing, vision, lora_rank, lora_alpha, lora_targets, units, side, template: see
             :class:`terraprompt.training.grpo.GrpoConfig`.
@@ -53,10 +53,10 @@ class SftConfig:
     """
 
     batch: int = 16
-    micro: int = 2
+    micro_batch_size: int = 2
     epochs: float = 1.0
     steps: int | None = None
-    rate: float = 1e-5
+    lr: float = 1e-5
     warmup: float = 0.03
     precision: str = "bf16"
     checkpointing: bool = True
@@ -73,7 +73,7 @@ class SftConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.batch, self.micro, self.save_every, self.keep, self.log_every) < 1 or self.rate <= 0:
+        if min(self.batch, self.micro_batch_size, self.save_every, self.keep, self.log_every) < 1 or self.lr <= 0:
             raise ConfigError("Counts must be at least 1 and the rate above 0.", received=self)
         if (self.steps is not None and self.steps < 1) or self.epochs <= 0 or not 0 <= self.warmup < 1:
             raise ConfigError("Steps, epochs or the warm-up is out of range.", received=self)
@@ -146,11 +146,11 @@ def train_sft(
     if not lessons:
         raise DatasetError("There is nothing to train on.", received="no lessons", hint="Check the data and the split.")
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    passes, rest = divmod(config.batch, config.micro * processes)
+    passes, rest = divmod(config.batch, config.micro_batch_size * processes)
     if rest or not passes:
         raise ConfigError(
             "The batch must be a multiple of the micro batch of all processes.",
-            received=f"{config.batch} and {config.micro} x {processes}",
+            received=f"{config.batch} and {config.micro_batch_size} x {processes}",
         )
     checkpoint = last_checkpoint(run, resume=resume)
     reasoner = start_reasoner(
@@ -190,11 +190,11 @@ def _trainer(
             model.enable_input_require_grads()
     arguments = TrainingArguments(
         output_dir=str(run),
-        per_device_train_batch_size=config.micro,
+        per_device_train_batch_size=config.micro_batch_size,
         gradient_accumulation_steps=passes,
         num_train_epochs=config.epochs,
         max_steps=config.steps or -1,
-        learning_rate=config.rate,
+        learning_rate=config.lr,
         lr_scheduler_type="cosine",
         warmup_steps=config.warmup,
         bf16=config.precision == "bf16",

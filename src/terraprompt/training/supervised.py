@@ -39,10 +39,10 @@ class TrainConfig:
 
     Attributes:
         steps, batch: optimiser steps and crops a step.
-        rate, backbone_rate: peak learning rates; cosine to 1 % after ``warmup`` share of linear rise.
+        lr, backbone_lr: peak learning rates; cosine to 1 % after ``warmup`` share of linear rise.
         frozen_blocks: the backbone's stem and so many of its blocks stay as they are; its batch statistics always do.
-        decay: weight decay of matrices.
-        clip: gradient norm.
+        weight_decay: of matrices.
+        max_grad_norm: gradients are scaled down to it.
         ema: decay of the averaged weights that are shipped.
         points: sampled points per mask and prediction.
         bce, dice, presence, weak: loss weights.
@@ -55,11 +55,11 @@ class TrainConfig:
 
     steps: int = 2400
     batch: int = 8
-    rate: float = 5e-4
-    backbone_rate: float = 2e-4
+    lr: float = 5e-4
+    backbone_lr: float = 2e-4
     frozen_blocks: int = 3
-    decay: float = 0.02
-    clip: float = 2.0
+    weight_decay: float = 0.02
+    max_grad_norm: float = 2.0
     ema: float = 0.998
     warmup: float = 0.03
     points: int = 1536
@@ -161,12 +161,12 @@ class Trainer:
         self.config, self.run = config, run
         freeze(self.model, config.frozen_blocks)
         self._states: dict[str, Tensor] = {}
-        self.encoder = encoder.to(device)
+        self.generator: torch.Generator | None = None  # of the step
+        self.encoder = encoder.on(device)
         self.device = torch.device(device)
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)  # type: ignore[no-untyped-call]
         self.optimiser = torch.optim.AdamW(self._groups(), betas=(0.9, 0.98))
         self.step = 0
-        self.generator = torch.Generator(device=self.device)
         run.mkdir(parents=True, exist_ok=True)
         (run / "config.json").write_text(
             json.dumps({"train": asdict(config), "model": model.config.to_dict()}, indent=1)
@@ -177,8 +177,8 @@ class Trainer:
         for name, parameter in self.model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            rate = self.config.backbone_rate if name.startswith("vision.") else self.config.rate
-            decay = self.config.decay if parameter.dim() > 1 else 0.0
+            rate = self.config.backbone_lr if name.startswith("vision.") else self.config.lr
+            decay = self.config.weight_decay if parameter.dim() > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
         return [{"params": p, "lr": r, "peak": r, "weight_decay": d} for (r, d), p in groups.items()]
 
@@ -206,7 +206,7 @@ class Trainer:
         self.model.vision.eval()  # small batches would spoil the batch statistics
         # by step, so that a resumed training samples the same points and drops the same values as an unbroken one
         seed = self.config.seed * 1_000_003 + self.step
-        self.generator.manual_seed(seed)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
         torch.manual_seed(seed)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * cosine(self.step, self.config.steps, self.config.warmup)
@@ -216,7 +216,7 @@ class Trainer:
         total = sum_of(terms.values())
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         if not torch.isfinite(norm):
             raise TerrapromptError(
                 "The gradient is not finite.",

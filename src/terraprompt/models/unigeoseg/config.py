@@ -117,12 +117,12 @@ class MemoryConfig:
     Attributes:
         slots: N learned vectors.
         scope: "pooled" (official: on the pooled vector) or "tokens" (Eq. 6-7: on every state).
-        mix: lambda for interactive, referring, reasoning.
+        lambda_: share of the memory for interactive, referring, reasoning.
     """
 
     slots: int = 4
     scope: Literal["pooled", "tokens"] = "pooled"
-    mix: tuple[float, float, float] = (0.0, 0.2, 0.2)
+    lambda_: tuple[float, float, float] = (0.0, 0.2, 0.2)
 
     def __post_init__(self) -> None:
         _one_of("scope of the memory", self.scope, ("pooled", "tokens"))
@@ -237,6 +237,8 @@ def _build(kind: type[T], values: Any) -> T:
     if is_dataclass(values):
         return values  # type: ignore[return-value]
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if kind is MemoryConfig and "mix" in values:
+        raise ConfigError("A setting of the memory has a new name.", received="mix", hint="It is lambda_ now.")
     if unknown := sorted(set(values) - known):
         raise ConfigError(f"Unknown settings of {kind.__name__}.", received=unknown, hint=f"Known: {sorted(known)}.")
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

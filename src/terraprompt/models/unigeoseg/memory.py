@@ -13,15 +13,15 @@ __all__ = ["LatentMemory"]
 class LatentMemory(nn.Module):
     """``z = softmax(x M^T) M; x <- (1 - l) x + l z`` with lambda per sample's task (Eq. 6-7)."""
 
-    mix: Tensor
+    lambda_: Tensor
 
     def __init__(self, width: int, config: MemoryConfig) -> None:
         super().__init__()
         self.slots = nn.Parameter(torch.randn(config.slots, width) * 0.02)
-        self.register_buffer("mix", torch.tensor(config.mix), persistent=False)
+        self.register_buffer("lambda_", torch.tensor(config.lambda_), persistent=False)
 
     def forward(self, x: Tensor, task: Tensor) -> Tensor:
         """``x`` (M, D) or (M, L, D); ``task`` int64 (M,)."""
         recalled = (x @ self.slots.T).softmax(-1) @ self.slots
-        mix = self.mix[task].to(x.dtype).view(-1, *[1] * (x.dim() - 1))
-        return (1 - mix) * x + mix * recalled
+        share = self.lambda_[task].to(x.dtype).view(-1, *[1] * (x.dim() - 1))
+        return (1 - share) * x + share * recalled

@@ -24,7 +24,7 @@ __all__ = ["preset", "preset_names"]
 _NANO = UniGeoSegConfig(
     name="nano",
     tate=TateConfig(form="paper", residual=True),
-    memory=MemoryConfig(slots=4, mix=(0.0, 0.2, 0.2)),
+    memory=MemoryConfig(slots=4, lambda_=(0.0, 0.2, 0.2)),
     query_head=QueryHeadConfig(width=256, heads=8, head_width=32),
     pixel_decoder=PixelDecoderConfig(width=96, layers=2, feedforward=256, groups=16, lateral_relu=False),
     mask_decoder=MaskDecoderConfig(layers=3, feedforward=384, presence=True),
@@ -59,7 +59,7 @@ _OFFICIAL = UniGeoSegConfig(
     causal=_phi(2048, 24, 32, 50297),
     connector=ConnectorConfig("sparseconv", strides=(1, 2)),
     tate=TateConfig(form="official", scope="template"),
-    memory=MemoryConfig(slots=4, scope="pooled", mix=(0.0, 0.2, 0.2)),
+    memory=MemoryConfig(slots=4, scope="pooled", lambda_=(0.0, 0.2, 0.2)),
 )
 
 # Eq. 1-7 as written, in the same vision and language.
@@ -67,7 +67,7 @@ _PAPER = replace(
     _OFFICIAL,
     name="unigeoseg-paper",
     tate=TateConfig(form="paper", scope="instruction"),
-    memory=MemoryConfig(slots=4, scope="tokens", mix=(0.2, 0.2, 0.2)),
+    memory=MemoryConfig(slots=4, scope="tokens", lambda_=(0.2, 0.2, 0.2)),
 )
 
 _SEGEARTH = replace(
