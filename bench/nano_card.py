@@ -20,16 +20,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from dedicated import category_share, train_unet
 from numpy.typing import NDArray
+from unet import UNet
 
 from terraprompt.datasets.pack import Record, read_pack
 from terraprompt.engines.registry import load_engine
 from terraprompt.evaluation import tables
 from terraprompt.evaluation.metrics import Overlap
 from terraprompt.evaluation.pack import Plan, Row, ask_record
-from terraprompt.models.unet import UNet
 from terraprompt.models.unigeoseg import preset
-from terraprompt.training.dedicated import category_share, train_unet
 from terraprompt.training.nano import SHARES, imagenet_backbone, load_grounds
 from terraprompt.training.supervised import TrainConfig
 

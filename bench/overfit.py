@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fixed_source import FixedSource
 from torch import Tensor
 
 from terraprompt.datasets.pack import find_pack
@@ -30,9 +31,10 @@ from terraprompt.prompt import Task
 from terraprompt.training.causal import CausalTrainer
 from terraprompt.training.causal_run import TINY
 from terraprompt.training.crops import CropRecipe
-from terraprompt.training.dialogues import CropSource, FixedSource, Sample, TaskStream, byte_tokenizer, collate
-from terraprompt.training.labeled_image import LabeledImage, from_rendered
-from terraprompt.training.nano import RENDERED, load_grounds, shares_of
+from terraprompt.training.dialogues import CropSource, Sample, TaskStream, byte_tokenizer, collate
+from terraprompt.training.labeled_image import LabeledImage
+from terraprompt.training.nano import load_grounds, shares_of
+from terraprompt.training.rendered import RENDERED, from_rendered
 from terraprompt.training.schedule import TaskSchedule
 from terraprompt_synthetic import render
 

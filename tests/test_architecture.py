@@ -23,9 +23,6 @@ KNOWN = {
     "terraprompt.vlm.model_pool -> terraprompt.forge.model_settings",
     "terraprompt.vlm.model_pool -> terraprompt.forge.prompts",
     "terraprompt.cli.demo -> terraprompt_synthetic",
-    "terraprompt.training.labeled_image -> terraprompt_synthetic",
-    "terraprompt.training.lessons -> terraprompt_synthetic",
-    "terraprompt.training.nano -> terraprompt_synthetic",
     "circle: terraprompt.outputs.formats.raster, terraprompt.outputs.result",
 }
 

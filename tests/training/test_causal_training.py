@@ -18,6 +18,7 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from causal_job import CONFIG, JOB, member, samples, source, trainer
+from fixed_source import FixedSource
 from torch import Tensor
 
 from terraprompt.engines.causal import unigeoseg
@@ -27,7 +28,7 @@ from terraprompt.training import causal
 from terraprompt.training.ablations import ablation, ablation_names
 from terraprompt.training.causal import CausalTrainConfig, CausalTrainer
 from terraprompt.training.curves import draw_curves
-from terraprompt.training.dialogues import DialogueBatch, FixedSource, TaskStream, steps
+from terraprompt.training.dialogues import DialogueBatch, TaskStream, steps
 from terraprompt.training.lora import LoraConfig
 from terraprompt.training.schedule import TaskSchedule
 

@@ -11,7 +11,8 @@ from training_grounds import CAR, LAKE, ROOF, parking, rendered, street, town
 
 from terraprompt.prompt import Task
 from terraprompt.training.crops import Crop, CropRecipe, make_crop
-from terraprompt.training.labeled_image import LabeledImage, from_rendered
+from terraprompt.training.labeled_image import LabeledImage
+from terraprompt.training.rendered import from_rendered
 
 RECIPE = CropRecipe(size=64, light=False, selectors=0.0)
 

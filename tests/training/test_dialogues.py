@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from causal_job import samples, source, writer
+from fixed_source import FixedSource
 from training_grounds import parking, street, town
 
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.prompt import Task
 from terraprompt.training.crops import CropRecipe
-from terraprompt.training.dialogues import CropSource, FixedSource, Sample, TaskStream, collate, steps
+from terraprompt.training.dialogues import CropSource, Sample, TaskStream, collate, steps
 from terraprompt.training.schedule import TaskSchedule
 
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import logging
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from training_grounds import parking, street, town
+from training_grounds import parking, town
 
 from terraprompt.engines.registry import load_engine
 from terraprompt.errors import CheckpointError, ConfigError
 from terraprompt.prompt import Prompt
-from terraprompt.training import dedicated, nano
+from terraprompt.training import nano
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.curves import draw_curves
-from terraprompt.training.dedicated import category_share, train_unet
-from terraprompt.training.nano import RENDERED, SHARES, export_nano, imagenet_backbone, load_grounds, train_nano
+from terraprompt.training.nano import SHARES, export_nano, imagenet_backbone, load_grounds, train_nano
+from terraprompt.training.rendered import RENDERED
 from terraprompt.training.supervised import TrainConfig
 
 pytestmark = pytest.mark.skipif(
@@ -90,42 +90,17 @@ def test_grounds_are_the_same_in_one_process_and_in_two(tmp_path: Path, monkeypa
         assert set(a.labels) <= set(RENDERED)
 
 
+def test_without_the_renderer_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "terraprompt_synthetic", None)
+    monkeypatch.setattr(nano, "read_pack", lambda data, split: [])
+    assert load_grounds(tmp_path, rendered=0) == []
+    with pytest.raises(ConfigError, match=r"pip install 'terraprompt\[synthetic\]'"):
+        load_grounds(tmp_path, rendered=1)
+
+
 def test_shares_are_probabilities() -> None:
     assert sum(SHARES.values()) == pytest.approx(1)
     assert min(SHARES.values()) > 0
-
-
-def test_unet_trains_on_one_category_alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    targets = []
-    real = dedicated.stream
-
-    def small(crops, batch, **options):  # type: ignore[no-untyped-def]
-        crops.recipe = replace(crops.recipe, size=64, light=False)
-        for made in real(crops, batch, **options):
-            targets.append(made)
-            yield made
-
-    monkeypatch.setattr(dedicated, "stream", small)
-    caplog.set_level(logging.INFO)
-    grounds = [town(), parking(), street()]
-    shares = category_share("lake", grounds, {"town": 0.3})
-    model = train_unet("lake", grounds, shares, CONFIG, imagenet_backbone(), workers=0)
-    assert len(targets) == 2
-    for batch in targets:
-        assert batch.images.shape[0] == batch.target.shape[0] == 2
-        red = (batch.images[:, 0] > 150) & (batch.images[:, 2] < 80)
-        assert not (red & (batch.target > 0)).any()  # roofs are not lakes
-    assert not model.training
-    with torch.no_grad():
-        assert model(torch.zeros(1, 3, 32, 32)).isfinite().all()
-    assert "lake step 0 of 2" in caplog.text
-
-
-def test_a_category_without_masks_has_no_dedicated_model() -> None:
-    with pytest.raises(ConfigError, match="car"):
-        category_share("car", [town(), parking()], {"town": 1, "parking": 1})
-    with pytest.raises(ConfigError, match="road"):
-        category_share("road", [street()], {"street": 1})
 
 
 def test_missing_backbone_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

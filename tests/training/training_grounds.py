@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from terraprompt.language.writer import AbsentCategory
 from terraprompt.models.unigeoseg import UniGeoSegConfig, preset
 from terraprompt.models.unigeoseg.config import MaskDecoderConfig, PixelDecoderConfig, QueryHeadConfig
-from terraprompt.training.labeled_image import LabeledImage, from_rendered
+from terraprompt.training.labeled_image import LabeledImage
+from terraprompt.training.rendered import from_rendered
 from terraprompt_synthetic import render
 
 SIDE = 96

@@ -172,17 +172,14 @@ def _questions(data: Path | None, rendered: int, seed: int, held_out: int) -> tu
 
     from terraprompt.datasets.pack import read_pack
     from terraprompt.training.lessons import pack_questions, scene_questions
-    from terraprompt.training.nano import RENDERED
-    from terraprompt_synthetic import render
+    from terraprompt.training.rendered import render_scenes
 
     if data is None and not rendered:
         raise DatasetError("There is nothing to train on.", hint="Give --data, --rendered, or both.")
     found: list[Question] = []
     if data is not None:
         found += pack_questions(read_pack(data, split="train"), seed=seed)
-    if rendered:
-        scenes = [render(seed * 100_000 + 1000 + i) for i in range(rendered)]
-        found += scene_questions(scenes, RENDERED, seed=seed)
+    found += scene_questions(render_scenes(rendered, seed), seed=seed)
     images = sorted({question.id.rpartition("/")[0] for question in found})
     if held_out >= len(images):
         raise ConfigError("Fewer images must be held out than there are.", received=f"{held_out} of {len(images)}")

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast
 
 from terraprompt.engines.dialogue import DialogueWriter
-from terraprompt.errors import ConfigError, DatasetError
+from terraprompt.errors import DatasetError
 from terraprompt.language.writer import interactive_instruction
 from terraprompt.models.unigeoseg import Dialogue
 from terraprompt.models.unigeoseg.config import TASK_INDEX
@@ -27,7 +27,6 @@ from terraprompt.training.schedule import TaskSchedule
 __all__ = [
     "CropSource",
     "DialogueBatch",
-    "FixedSource",
     "Sample",
     "SampleSource",
     "TaskStream",
@@ -73,26 +72,6 @@ class SampleSource(Protocol):
     def draw(self, task: Task, rng: np.random.Generator) -> Sample:
         """A sample of ``task``, chosen by ``rng`` alone."""
         ...
-
-
-class FixedSource:
-    """A few samples, each task's drawn evenly."""
-
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self.by_task = {task: [s for s in samples if s.task is task] for task in Task}
-
-    @property
-    def natural(self) -> tuple[float, float, float]:
-        """Proportions of the tasks."""
-        interactive, referring, reasoning = (float(len(self.by_task[task])) for task in TASK_INDEX)
-        return interactive, referring, reasoning
-
-    def draw(self, task: Task, rng: np.random.Generator) -> Sample:
-        """One of ``task``."""
-        pool = self.by_task[task]
-        if not pool:
-            raise ConfigError("The schedule asks for a task without samples.", received=task.value)
-        return pool[int(rng.integers(len(pool)))]
 
 
 class CropSource:

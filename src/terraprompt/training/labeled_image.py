@@ -11,9 +11,8 @@ from scipy import ndimage
 
 from terraprompt.datasets.pack import Record
 from terraprompt.language.writer import AbsentCategory, absent_categories
-from terraprompt_synthetic import RenderedScene
 
-__all__ = ["LabeledImage", "from_record", "from_rendered"]
+__all__ = ["LabeledImage", "from_record"]
 
 _EIGHT = np.ones((3, 3), bool)
 
@@ -73,11 +72,3 @@ def from_record(record: Record) -> LabeledImage:
         centreline=record.label_kind == "centreline",
         absent=absent_categories(record),
     )
-
-
-def from_rendered(scene: RenderedScene, categories: tuple[str, ...]) -> LabeledImage:
-    """A rendered scene: every category is known exactly, object by object."""
-    labels = {c: scene.labels(c) for c in categories}
-    present = {c: ids for c, ids in labels.items() if ids.any()}
-    absent = tuple(AbsentCategory(c, "verified") for c in categories if c not in present)
-    return LabeledImage(f"rendered/{scene.seed}", "rendered", scene.rgb, present, {}, centreline=False, absent=absent)

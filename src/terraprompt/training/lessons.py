@@ -6,7 +6,7 @@ Coordinates are continuous pixels: x right, y down, (0, 0) the outer corner of t
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,9 +19,9 @@ from terraprompt.datasets.sampling import tight_box
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.language.writer import absent_categories, category_instruction
 from terraprompt.prompt import Task
+from terraprompt.training.rendered import RENDERED, RenderedScene
 from terraprompt.vlm.answer import Instance
 from terraprompt.vlm.conventions import Convention, Units
-from terraprompt_synthetic import RenderedScene
 
 __all__ = [
     "Labelled",
@@ -221,7 +221,7 @@ def pack_questions(
 
 
 def scene_questions(
-    scenes: Sequence[RenderedScene], categories: Sequence[str], *, seed: int = 0, wordings: int = 4
+    scenes: Iterable[RenderedScene], categories: Sequence[str] = RENDERED, *, seed: int = 0, wordings: int = 4
 ) -> list[Question]:
     """Questions about rendered scenes: each of the categories that is visible in a scene."""
     rng = np.random.default_rng(seed)

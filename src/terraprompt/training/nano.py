@@ -6,7 +6,6 @@ import importlib.util
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,13 @@ from terraprompt.models.unigeoseg import UniGeoSeg, preset
 from terraprompt.models.unigeoseg.vision import imagenet_state
 from terraprompt.training.asked import QuestionCrops, Questions
 from terraprompt.training.crops import CropRecipe
-from terraprompt.training.labeled_image import LabeledImage, from_record, from_rendered
+from terraprompt.training.labeled_image import LabeledImage, from_record
 from terraprompt.training.loader import Crops, CropStream, Mixed, stream
+from terraprompt.training.rendered import render_images
 from terraprompt.training.schedule import TaskSchedule
 from terraprompt.training.supervised import TrainConfig, Trainer
-from terraprompt_synthetic import render
 
 __all__ = [
-    "RENDERED",
     "SCHEDULE",
     "SHARES",
     "export_nano",
@@ -58,11 +56,6 @@ SHARES: Mapping[str, float] = {
 }
 #: Crops that ask interactively, by name and by function, before the schedule shifts them.
 SCHEDULE = TaskSchedule(natural=(0.45, 0.33, 0.22))
-#: Categories that the renderer knows exactly.
-RENDERED = (
-    "building", "road", "field", "forest", "lake", "car", "truck", "storage_tank", "sports_court", "solar_panel",
-    "swimming_pool", "tree", "bare_ground",
-)  # fmt: skip
 
 
 def imagenet_backbone(path: Path | None = None) -> dict[str, torch.Tensor]:
@@ -92,23 +85,12 @@ def shares_of(grounds: Sequence[LabeledImage]) -> dict[str, float]:
     return shares
 
 
-def _render(seed: int) -> LabeledImage:
-    gsd = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0)[seed % 7]
-    return from_rendered(render(seed, width=512, height=512, gsd_m=gsd), RENDERED)
-
-
 def load_grounds(
     data: Path, *, split: str = "train", rendered: int = 0, seed: int = 0, workers: int = 1
 ) -> list[LabeledImage]:
     """All labelled images of ``split`` in ``data``, and ``rendered`` rendered scenes."""
     grounds = [from_record(record) for record in read_pack(data, split=split)]
-    seeds = [seed * 100_000 + 1000 + i for i in range(rendered)]
-    if workers > 1 and seeds:
-        with ProcessPoolExecutor(workers) as pool:
-            grounds += pool.map(_render, seeds, chunksize=8)
-    else:
-        grounds += map(_render, seeds)
-    return grounds
+    return grounds + render_images(rendered, seed, workers=workers)
 
 
 def train_nano(

@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from terraprompt.errors import CheckpointError, ConfigError, TerrapromptError
 from terraprompt.models.sentence import SentenceEncoder
-from terraprompt.models.unet import UNet
 from terraprompt.models.unigeoseg import Instructions, Prediction, UniGeoSeg
 from terraprompt.models.unigeoseg.losses import box_projection_loss, mask_losses, outside_loss, pairwise_colour_loss
 from terraprompt.models.unigeoseg.vision import EfficientNetLite
@@ -128,7 +127,7 @@ def cosine(step: int, steps: int, warmup: float) -> float:
     return 0.01 + 0.99 * (1 + math.cos(math.pi * min(t, 1.0))) / 2
 
 
-def freeze(model: UniGeoSeg | UNet, blocks: int) -> None:
+def freeze(model: nn.Module, blocks: int) -> None:
     """Fix the stem and the first ``blocks`` blocks of the backbone; no parameter of theirs gets a gradient."""
     vision = model.vision
     if not isinstance(vision, EfficientNetLite):

@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from unet import UNet
 
 from terraprompt.errors import ConfigError, TerrapromptError
-from terraprompt.models.unet import UNet
 from terraprompt.models.unigeoseg import preset
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.labeled_image import LabeledImage
