@@ -40,6 +40,7 @@ from terraprompt.datasets.pack import Record, find_pack, read_pack
 from terraprompt.engines.geoseg import GeoSegEngine, geoseg
 from terraprompt.evaluation.intervals import resampled_sums
 from terraprompt.flow.session import Session
+from terraprompt.geometry.connectivity import label
 from terraprompt.prompt import Prompt
 from terraprompt.raster import open_scene
 from terraprompt.vlm.conventions import View
@@ -75,7 +76,7 @@ def chosen(records: list[Record], count: int, seed: int, *, each: int = 6) -> li
         for category in record.present:
             if category == "road":  # a net, not an object
                 continue
-            labels, _ = ndimage.label(record.load_mask(category), np.ones((3, 3)))
+            labels, _ = label(record.load_mask(category))
             parts = []
             for i, (ys, xs) in enumerate(ndimage.find_objects(labels), 1):
                 sides = ys.stop - ys.start, xs.stop - xs.start

@@ -30,7 +30,6 @@ from typing import overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForImageTextToText,
@@ -41,6 +40,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from terraprompt.geometry.connectivity import label
 from terraprompt.segmenters import load_segmenter
 from terraprompt.training.grpo import GrpoConfig, train_grpo
 from terraprompt.training.lessons import Question, SftExample, answer_text, instances_of
@@ -87,7 +87,7 @@ def pieces_of(first: int, scenes: int) -> Pieces:
 
 def one_thing(mask: NDArray[np.uint8]) -> bool:
     """Whether one connected part holds four fifths of the mask."""
-    sizes = np.bincount(ndimage.label(mask)[0].ravel())[1:]
+    sizes = np.bincount(label(mask)[0].ravel())[1:]
     return bool(sizes.max() >= 0.8 * sizes.sum())
 
 

@@ -18,6 +18,7 @@ from rasterio.features import rasterize
 from scipy import ndimage
 
 from terraprompt.engines.weights import packaged
+from terraprompt.geometry.connectivity import label
 
 FIELDS = ["id", "area_m2", "score", "instruction", "engine", "model", "source"]
 
@@ -92,7 +93,7 @@ def test_the_polygons_are_the_mask(houses: Path, town: Any) -> None:
     mask = pixels(houses / "m.tif")
     drawn = rasterize(polygons, out_shape=mask.shape, transform=town.truth.transform)
     assert np.array_equal(drawn, mask)
-    assert len(set(table["id"])) == len(polygons) == ndimage.label(mask)[1]
+    assert len(set(table["id"])) == len(polygons) == label(mask)[1]
     assert table["area_m2"] == pytest.approx(shapely.area(polygons), rel=2e-3)
     assert ((table["score"] > 0.5) & (table["score"] <= 1)).all()
     assert set(table["instruction"]) == {"the buildings"}

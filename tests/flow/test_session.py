@@ -14,6 +14,7 @@ from scipy import ndimage
 from flow_engines import BoxFilterEngine
 from terraprompt.errors import ConfigError, EngineError, OutputError, PromptError, SceneError
 from terraprompt.flow.session import Session, segment
+from terraprompt.geometry.connectivity import label
 from terraprompt.language.parse_selector import parse_selector
 from terraprompt.outputs import MaskWriter, Status
 from terraprompt.prompt import Prompt, Task
@@ -79,7 +80,7 @@ def test_one_object_one_id_over_thousands_of_tiles_seams(tmp_path):
         grey[max(y - r, 0) : y + r, max(x - r, 0) : x + r] = 220
     engine = BoxFilterEngine(64, 16, radius=0)
     result = segment(write(tmp_path / "blobs.tif", grey), "the blobs", engine=engine, min_pixels=1, simplify=0)
-    labels, count = ndimage.label(grey > 128)
+    labels, count = label(grey > 128)
     assert count > 1000
     assert len(result.objects) == len({item.id for item in result.objects}) == count
     assert sorted(item.area_px for item in result.objects) == sorted(np.bincount(labels.ravel())[1:].tolist())

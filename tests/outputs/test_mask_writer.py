@@ -11,6 +11,7 @@ from rasterio import Affine
 from scipy import ndimage
 
 from terraprompt.errors import ConfigError, EngineError, OutputError
+from terraprompt.geometry.connectivity import label as label_mask
 from terraprompt.outputs import MaskWriter, Result, Status, check_refinement
 
 UTM, PLACE = "EPSG:32631", Affine(0.5, 0, 500_000, 0, -0.5, 5_500_000)
@@ -58,7 +59,7 @@ def test_bands_of_any_height_give_the_same(band: int, tmp_path: Path) -> None:
     sigmoid = 1 / (1 + np.exp(-logits.astype(np.float64)))
     np.testing.assert_array_equal(result.mask(), np.where(valid, sigmoid > 0.7, 255))
     np.testing.assert_allclose(result.probability()[valid], sigmoid[valid], atol=1e-5)
-    label, count = ndimage.label((sigmoid > 0.7) & valid)
+    label, count = label_mask((sigmoid > 0.7) & valid)
     assert len(result.objects) == count
     scores = ndimage.mean(sigmoid, label, np.arange(1, count + 1))
     np.testing.assert_allclose([o.score for o in result.objects], scores, atol=1e-5)

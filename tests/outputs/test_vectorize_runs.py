@@ -14,16 +14,17 @@ from terraprompt.outputs.vectorize.runs import Runs, SizeRule, label_objects, si
 from terraprompt.raster.pixel_area import ground_area
 
 EIGHT = np.ones((3, 3))
+FOUR = ndimage.generate_binary_structure(2, 1)
 
 
 def reference(mask: np.ndarray, smallest: int, smallest_hole: int) -> np.ndarray:
     """The documented sieve, component by component."""
     out = mask.copy()
-    label, count = ndimage.label(out == 1)
+    label, count = ndimage.label(out == 1, structure=EIGHT)
     for k in range(1, count + 1):
         if (label == k).sum() < smallest:
             out[label == k] = 0
-    label, count = ndimage.label(out == 0, structure=EIGHT)
+    label, count = ndimage.label(out == 0, structure=FOUR)
     filled = out.copy()
     for k in range(1, count + 1):
         hole = label == k
@@ -51,7 +52,7 @@ def test_sieve_does_what_it_says_however_the_rows_are_cut(
     np.testing.assert_array_equal(runs.decode(0, height), expected)
 
     objects = label_objects(runs, height)
-    label, count = ndimage.label(expected == 1)
+    label, count = ndimage.label(expected == 1, structure=EIGHT)
     assert objects.count == count
     np.testing.assert_array_equal(objects.paint(0, height, np.arange(count + 1)), label)
 
@@ -79,9 +80,18 @@ def test_nodata_never_changes_and_a_speck_beside_it_goes() -> None:
     assert (got[3:6, 3:6] == 0).all(), "a speck among nodata goes, and what touches nodata is not filled"
 
 
-def test_a_diagonal_gap_keeps_two_objects_apart() -> None:
+def test_a_diagonal_gap_of_single_pixels_is_a_row_of_holes() -> None:
+    mask = np.ones((12, 12), np.uint8)
+    mask[np.arange(1, 11), np.arange(1, 11)] = 0
+    unfilled = sieve([mask], 12, 12, keep=SizeRule(4), fill=SizeRule())
+    assert label_objects(unfilled, 12).count == 1
+    assert sieve([mask], 12, 12, keep=SizeRule(4), fill=SizeRule(4)).decode(0, 12).all()
+
+
+def test_a_gap_of_two_pixels_keeps_two_objects_apart() -> None:
     mask = np.ones((12, 12), np.uint8)
     mask[np.arange(12), np.arange(12)] = 0
+    mask[np.arange(11), np.arange(1, 12)] = 0
     runs = sieve([mask], 12, 12, keep=SizeRule(4), fill=SizeRule(4))
     assert label_objects(runs, 12).count == 2
 

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from terraprompt.datasets.pack import Record
 from terraprompt.datasets.sampling import tight_box
+from terraprompt.geometry.connectivity import label
 from terraprompt.language.object_geometry import clear_selectors, components
 from terraprompt.language.writer import absent_categories, category_instruction, selector_instruction
 from terraprompt.prompt import Prompt, Task
@@ -25,8 +26,6 @@ __all__ = ["Kind", "Plan", "Question", "middle", "questions"]
 
 Box = tuple[float, float, float, float]
 Kind = Literal["text", "box", "point", "selector", "weak text", "absent"]
-
-_EIGHT = np.ones((3, 3), bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ def _about_mask(record: Record, category: str, plan: Plan, rng: np.random.Genera
 
 
 def _objects(truth: NDArray[np.uint8], plan: Plan, rng: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
-    labels, _ = ndimage.label(truth, _EIGHT)
+    labels, _ = label(truth)
     slices: Sequence[tuple[slice, slice]] = ndimage.find_objects(labels)
     big = [i for i, (ys, xs) in enumerate(slices) if min(ys.stop - ys.start, xs.stop - xs.start) >= plan.least]
     for i in sorted(rng.permutation(big)[: plan.objects].tolist()):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+
+from terraprompt.geometry.connectivity import label
 
 __all__ = ["box_mask", "largest_component", "tight_rectangle"]
 
 Mask = NDArray[np.uint8]
-_EIGHT = np.ones((3, 3), bool)
 
 
 def tight_rectangle(mask: NDArray[np.generic]) -> tuple[int, int, int, int] | None:
@@ -22,7 +22,7 @@ def tight_rectangle(mask: NDArray[np.generic]) -> tuple[int, int, int, int] | No
 
 def largest_component(mask: NDArray[np.generic]) -> Mask:
     """uint8 (H, W): the 8-connected component with the most pixels; of several, the one met first row by row."""
-    labels, count = ndimage.label(mask, _EIGHT)
+    labels, count = label(mask)
     if count < 2:
         return np.asarray(mask != 0, np.uint8)
     pixels = np.bincount(labels.ravel())

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from terraprompt.errors import PromptError
 from terraprompt.flow.stitch import ABSENT, StitchedRows
+from terraprompt.geometry.connectivity import label
 from terraprompt.prompt import Box, Prompt
 from terraprompt.raster import Scene, Tile
 
@@ -96,7 +96,7 @@ def refined_window(
     tile = look.tile
     if look.asked.boxes:
         return None
-    labels, _ = ndimage.label(logits > threshold_logit, structure=np.ones((3, 3), int))
+    labels, _ = label(logits > threshold_logit)
     on = np.array(_positive(look.asked))
     height, width = tile.shape
     columns, rows = np.floor(tile.frame.points(on)).astype(int).T

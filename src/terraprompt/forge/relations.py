@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from terraprompt.geometry.connectivity import STRUCTURE
+
 __all__ = ["ADJACENT", "Relation", "Shape", "direction", "nearest_of_kind", "outlines", "related"]
 
 #: Pixel centres at most so far apart belong to regions that touch (a line of unlabelled pixels may lie between).
 ADJACENT = 2.0
 _WORDS = ("east", "southeast", "south", "southwest", "west", "northwest", "north", "northeast")
-_EIGHT = np.ones((3, 3), np.bool_)
 _HALF = 0.499
 _FAR = 1e9
 
@@ -68,8 +69,8 @@ def outlines(labels: NDArray[np.int32], count: int) -> list[NDArray[np.float32]]
     Returns:
         (n, 2) of (x, y) of pixel centres for each region.
     """
-    inner = ndimage.minimum_filter(labels, footprint=_EIGHT, mode="constant", cval=-1) == ndimage.maximum_filter(
-        labels, footprint=_EIGHT, mode="constant", cval=-2
+    inner = ndimage.minimum_filter(labels, footprint=STRUCTURE, mode="constant", cval=-1) == ndimage.maximum_filter(
+        labels, footprint=STRUCTURE, mode="constant", cval=-2
     )
     rows, columns = np.nonzero((labels > 0) & ~inner)
     owner = labels[rows, columns]

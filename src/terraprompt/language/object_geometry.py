@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from terraprompt.geometry.connectivity import label
 from terraprompt.language.selector import Kind, Selector, in_place
 from terraprompt.language.spatial import PLACES, SIDES
 
@@ -28,7 +29,6 @@ __all__ = [
 ]
 
 Box = tuple[float, float, float, float]
-_EIGHT = np.ones((3, 3), dtype=bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def components(mask: NDArray[np.generic], *, min_area: int = 16) -> Components:
             touch; parts of one value that are not connected (a crop can cut an object) are different objects too.
         min_area: those with fewer pixels are specks.
     """
-    labels, found = ndimage.label(mask != 0, structure=_EIGHT)
+    labels, found = label(mask)
     rows, cols = np.nonzero(labels)
     part = labels[rows, cols].astype(np.int64)
     value = np.unique(mask[rows, cols], return_inverse=True)[1]

@@ -184,7 +184,7 @@ class MaskWriter:
     ) -> Result:
         """Sieve the mask, fill its small holes, outline and score its objects.
 
-        Objects are 4-connected. The sieved mask is the result's mask, so mask and objects agree; the
+        Objects are 8-connected. The sieved mask is the result's mask, so mask and objects agree; the
         probability stays as it was.
 
         Args:

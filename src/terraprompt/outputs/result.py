@@ -13,7 +13,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio import Affine
-from shapely import Polygon
+from shapely import MultiPolygon, Polygon
 
 from terraprompt.errors import ConfigError, OutputError
 from terraprompt.io.files import WorkFolder, translated
@@ -46,11 +46,12 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SegmentedObject:
-    """One 4-connected region of the mask.
+    """One 8-connected region of the mask.
 
     Attributes:
         id: from 1, in raster order of the objects' first pixels.
-        polygon: simplified outline in the scene's CRS; in pixel coordinates (x right, y down) without a CRS.
+        polygon: simplified outline in the scene's CRS; in pixel coordinates (x right, y down) without a CRS. A
+            MultiPolygon where parts touch by corners alone.
         bbox: ``(x0, y0, x1, y1)`` pixels of the mask, x1 and y1 exclusive.
         area_px: pixels of the mask.
         area_m2: ground area of these pixels: planar where the projection keeps areas (UTM), on the ellipsoid
@@ -59,7 +60,7 @@ class SegmentedObject:
     """
 
     id: int
-    polygon: Polygon
+    polygon: Polygon | MultiPolygon
     bbox: tuple[int, int, int, int]
     area_px: int
     area_m2: float | None

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from terraprompt.datasets.pack import Record
+from terraprompt.geometry.connectivity import label
 from terraprompt.language.writer import AbsentCategory, absent_categories
 
 __all__ = ["LabeledImage", "from_record"]
-
-_EIGHT = np.ones((3, 3), bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ def from_record(record: Record) -> LabeledImage:
             boxes[category] = np.asarray(found, np.float64).reshape(-1, 4)
     else:
         for category in record.labelled:
-            labels[category] = ndimage.label(record.load_mask(category), _EIGHT)[0].astype(np.int32)
+            labels[category] = label(record.load_mask(category))[0]
     return LabeledImage(
         id=record.id,
         source=record.source,

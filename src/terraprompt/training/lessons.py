@@ -17,6 +17,7 @@ from scipy import ndimage
 from terraprompt.datasets.pack import Record
 from terraprompt.datasets.sampling import tight_box
 from terraprompt.errors import ConfigError, DatasetError
+from terraprompt.geometry.connectivity import label
 from terraprompt.language.writer import absent_categories, category_instruction
 from terraprompt.prompt import Task
 from terraprompt.training.rendered import RENDERED, RenderedScene
@@ -34,8 +35,6 @@ __all__ = [
     "rounded",
     "scene_questions",
 ]
-
-_EIGHT = np.ones((3, 3), bool)
 
 
 class Labelled(Protocol):
@@ -115,7 +114,7 @@ def instances_of(
         least: parts of fewer pixels are left out, unless all are that small.
         most: parts that are kept at most.
     """
-    labels, count = ndimage.label(np.asarray(mask) != 0, _EIGHT)
+    labels, count = label(mask)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     order = [int(i) for i in np.argsort(-sizes, kind="stable")[:most]]
     kept = [i for i in order if sizes[i] >= least] or order

@@ -161,7 +161,7 @@ def _outline(image: Image.Image, result: Result, scale: tuple[float, float]) -> 
     """Draw outlines with a dark casing, so that they show on any ground."""
     if not result.objects or len(result.objects) > _MAX_OUTLINES:
         return
-    polygons = np.array([o.polygon for o in result.objects], object)
+    polygons = shapely.get_parts(np.array([o.polygon for o in result.objects], object))
     if result.crs is not None:
         polygons = shapely.transform(
             polygons, lambda xy: np.stack(to_map(~result.transform, xy[:, 0], xy[:, 1]), axis=1)

@@ -47,9 +47,15 @@ class _Table:
     columns: dict[str, NDArray[Any]]
     has_area: bool
 
+    @property
+    def geometry_type(self) -> str:
+        return str(self.polygons[0].geom_type) if len(self.polygons) else "Polygon"
+
 
 def write_vector(result: Result, path: str | Path, *, overwrite: bool = False, driver: str | None = None) -> Path:
-    """Write a result's objects, one polygon each; no objects give a valid file with the same attributes.
+    """Write a result's objects, one feature each; no objects give a valid file with the same attributes.
+
+    The geometries are polygons, or all multipolygons where an object has parts that touch by corners alone.
 
     Attributes: id (int64), area_m2 (float64, null without a CRS), score (float64, mean probability),
         instruction,
@@ -94,6 +100,9 @@ def _table(result: Result) -> _Table:
     if result.crs is None and not result.transform.is_identity and len(polygons):
         place = result.transform
         polygons = shapely.transform(polygons, lambda xy: np.stack(to_map(place, xy[:, 0], xy[:, 1]), axis=1))
+    if (shapely.get_type_id(polygons) == shapely.GeometryType.MULTIPOLYGON).any():  # one type a file
+        parts, index = shapely.get_parts(polygons, return_index=True)
+        polygons = np.asarray(shapely.multipolygons(parts, indices=index))
     # Counter-clockwise outer rings are what GeoJSON asks for and GeoParquet promises.
     polygons = np.asarray(shapely.orient_polygons(polygons, exterior_cw=False), object)
     columns: dict[str, NDArray[Any]] = {
@@ -129,7 +138,7 @@ def _write_ogr(result: Result, table: _Table, path: Path, driver: str, layer: st
             field_data=list(table.columns.values()),
             fields=list(FIELDS),
             field_mask=masks,
-            geometry_type="Polygon",
+            geometry_type=table.geometry_type,
             crs=result.crs.to_wkt() if result.crs is not None else None,
             driver=driver,
             layer=layer,
@@ -157,7 +166,7 @@ def _write_parquet(result: Result, table: _Table, path: Path) -> None:
     corners = ("xmin", "ymin", "xmax", "ymax")
     geometry: dict[str, Any] = {
         "encoding": "WKB",
-        "geometry_types": ["Polygon"],
+        "geometry_types": [table.geometry_type],
         "crs": CRS.from_user_input(result.crs).to_json_dict() if result.crs is not None else None,
         "orientation": "counterclockwise",
         "edges": "planar",

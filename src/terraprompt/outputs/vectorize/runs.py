@@ -4,8 +4,8 @@ A row-run is the natural unit of a mask: a 10,000 x 10,000 mask with one percent
 pixels but 3 million runs, and once the specks are gone a few hundred thousand. Components are found on the
 graph of runs that touch each other in neighbouring rows.
 
-Objects are 4-connected, so that their outlines are valid polygons; holes are therefore 8-connected (the
-topological dual: a diagonal gap one pixel wide separates objects and is no row of holes).
+Objects are 8-connected (:mod:`terraprompt.geometry.connectivity`); holes are therefore 4-connected, the topological
+dual: a diagonal row of gaps does not separate an object and is a row of holes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from terraprompt.geometry.connectivity import CONNECTIVITY
 from terraprompt.raster.pixel_area import GroundArea
 
 __all__ = ["NODATA", "ObjectRuns", "Runs", "SizeRule", "label_objects", "sieve"]
@@ -31,6 +32,8 @@ _OPEN = 2
 _PIXELS_AT_ONCE = 1 << 21
 # How many runs look for their neighbours together: bounds the memory of a whole scene's runs.
 _RUNS_AT_ONCE = 1 << 18
+
+_DIAGONAL = CONNECTIVITY == 8
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -186,7 +189,7 @@ class Runs:
 def sieve(strips: Iterable[NDArray[np.uint8]], width: int, height: int, *, keep: SizeRule, fill: SizeRule) -> Runs:
     """Remove small objects, then fill small holes, exactly and in one pass over the pixels.
 
-    First every 4-connected component of 1 that ``keep`` calls too small becomes 0. Then every 8-connected
+    First every 8-connected component of 1 that ``keep`` calls too small becomes 0. Then every 4-connected
     component of 0 that ``fill`` calls too small, and that touches neither nodata nor the raster's edge,
     becomes 1. Nodata never changes. Memory: some 100 bytes for each run of one strip and of the sieved mask.
 
@@ -206,7 +209,7 @@ def sieve(strips: Iterable[NDArray[np.uint8]], width: int, height: int, *, keep:
     runs = Runs.concatenate(parts)
     del parts
     if not keep.is_idle:
-        index, small = _small(runs, 1, keep, diagonal=False)[:2]
+        index, small = _small(runs, 1, keep, diagonal=_DIAGONAL)[:2]
         value = runs.value.copy()
         value[index[small]] = 0
         runs = runs.with_value(value)
@@ -225,7 +228,7 @@ def _settle(runs: Runs, height: int, keep: SizeRule, fill: SizeRule) -> Runs:
     value = runs.value.copy()
     opened = np.zeros(len(value), bool)
     if not keep.is_idle:
-        index, small, label, count = _small(runs, 1, keep, diagonal=False)
+        index, small, label, count = _small(runs, 1, keep, diagonal=_DIAGONAL)
         at_seam = np.zeros(count, bool)
         at_seam[label[_at_seams(runs, height)[index]]] = True
         value[index[small]] = np.where(at_seam[label[small]], _OPEN, 0)
@@ -249,7 +252,7 @@ def _fill(runs: Runs, height: int, rule: SizeRule) -> Runs:
     """Fill the small holes of a band; what reaches the band's edge is left alone."""
     if rule.is_idle:
         return runs
-    index, small, label, count = _small(runs, 0, rule, diagonal=True)
+    index, small, label, count = _small(runs, 0, rule, diagonal=not _DIAGONAL)
     edge = runs.at_sides() | runs.beside_unknown(0)
     edge |= (runs.start < int(runs.start[0]) + runs.width) | (runs.start >= runs.stop - runs.width)
     is_open = np.zeros(count, bool)
@@ -269,6 +272,8 @@ class ObjectRuns:
         label: int32 (R,), 0-based object of each run; objects are numbered by their first pixel in raster
             order.
         count: number of objects.
+        part: int32 (R,), 0-based 4-connected part of each run; parts are numbered object after object.
+        owner: int32 (parts,), object of each part, ascending.
         width, height: size of the raster in pixels.
     """
 
@@ -276,6 +281,8 @@ class ObjectRuns:
     length: Ints
     label: NDArray[np.int32]
     count: int
+    part: NDArray[np.int32]
+    owner: NDArray[np.int32]
     width: int
     height: int
 
@@ -320,10 +327,21 @@ class ObjectRuns:
 
 
 def label_objects(runs: Runs, height: int) -> ObjectRuns:
-    """Number the 4-connected components of 1 in a whole raster."""
-    index, label, count = runs.components(1, diagonal=False)
-    first = np.full(count, len(index), np.int64)
-    np.minimum.at(first, label, np.arange(len(index)))
+    """Number the objects of a whole raster, and the 4-connected parts of which they consist."""
+    index, label, count = runs.components(1, diagonal=_DIAGONAL)
+    label = _renumbered(label, count, np.arange(len(index)))
+    _, part, parts = runs.components(1, diagonal=False)
+    owner = np.empty(parts, np.int32)
+    owner[part] = label
+    part = _renumbered(part, parts, label)
+    owner.sort()
+    return ObjectRuns(runs.start[index], runs.length[index], label, count, part, owner, runs.width, height)
+
+
+def _renumbered(label: NDArray[np.int32], count: int, key: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+    """Labels (R,) in another order: by the least ``key`` (R,) of their runs."""
+    least = np.full(count, np.iinfo(np.int64).max)
+    np.minimum.at(least, label, key)
     rank = np.empty(count, np.int32)
-    rank[np.argsort(first)] = np.arange(count, dtype=np.int32)
-    return ObjectRuns(runs.start[index], runs.length[index], rank[label], count, runs.width, height)
+    rank[np.argsort(least, kind="stable")] = np.arange(count, dtype=np.int32)
+    return rank[label]

@@ -25,14 +25,16 @@ _RUNS_AT_ONCE = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Rings:
-    """Outlines as parallel arrays; rings are sorted by object, each object's outer ring before its holes.
+    """Outlines as parallel arrays; rings are sorted by part, each part's outer ring before its holes.
+
+    Parts are the 4-connected pieces of objects: only they have an outline that does not touch itself.
 
     Attributes:
         x, y: int64 (V,) pixel corners, ring after ring, not closed; x right, y down.
         shared: bool (V,), corners where two outlines touch.
         start: int64 (R,), first corner of each ring.
-        label: int64 (R,), 0-based object of each ring.
-        count: number of objects.
+        label: int64 (R,), 0-based part of each ring.
+        count: number of parts.
     """
 
     x: Ints
@@ -48,7 +50,7 @@ class Rings:
         return np.diff(self.start, append=len(self.x))
 
     def polygons(self) -> NDArray[np.object_]:
-        """object array (count,) of shapely polygons in pixel coordinates, one an object."""
+        """object array (parts,) of shapely polygons in pixel coordinates."""
         if self.count == 0:
             return np.empty(0, object)
         # Each ring is closed by its first corner.
@@ -57,9 +59,8 @@ class Rings:
         coordinates = np.empty((offset[-1], 2), np.float64)
         coordinates[place, 0], coordinates[place, 1] = self.x, self.y
         coordinates[offset[1:] - 1] = coordinates[offset[:-1]]
-        objects = np.searchsorted(self.label, np.arange(self.count + 1))
-        kind = shapely.GeometryType.POLYGON
-        return np.asarray(shapely.from_ragged_array(kind, coordinates, (offset, objects)))
+        rings = np.searchsorted(self.label, np.arange(self.count + 1))
+        return np.asarray(shapely.from_ragged_array(shapely.GeometryType.POLYGON, coordinates, (offset, rings)))
 
     def smoothed(self) -> Rings:
         """Without stairs of one pixel: corners whose triangle covers half a pixel go, until none is left.
@@ -131,22 +132,34 @@ def outline(objects: ObjectRuns, tolerance: float) -> NDArray[np.object_]:
         tolerance: in pixels; 0 keeps the pixel stairs.
 
     Returns:
-        object array (count,) of valid polygons in pixel coordinates (x right, y down); holes are kept.
+        object array (count,) of valid geometries in pixel coordinates (x right, y down), holes kept: a Polygon, or
+        a MultiPolygon where parts of the object touch by corners alone.
     """
     rings = trace(objects)
     if tolerance**2 <= 0.5 or objects.count == 0:
-        return rings.polygons()
+        return _collected(rings.polygons(), objects)
     polygons = rings.smoothed().polygons()
-    if tolerance <= 1:
-        return polygons
-    simple = np.asarray(shapely.coverage_simplify(polygons, tolerance))
-    good = shapely.is_valid(simple) & ~shapely.is_empty(simple)
-    good &= shapely.get_type_id(simple) == shapely.GeometryType.POLYGON
-    return np.where(good, simple, polygons)
+    if tolerance > 1:
+        simple = np.asarray(shapely.coverage_simplify(polygons, tolerance))
+        good = shapely.is_valid(simple) & ~shapely.is_empty(simple)
+        good &= shapely.get_type_id(simple) == shapely.GeometryType.POLYGON
+        polygons = np.where(good, simple, polygons)
+    return _collected(polygons, objects)
+
+
+def _collected(parts: NDArray[np.object_], objects: ObjectRuns) -> NDArray[np.object_]:
+    """The polygons of all parts as one geometry an object."""
+    geometries = parts[np.searchsorted(objects.owner, np.arange(objects.count))]
+    several = np.bincount(objects.owner, minlength=objects.count) > 1
+    if several.any():
+        chosen = several[objects.owner]
+        index = np.cumsum(several)[objects.owner[chosen]] - 1
+        geometries[several] = shapely.multipolygons(parts[chosen], indices=index)
+    return geometries
 
 
 def trace(objects: ObjectRuns) -> Rings:
-    """Outline every object along its pixel edges; the polygons of these rings are valid."""
+    """Outline every 4-connected part along its pixel edges; the polygons of these rings are valid."""
     if objects.count == 0:
         nothing = np.empty(0, np.int64)
         return Rings(nothing, nothing, np.empty(0, bool), nothing, nothing, 0)
@@ -174,7 +187,7 @@ def trace(objects: ObjectRuns) -> Rings:
         corners.shared[corner],
         2 * new_start,
         label[sequence],
-        objects.count,
+        len(objects.owner),
     )
 
 
@@ -184,7 +197,7 @@ class _Corners:
 
     Attributes:
         x, y: int64 pixel corner.
-        label: object whose outline it is.
+        label: part whose outline it is.
         shared: whether two outlines touch here.
         upper: at a crossing, whether this is the visit that goes on upwards; else True.
         below: whether the horizontal edge that starts here has the object below it (meaningful at left ends).
@@ -226,7 +239,7 @@ def _corners(objects: ObjectRuns, first_line: int, last_line: int) -> _Corners:
         key[1::2] = key[0::2] + objects.length[part]
         opens = np.zeros(len(key), bool)
         opens[0::2] = True
-        return key, opens, np.repeat(objects.label[part].astype(np.int64), 2)
+        return key, opens, np.repeat(objects.part[part].astype(np.int64), 2)
 
     below, below_opens, below_label = bounds(first_line, last_line)
     above, above_opens, above_label = bounds(max(first_line - 1, 0), last_line - 1)
@@ -242,8 +255,8 @@ def _corners(objects: ObjectRuns, first_line: int, last_line: int) -> _Corners:
     crossing = crossing[below_opens[crossing] != above_opens[slot[crossing]]]
     over = slot[crossing]
 
-    # At a crossing two pixels touch by a corner. Two objects: each outline turns round its own pixel. One
-    # object: the outlines part at the corner so that no ring touches itself. The left visit comes first.
+    # At a crossing two pixels touch by a corner. Two parts: each outline turns round its own pixel. One part: the
+    # outlines separate at the corner, so that no ring touches itself. The left visit comes first.
     falling = ~above_opens[over]  # the upper pixel is the left one
     same = below_label[crossing] == above_label[over]
     left_is_upper = falling != same
