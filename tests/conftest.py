@@ -9,5 +9,6 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
 
-#: What benches alone use is tested too, with the small images of the tests of training.
-sys.path += [str(Path(__file__).parent.parent / "bench"), str(Path(__file__).parent / "training")]
+# What several folders of tests share, and what benches alone use, which is tested too.
+_TESTS = Path(__file__).parent
+sys.path += [str(folder) for folder in (_TESTS / "helpers", _TESTS / "training", _TESTS.parent / "bench")]

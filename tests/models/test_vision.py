@@ -1,4 +1,4 @@
-"""The image encoder, and the U-Net on it."""
+"""The image encoder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 from terraprompt.errors import ConfigError
-from terraprompt.models.unet import UNet
 from terraprompt.models.unigeoseg.config import VisionConfig
 from terraprompt.models.unigeoseg.vision import EfficientNetLite, SameConv, build_vision
 from terraprompt.training.nano import imagenet_backbone
@@ -72,12 +71,3 @@ def test_published_weights_keep_activations_in_range() -> None:
     picture = F.interpolate(torch.rand(1, 3, 12, 12), size=(224, 224), mode="bicubic").clamp(0, 1)
     *_, last = vision.eval()(picture * 2 - 1)
     assert 0.1 < float(last.std()) < 10
-
-
-@torch.no_grad()
-def test_unet_answers_at_full_resolution() -> None:
-    model = UNet(VisionConfig()).eval()
-    out = model(torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8))
-    assert out.shape == (2, 64, 96)
-    assert out.isfinite().all()
-    assert not any(name in ("mean", "std") for name in model.state_dict())

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_roi_align import one_by_one
 from transformers.models.sam3 import modeling_sam3
 
 import small_segmenters as small
+from roi_align_definition import one_by_one
 from terraprompt.errors import CheckpointError, ConfigError, PromptError
 from terraprompt.prompt import Prompt
 from terraprompt.segmenters import load_segmenter
