@@ -340,9 +340,8 @@ def _rows(
     one_wording: bool = False,
 ) -> Any:
     """The columns that TRL and the rewards take; pictures are read when they are asked for."""
-    from PIL import Image
-
     from datasets import Dataset
+    from PIL import Image
 
     matched = "matching" in config.terms
 
