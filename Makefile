@@ -1,13 +1,14 @@
 # make demo   render a scene, segment it with words and clicks, look into demo/
-# make test   all tests
+# make test   all tests but those of full-size models
+# make test-full   those of full-size models (gigabytes of generated weights)
 # make lint   ruff and mypy
-# Both do all the set-up themselves: a virtual environment in .venv with everything in it.
+# Each does all the set-up themselves: a virtual environment in .venv with everything in it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-full lint clean
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml synthetic/pyproject.toml constraints.txt
@@ -23,6 +24,9 @@ demo: $(READY)
 # One thread per worker: two workers on two cores do not fight for them.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-full: $(READY)
+	$(BIN)/python -m pytest -m full
 
 lint: $(READY)
 	$(BIN)/ruff check src synthetic tests bench examples

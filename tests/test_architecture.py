@@ -22,7 +22,6 @@ KNOWN = {
     "terraprompt.segmenters.load -> terraprompt.engines.registry",
     "terraprompt.vlm.model_pool -> terraprompt.forge.model_settings",
     "terraprompt.vlm.model_pool -> terraprompt.forge.prompts",
-    "terraprompt.cli.demo -> terraprompt_synthetic",
     "circle: terraprompt.outputs.formats.raster, terraprompt.outputs.result",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,3 +68,11 @@ def test_one_old_file_is_enough_to_stop(run: Callable[..., Any], tmp_path: Path,
     (tmp_path / name).write_bytes(b"precious")
     assert run("demo", tmp_path).code == 1
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(name, b"precious")]
+
+
+def test_without_the_renderer(run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "terraprompt_synthetic", None)
+    done = run("demo", tmp_path / "demo")
+    assert (done.code, done.out) == (1, "")
+    assert 'not installed. Install it: pip install "terraprompt[synthetic]".' in done.said
+    assert not (tmp_path / "demo").exists()

@@ -10,13 +10,12 @@ from typing import Annotated
 import typer
 
 from terraprompt.engines.registry import load_engine
-from terraprompt.errors import OutputError
+from terraprompt.errors import ConfigError, OutputError
 from terraprompt.evaluation.metrics import Overlap
 from terraprompt.flow.session import Session
 from terraprompt.outputs import Status, check_target
 from terraprompt.prompt import Prompt
 from terraprompt.raster import open_scene
-from terraprompt_synthetic import demo_scene
 
 __all__ = ["register"]
 
@@ -36,6 +35,13 @@ def demo(
 
     The scene is drawn by a program, so its truth is known and the IoU is printed beside each answer.
     """
+    try:
+        from terraprompt_synthetic import demo_scene
+    except ImportError as error:
+        raise ConfigError(
+            "The demo draws its scene with the package terraprompt-synthetic, which is not installed.",
+            hint='Install it: pip install "terraprompt[synthetic]".',
+        ) from error
     names = ("text", "reasoning", "solar", "point", "box")
     path = _prepare(folder, [f"{name}{end}" for name in names for end in _ENDINGS], overwrite)
     typer.echo("Drawing a small town ...", err=True)
