@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from terraprompt.datasets.pack import find_pack
 from terraprompt.prompt import Task
 from terraprompt.training.ablations import ablation, ablation_names
-from terraprompt.training.causal import CausalTrainer
 from terraprompt.training.causal_run import TINY, train_causal
+from terraprompt.training.causal_step import CausalTrainer
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.dialogues import CropSource, collate
 from terraprompt.training.labeled_image import LabeledImage

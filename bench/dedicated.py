@@ -15,9 +15,11 @@ from terraprompt.errors import ConfigError, TerrapromptError
 from terraprompt.models.unigeoseg import preset
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.labeled_image import LabeledImage
-from terraprompt.training.loader import CropStream, stream
+from terraprompt.training.loader import CropStream, collate
+from terraprompt.training.loop import step_batches
+from terraprompt.training.nano_step import TrainConfig, freeze
 from terraprompt.training.schedule import TaskSchedule
-from terraprompt.training.supervised import TrainConfig, cosine, freeze
+from terraprompt.training.step import cosine
 
 __all__ = ["category_share", "train_unet"]
 
@@ -77,7 +79,8 @@ def train_unet(
         config.seed,
         config.steps * config.batch,
     )
-    for step, batch in enumerate(stream(crops, config.batch, workers=workers)):
+    stream = step_batches(crops, collate, batch=config.batch, micro_batch_size=config.batch, workers=workers)
+    for step, (batch,) in enumerate(stream):
         model.train()
         model.vision.eval()
         for group in optimiser.param_groups:

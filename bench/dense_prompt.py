@@ -16,8 +16,8 @@ from terraprompt.engines.registry import load_engine
 from terraprompt.evaluation.metrics import summarise
 from terraprompt.evaluation.pack import Plan, Row, ask_record
 from terraprompt.training.nano import SHARES, export_nano, load_grounds, train_nano
+from terraprompt.training.nano_step import TrainConfig
 from terraprompt.training.schedule import TaskSchedule
-from terraprompt.training.supervised import TrainConfig
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from terraprompt.evaluation.metrics import Overlap
 from terraprompt.evaluation.pack import Plan, Row, ask_record
 from terraprompt.models.unigeoseg import preset
 from terraprompt.training.nano import SHARES, imagenet_backbone, load_grounds
-from terraprompt.training.supervised import TrainConfig
+from terraprompt.training.nano_step import TrainConfig
 
 log = logging.getLogger("nano_card")
 

@@ -28,8 +28,8 @@ from terraprompt.datasets.pack import find_pack
 from terraprompt.engines.dialogue import DialogueWriter
 from terraprompt.models.unigeoseg import UniGeoSeg, preset
 from terraprompt.prompt import Task
-from terraprompt.training.causal import CausalTrainer
 from terraprompt.training.causal_run import TINY
+from terraprompt.training.causal_step import CausalTrainer
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.dialogues import CropSource, Sample, TaskStream, byte_tokenizer, collate
 from terraprompt.training.labeled_image import LabeledImage

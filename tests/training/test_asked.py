@@ -19,10 +19,11 @@ from terraprompt.prompt import Task
 from terraprompt.training.asked import MixedSource, QuestionCrops, Questions, QuestionSource
 from terraprompt.training.causal_run import TINY, train_causal
 from terraprompt.training.crops import Crop, CropRecipe
-from terraprompt.training.loader import Mixed, stream
+from terraprompt.training.loader import Mixed, collate
+from terraprompt.training.loop import step_batches
 from terraprompt.training.nano import train_nano
+from terraprompt.training.nano_step import TrainConfig
 from terraprompt.training.schedule import TaskSchedule
-from terraprompt.training.supervised import TrainConfig
 
 WIDTH, HEIGHT = 60, 40
 EVEN = TaskSchedule((1.0, 1.0, 1.0))
@@ -141,7 +142,7 @@ def test_two_streams_in_one(samples: list[Sample]) -> None:
     mixed = Mixed(first, second, 0.25, 0)
     asked = [mixed[i].items[0].task for i in range(40)]
     assert 4 <= asked.count(Task.REASONING) <= 16
-    assert len(list(stream(mixed, 4))) == 10
+    assert len(list(step_batches(mixed, collate, batch=4, micro_batch_size=4))) == 10
     for bad in (lambda: Mixed(first, second, 1.0, 0), lambda: MixedSource(None, None, 0.0)):  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match="between 0 and 1"):
             bad()
@@ -179,4 +180,4 @@ def test_both_trainings_take_questions(samples: list[Sample], tmp_path: Path) ->
     assert trainer.step == 1
     with pytest.raises(ConfigError, match="nothing to learn from"):
         train_nano(None, tmp_path / "none", settings, start=packaged("nano"))
-    assert torch.isfinite(trainer.average.module.state_dict()["pool.query"]).all()
+    assert torch.isfinite(trainer.weights()["pool.query"]).all()

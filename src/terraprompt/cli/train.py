@@ -113,28 +113,27 @@ def train(
     from terraprompt.models.unigeoseg import preset as member_of
     from terraprompt.training.asked import Questions
     from terraprompt.training.curves import draw_curves
+    from terraprompt.training.loop import check_run
     from terraprompt.training.nano import export_nano, train_nano
-    from terraprompt.training.supervised import TrainConfig
+    from terraprompt.training.nano_step import TrainConfig
 
     run = run or Path("runs") / preset
     causal = member_of(preset).language == "causal"
     if not causal and (tokenizer or ablation or micro_batch_size or checkpointing or mask2former):
         raise ConfigError("These options are of causal members.", received=preset, hint="E.g. --preset tiny.")
-    if ((run / "last.pt").exists() or any(run.glob("step-*"))) and not resume:
-        raise ConfigError(
-            "The run folder holds a training already.", received=run, hint="Add --resume, or choose another --run."
-        )
+    check_run(run, resume=resume)
     usable_device(device)
+    where = device if device == "cpu" or ":" in device else None
     if data is not None and not read_pack(data, split="train"):  # said before the run folder is made
         raise DatasetError("There is nothing to train on.", received=f"split train of {data}", hint="Check --data.")
     taught = None if questions is None else Questions(open_dataset(layout, questions, split="train").samples)
     logging.getLogger("terraprompt.training").setLevel(logging.INFO)
     if causal:
-        from terraprompt.training.causal import CausalTrainConfig
         from terraprompt.training.causal_run import TINY, train_causal
+        from terraprompt.training.causal_step import CausalTrainConfig
 
         base = TINY if preset == "tiny" else CausalTrainConfig(precision=precision)
-        if batch is not None and micro_batch_size is None and batch % base.micro_batch_size:
+        if batch is not None and micro_batch_size is None and batch % (base.micro_batch_size or 1):
             micro_batch_size = 1
         asked: dict[str, Any] = {
             "steps": steps,
@@ -148,7 +147,7 @@ def train(
         )
         done = train_causal(
             data, run, settings, preset_name=preset, ablation_name=ablation, tokenizer=tokenizer, rendered=rendered,
-            workers=workers, device="cpu" if device == "cpu" else None, resume=resume,
+            workers=workers, device=where, resume=resume,
             start=None if start is None else Path(start), mask2former_start=mask2former,
             questions=taught, question_share=question_share,
         )  # fmt: skip
@@ -163,12 +162,13 @@ def train(
     first = None if start is None else packaged("nano") if start == "nano" else Path(start)
     config = TrainConfig(seed=seed, precision=precision, **{k: v for k, v in given.items() if v is not None})
     trainer = train_nano(
-        data, run, config, preset_name=preset, rendered=rendered, workers=workers, device=device, resume=resume,
+        data, run, config, preset_name=preset, rendered=rendered, workers=workers, device=where, resume=resume,
         start=first, questions=taught, question_share=question_share,
     )  # fmt: skip
     export_nano(trainer, run / "nano.safetensors")
-    draw_curves(run / "metrics.jsonl", run / "curves.png")
-    typer.echo(str(run / "nano.safetensors"))
+    if trainer.accelerator.is_main_process:
+        draw_curves(run / "metrics.jsonl", run / "curves.png")
+        typer.echo(str(run / "nano.safetensors"))
 
 
 def _refuse_options(context: typer.Context) -> None:

@@ -17,7 +17,7 @@ from terraprompt.models.unigeoseg import UniGeoSeg, UniGeoSegConfig, preset
 from terraprompt.models.unigeoseg.mask2former import mask2former
 from terraprompt.training.ablations import ablation
 from terraprompt.training.asked import MixedSource, Questions, QuestionSource
-from terraprompt.training.causal import CausalTrainConfig, CausalTrainer
+from terraprompt.training.causal_step import CausalTrainConfig, CausalTrainer
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.dialogues import CropSource, SampleSource, TaskStream, byte_tokenizer
 from terraprompt.training.labeled_image import LabeledImage

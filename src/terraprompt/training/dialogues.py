@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from terraprompt.engines.dialogue import DialogueWriter
@@ -32,7 +32,6 @@ __all__ = [
     "TaskStream",
     "byte_tokenizer",
     "collate",
-    "steps",
 ]
 
 _HEARD = " [/INST]"
@@ -229,53 +228,6 @@ def collate(writer: DialogueWriter, samples: Sequence[tuple[int, Sample]]) -> Di
         torch.from_numpy(np.stack([s.target for _, s in samples])),
         known,
     )
-
-
-class _Collate:
-    """:func:`collate` for worker processes."""
-
-    def __init__(self, writer: DialogueWriter) -> None:
-        self.writer = writer
-
-    def __call__(self, samples: Sequence[tuple[int, Sample]]) -> DialogueBatch:
-        return collate(self.writer, samples)
-
-
-def steps(
-    samples: TaskStream,
-    writer: DialogueWriter,
-    *,
-    batch: int,
-    micro_batch_size: int,
-    rank: int = 0,
-    ranks: int = 1,
-    start: int = 0,
-    workers: int = 0,
-) -> Iterator[list[DialogueBatch]]:
-    """What process ``rank`` of ``ranks`` does at each optimiser step from ``start`` on.
-
-    Step ``s`` takes samples ``s * batch`` to ``(s + 1) * batch``, in passes of ``micro_batch_size``; the passes go
-    round the processes. So the samples of a step, and which share a pass, are the same on any number of processes.
-    """
-    passes = range(rank * micro_batch_size, batch, micro_batch_size * ranks)
-    indexes = [
-        list(range(first + k, first + k + micro_batch_size))
-        for first in range(start * batch, len(samples) - batch + 1, batch)
-        for k in passes
-    ]
-    loader = DataLoader(
-        samples,
-        batch_sampler=indexes,
-        collate_fn=_Collate(writer),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-    )
-    held: list[DialogueBatch] = []
-    for one in loader:
-        held.append(one)
-        if len(held) == len(passes):
-            yield held
-            held = []
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

@@ -1,16 +1,17 @@
-"""An endless, resumable stream of training batches: sample ``i`` depends on the seed and ``i`` alone."""
+"""Crops and batches of members that read with a sentence encoder: crop ``i`` depends on the seed and ``i`` alone."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from terraprompt.errors import ConfigError
 from terraprompt.models.unigeoseg.config import TASK_INDEX
@@ -18,7 +19,7 @@ from terraprompt.training.crops import Crop, CropRecipe, make_crop
 from terraprompt.training.labeled_image import LabeledImage
 from terraprompt.training.schedule import TaskSchedule
 
-__all__ = ["Batch", "CropStream", "Crops", "Mixed", "collate", "stream"]
+__all__ = ["Batch", "CropStream", "Crops", "Mixed", "collate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,15 @@ class Batch:
     weak: Tensor
     weak_boxes: Tensor
     weak_item: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on another device."""
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
+            for name in self.__slots__
+            if isinstance(value := getattr(self, name), Tensor)
+        }
+        return replace(self, **moved)
 
 
 def collate(crops: Sequence[Crop]) -> Batch:
@@ -166,12 +176,3 @@ class Mixed(Crops):
         # a third number, so that the choice has nothing to do with what the stream then draws
         chosen = np.random.default_rng([self.seed, index, 1]).random() < self.share
         return self.second[index] if chosen else self.first[index]
-
-
-def stream(crops: Crops, batch: int, *, start: int = 0, workers: int = 0) -> Iterator[Batch]:
-    """Batches from crop ``start`` on; a resumed training sees what an unbroken one would have seen."""
-    indexes = [list(range(i, i + batch)) for i in range(start, len(crops) - batch + 1, batch)]
-    loader = DataLoader(
-        crops, batch_sampler=indexes, collate_fn=collate, num_workers=workers, prefetch_factor=4 if workers else None
-    )
-    yield from loader

@@ -22,10 +22,10 @@ from terraprompt.models.unigeoseg.vision import imagenet_state
 from terraprompt.training.asked import QuestionCrops, Questions
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.labeled_image import LabeledImage, from_record
-from terraprompt.training.loader import Crops, CropStream, Mixed, stream
+from terraprompt.training.loader import Crops, CropStream, Mixed
+from terraprompt.training.nano_step import TrainConfig, Trainer
 from terraprompt.training.rendered import render_images
 from terraprompt.training.schedule import TaskSchedule
-from terraprompt.training.supervised import TrainConfig, Trainer
 
 __all__ = [
     "SCHEDULE",
@@ -104,7 +104,7 @@ def train_nano(
     schedule: TaskSchedule = SCHEDULE,
     rendered: int = 240,
     workers: int = 2,
-    device: str = "cpu",
+    device: str | None = "cpu",
     resume: bool = False,
     start: Path | None = None,
     backbone: Path | None = None,
@@ -121,7 +121,7 @@ def train_nano(
         run: where checkpoints and metrics go.
         config: budget and optimiser.
         shares: probability per source; None takes :func:`shares_of`.
-        resume: go on from ``run/last.pt``; the stream of crops continues where it stopped.
+        resume: go on from the last checkpoint of ``run``; the stream of crops continues where it stopped.
         start: weights to go on from (.safetensors of the same architecture) with a new schedule and new crops; None
             starts from ImageNet.
         backbone, text_encoder: other places of the two public starting weights; a text encoder given here is not
@@ -161,16 +161,18 @@ def train_nano(
         raise ConfigError("There is nothing to learn from.", hint="Give labelled images, or labelled questions.")
     crops = parts[0] if len(parts) == 1 else Mixed(parts[0], parts[1], question_share, config.seed)
     log.info("from step %d of %d on %s", trainer.step, config.steps, device)
-    trainer.fit(stream(crops, config.batch, start=trainer.step * config.batch, workers=workers))
+    trainer.fit(crops, workers=workers)
     return trainer
 
 
 def export_nano(trainer: Trainer, path: Path, card: dict[str, Any] | None = None) -> None:
-    """Write the averaged weights as ``path`` (.safetensors) beside their card."""
+    """Write the averaged weights as ``path`` (.safetensors) beside their card; all processes must call."""
     facts = {
-        "model": trainer.model.config.to_dict(),
+        "model": trainer.bare.config.to_dict(),
         "train": asdict(trainer.config),
         "steps_done": trainer.step,
         **(card or {}),
     }
-    save_weights(path, trainer.average.module.state_dict(), facts)
+    state = trainer.weights()
+    if trainer.accelerator.is_main_process:
+        save_weights(path, state, facts)
