@@ -7,7 +7,6 @@ import importlib.util
 import pytest
 import torch
 import torch.nn.functional as F
-from terraprompt.models.unet import UNet
 
 from terraprompt.errors import ConfigError
 from terraprompt.models.unigeoseg.config import VisionConfig
