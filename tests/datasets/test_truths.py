@@ -18,7 +18,7 @@ from terraprompt.datasets.sample import MaskFile, NoTarget, Polygons, Sample, Un
 from terraprompt.errors import DatasetError
 from terraprompt.io.rle import RunLengths, pack_runs, unpack_runs
 from terraprompt.prompt import Task
-from terraprompt.raster.pictures import picture_size, read_picture, read_values
+from terraprompt.raster.pictures import picture_size, read_rgb, read_values
 
 MASKS = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1))
 
@@ -157,23 +157,24 @@ def test_tiffs_that_only_gdal_reads(tmp_path: Path) -> None:
     assert (MaskFile(labels, (300,)).load() == (grey() > 0)).all()
     rgb = np.arange(105, dtype=np.uint8).reshape(3, 5, 7)
     image = write_tiff(tmp_path / "image.tif", rgb, compress="zstd", interleave="band")
-    assert (read_picture(image, "RGB") == np.moveaxis(rgb, 0, -1)).all()
+    assert (read_rgb(image)[0] == np.moveaxis(rgb, 0, -1)).all()
     assert picture_size(image) == (7, 5)
     deep = write_tiff(tmp_path / "deep.tif", rgb.astype(np.uint16))
-    with pytest.raises(DatasetError, match="more than 8 bits"):
-        read_picture(deep, "RGB")
+    assert read_rgb(deep)[0].max() == 255, "stretched as a scene is"
 
 
 def test_a_deep_picture_is_not_clipped_without_a_word(tmp_path: Path) -> None:
     Image.fromarray(grey(np.uint16, 4000)).save(tmp_path / "a.png")
-    with pytest.raises(DatasetError, match="more than 8 bits"):
-        read_picture(tmp_path / "a.png", "RGB")
+    rgb, valid = read_rgb(tmp_path / "a.png")
+    assert valid.all()
+    assert ((rgb == 255).all(-1) == (grey() > 0)).all()
+    assert ((rgb == 0).all(-1) == (grey() == 0)).all()
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_missing_and_damaged_pictures_are_named(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    for read in (read_values, picture_size, lambda p: read_picture(p, "RGB")):
+    for read in (read_values, picture_size, read_rgb):
         path.unlink(missing_ok=True)
         with pytest.raises(DatasetError, match="missing") as caught:
             read(path)

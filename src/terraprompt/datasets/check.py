@@ -17,7 +17,7 @@ from terraprompt.datasets.sample import MaskFile, NoTarget, Sample
 from terraprompt.errors import DatasetError, PromptError
 from terraprompt.io.progress import Progress
 from terraprompt.prompt import Task
-from terraprompt.raster.pictures import read_picture, read_values
+from terraprompt.raster.pictures import read_rgb, read_values
 
 __all__ = ["CheckReport", "check_dataset", "check_samples"]
 
@@ -121,7 +121,7 @@ def check_samples(samples: Iterable[Sample], *, jobs: int = 1, progress: Progres
 
 def _check_image(image: Path, samples: Sequence[Sample]) -> Iterator[Problem]:
     try:
-        height, width = read_picture(image, "RGB").shape[:2]
+        height, width = read_rgb(image)[0].shape[:2]
     except DatasetError as error:
         yield Problem(str(image), str(error))
         return

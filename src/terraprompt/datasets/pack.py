@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from terraprompt.errors import DatasetError
+from terraprompt.raster.pictures import read_rgb
 
 __all__ = ["INDEX_NAME", "Record", "Region", "find_pack", "read_pack"]
 
@@ -89,7 +90,9 @@ class Record:
         Raises:
             DatasetError: the file is missing, damaged or of another size than the record says.
         """
-        return _load(self.image, "RGB", (self.width, self.height), self.id)
+        rgb, _ = read_rgb(self.image)
+        _check_size((rgb.shape[1], rgb.shape[0]), (self.width, self.height), self.image, self.id)
+        return rgb
 
     def load_mask(self, category: str) -> NDArray[np.uint8]:
         """Where ``category`` is: uint8 (height, width), 1 = yes, 0 = no; all 0 if it was looked for and not found.
@@ -107,7 +110,7 @@ class Record:
         out = np.zeros((self.height, self.width), np.uint8)
         for region in self.regions:
             if region.category == category and region.mask is not None:
-                grey = _load(region.mask, "L", (self.width, self.height), self.id)
+                grey = _load(region.mask, (self.width, self.height), self.id)
                 out |= (grey == region.value).astype(np.uint8)
         return out
 
@@ -313,11 +316,11 @@ def _check_size(size: tuple[int, int], expected: tuple[int, int], path: Path, ow
         )
 
 
-def _load(path: Path, mode: str, size: tuple[int, int], owner: str) -> NDArray[np.uint8]:
+def _load(path: Path, size: tuple[int, int], owner: str) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as picture:
             _check_size(picture.size, size, path, owner)
-            return np.array(picture.convert(mode), np.uint8)
+            return np.array(picture.convert("L"), np.uint8)
     except FileNotFoundError:
         raise DatasetError(f"A file of record {owner} is missing.", received=path) from None
     except (OSError, SyntaxError) as error:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from terraprompt.errors import DatasetError
 from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Prompt, Task
-from terraprompt.raster.pictures import picture_size, read_picture, read_values
+from terraprompt.raster.pictures import picture_size, read_rgb, read_values
 
-__all__ = ["MaskFile", "NoTarget", "Polygons", "RunLengths", "Sample", "Truth", "UnionMask", "read_picture"]
+__all__ = ["MaskFile", "NoTarget", "Polygons", "RunLengths", "Sample", "Truth", "UnionMask"]
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -186,7 +186,7 @@ class Sample:
         Raises:
             DatasetError: the file is missing or damaged.
         """
-        return read_picture(self.image, "RGB")
+        return read_rgb(self.image)[0]
 
     def load_mask(self) -> NDArray[np.uint8]:
         """The truth, uint8 (height, width), 1 = target.

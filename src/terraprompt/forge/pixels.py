@@ -16,7 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from terraprompt.errors import DatasetError
-from terraprompt.raster.pictures import read_picture
+from terraprompt.raster.pictures import read_rgb
 
 __all__ = ["Image", "RollingRows", "open_raster", "read_window", "reading"]
 
@@ -225,6 +225,6 @@ def read_window(
 @lru_cache(maxsize=1)
 def _whole(path: Path, bands: tuple[int, ...], changed: int) -> NDArray[np.uint8]:
     if path.suffix.lower() == ".webp":
-        return read_picture(Path(path), "RGB")
+        return read_rgb(path)[0]
     with open_raster(path) as file:
         return Image(file, bands).window(0, 0, file.width, file.height)

@@ -25,7 +25,7 @@ from terraprompt.errors import DatasetError, OutputError
 from terraprompt.forge.records import chance
 from terraprompt.io.files import translated
 from terraprompt.io.rle import RunLengths
-from terraprompt.raster.pictures import read_picture
+from terraprompt.raster.pictures import read_rgb
 
 __all__ = ["VERDICTS", "Agreement", "cohens_kappa", "export_sheet", "import_verdicts"]
 
@@ -63,7 +63,7 @@ def export_sheet(root: Path, out: Path, *, split: str = "test", most: int | None
         (out / "pictures").mkdir(parents=True, exist_ok=True)
         for number, row in enumerate(rows):
             name = f"pictures/{number:06d}"
-            pixels = read_picture(root / row["image"], "RGB")
+            pixels = read_rgb(root / row["image"])[0]
             Picture.fromarray(pixels).save(out / f"{name}.jpg", quality=90)
             mask = RunLengths.of(row["segmentation"], name=row["id"]).load()
             if not mask.any():

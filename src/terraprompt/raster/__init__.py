@@ -1,9 +1,17 @@
-"""Rasters as scenes: opening, stretching, cutting into tiles, reading by row bands."""
+"""Rasters as scenes: opening, stretching, cutting into tiles, reading by row bands.
 
-from terraprompt.raster.bands import RowBand, read_band, read_bands, read_tile
-from terraprompt.raster.scene import Scene, open_scene
-from terraprompt.raster.stretch import Stretch, StretchMode, estimate_stretch
-from terraprompt.raster.tiles import Tile, TilePlan, plan
+Names are loaded when they are first used: whoever reads plain pictures needs no GDAL.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from terraprompt.raster.bands import RowBand, read_band, read_bands, read_tile
+    from terraprompt.raster.pictures import read_rgb
+    from terraprompt.raster.scene import Scene, open_scene
+    from terraprompt.raster.stretch import Stretch, StretchMode, estimate_stretch
+    from terraprompt.raster.tiles import Tile, TilePlan, plan
 
 __all__ = [
     "RowBand",
@@ -17,5 +25,28 @@ __all__ = [
     "plan",
     "read_band",
     "read_bands",
+    "read_rgb",
     "read_tile",
 ]
+
+_MODULES = {
+    "RowBand": "bands",
+    "read_band": "bands",
+    "read_bands": "bands",
+    "read_tile": "bands",
+    "read_rgb": "pictures",
+    "Scene": "scene",
+    "open_scene": "scene",
+    "Stretch": "stretch",
+    "StretchMode": "stretch",
+    "estimate_stretch": "stretch",
+    "Tile": "tiles",
+    "TilePlan": "tiles",
+    "plan": "tiles",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

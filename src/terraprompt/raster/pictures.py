@@ -1,49 +1,82 @@
-"""Pixels of picture files, with every fault an error that names the file.
+"""Pixels of image files as every part of the product sees them, and values of label files.
 
-Pillow reads nearly all; GDAL is asked for TIFFs that it cannot, and only then imported.
+Ordinary 8-bit pictures are decoded by Pillow; everything else is read as a :class:`~terraprompt.raster.scene.Scene`,
+and only then is GDAL imported.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from terraprompt.errors import DatasetError
+from terraprompt.errors import DatasetError, SceneError
 
-__all__ = ["picture_size", "read_picture", "read_values"]
+if TYPE_CHECKING:
+    from terraprompt.raster.source import Bands
+    from terraprompt.raster.stretch import StretchMode
+
+T = TypeVar("T")
+
+__all__ = ["picture_size", "read_rgb", "read_values"]
 
 _FAULTS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _TIFF = (".tif", ".tiff")
-#: Pillow would clip these to 8 bits without a word.
+#: Modes that Pillow would clip to 8 bits without a word.
 _DEEP = ("I", "F")
 
 
-def read_picture(path: Path, mode: Literal["RGB", "L"]) -> NDArray[np.uint8]:
-    """Pixels of an 8-bit picture: uint8 (height, width, 3) for "RGB", (height, width) for "L".
+def read_rgb(
+    path: str | Path, *, bands: Bands = None, stretch: StretchMode = "auto"
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Read an image as an engine sees it.
+
+    TIFFs, pictures of more than 8 bits, and every file for which ``bands`` or ``stretch`` is given are read as scenes
+    are: bands by their colour, alpha, mask and nodata, one stretch for the whole file. Other pictures are Pillow's RGB.
+
+    Args:
+        path: of any raster.
+        bands: see :func:`terraprompt.raster.open_scene`.
+        stretch: see :func:`terraprompt.raster.estimate_stretch`.
+
+    Returns:
+        (rgb, valid): uint8 (height, width, 3), 0 where invalid, and bool (height, width).
 
     Raises:
-        DatasetError: the file is missing, damaged, or has values of more than 8 bits.
+        DatasetError: the file is missing or damaged.
     """
-    try:
-        with Image.open(path) as picture:
-            if picture.mode.startswith(_DEEP):
-                raise _too_deep(path, picture.mode)
-            return np.array(picture.convert(mode), np.uint8)
-    except FileNotFoundError:
-        raise DatasetError("A file is missing.", received=path) from None
-    except _FAULTS as error:
-        if path.suffix.lower() not in _TIFF:
-            raise DatasetError(f"A file cannot be read: {error}.", received=path) from None
-    bands = _gdal(path)
-    if bands.dtype != np.uint8:
-        raise _too_deep(path, str(bands.dtype))
-    if mode == "L":
-        return np.ascontiguousarray(bands[0])
-    return np.ascontiguousarray(np.moveaxis(bands[[0, 1, 2] if len(bands) >= 3 else [0, 0, 0]], 0, -1))
+    path = Path(path)
+    if bands is None and stretch == "auto" and path.suffix.lower() not in _TIFF:
+        seen = _with_pillow(path, _picture_rgb)
+        if seen is not None:
+            return seen
+    with _scene_errors(path):
+        from terraprompt.raster.bands import read_tile
+        from terraprompt.raster.scene import open_scene
+        from terraprompt.raster.stretch import estimate_stretch
+        from terraprompt.raster.tiles import Tile
+
+        with open_scene(path, bands) as scene:
+            width, height = scene.width, scene.height
+            if not scene.always_valid and not scene.read(0, 0, width, height)[1].any():
+                return np.zeros((height, width, 3), np.uint8), np.zeros((height, width), bool)
+            return read_tile(scene, estimate_stretch(scene, stretch), Tile(0, 0, width, height))
+
+
+def _picture_rgb(picture: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
+    if picture.mode.startswith(_DEEP):
+        return None
+    rgb = np.array(picture.convert("RGB"), np.uint8)
+    if not picture.has_transparency_data:
+        return rgb, np.ones(rgb.shape[:2], bool)
+    valid = np.asarray(picture.convert("RGBA"))[..., 3] > 0
+    rgb[~valid] = 0
+    return rgb, valid
 
 
 def read_values(path: Path) -> NDArray[Any]:
@@ -54,17 +87,21 @@ def read_values(path: Path) -> NDArray[Any]:
     Raises:
         DatasetError: the file is missing or damaged.
     """
-    try:
-        with Image.open(path) as picture:
-            mode = picture.mode
-            values = np.array(picture.convert("L") if mode == "1" else picture)
-        return values if values.ndim == 2 else _flat(np.moveaxis(values, -1, 0), alpha=mode.endswith(("A", "a")))
-    except FileNotFoundError:
-        raise DatasetError("A file is missing.", received=path) from None
-    except _FAULTS as error:
-        if path.suffix.lower() not in _TIFF:
-            raise DatasetError(f"A file cannot be read: {error}.", received=path) from None
-    return _flat(_gdal(path), alpha=False)
+    values = _with_pillow(path, _picture_values)
+    if values is None:
+        with _scene_errors(path):
+            from terraprompt.raster.source import open_dataset
+
+            with open_dataset(path) as file:
+                values = file.read()[:3].max(0)
+    return values
+
+
+def _picture_values(picture: Image.Image) -> NDArray[Any]:
+    values = np.array(picture.convert("L") if picture.mode == "1" else picture)
+    if values.ndim == 2:
+        return values
+    return np.asarray(values[..., : -1 if picture.mode.endswith(("A", "a")) else 3].max(-1))
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -73,42 +110,35 @@ def picture_size(path: Path) -> tuple[int, int]:
     Raises:
         DatasetError: the file is missing or no picture.
     """
+    size = _with_pillow(path, lambda picture: picture.size)
+    if size is None:
+        with _scene_errors(path):
+            from terraprompt.raster.source import open_dataset
+
+            with open_dataset(path) as file:
+                size = file.width, file.height
+    return size
+
+
+def _with_pillow(path: Path, read: Callable[[Image.Image], T]) -> T | None:
+    """What ``read`` makes of a picture; None if it is a TIFF that Pillow cannot read."""
     try:
         with Image.open(path) as picture:
-            return picture.size
+            return read(picture)
     except FileNotFoundError:
         raise DatasetError("A file is missing.", received=path) from None
     except _FAULTS as error:
-        if path.suffix.lower() not in _TIFF:
-            raise DatasetError(f"A file cannot be read: {error}.", received=path) from None
-    _, height, width = _gdal(path).shape
-    return width, height
-
-
-def _flat(bands: NDArray[Any], *, alpha: bool) -> NDArray[Any]:
-    return np.asarray((bands[:-1] if alpha else bands[:3]).max(0))
-
-
-def _gdal(path: Path) -> NDArray[Any]:
-    """(bands, height, width) of a TIFF."""
-    import warnings
-
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as file:
-                values: NDArray[Any] = file.read()
-                return values
-    except (RasterioError, OSError) as error:
+        if path.suffix.lower() in _TIFF:
+            return None
         raise DatasetError(f"A file cannot be read: {error}.", received=path) from None
 
 
-def _too_deep(path: Path, kind: str) -> DatasetError:
-    return DatasetError(
-        f"A picture has values of more than 8 bits ({kind}).",
-        received=path,
-        hint="Read it with terraprompt.open_scene, which stretches it.",
-    )
+@contextmanager
+def _scene_errors(path: Path) -> Iterator[None]:
+    if not path.exists():
+        raise DatasetError("A file is missing.", received=path)
+    try:
+        yield
+    except (SceneError, OSError) as error:
+        text = error.what if isinstance(error, SceneError) else str(error)
+        raise DatasetError(f"A file cannot be read: {text.rstrip('.')}.", received=path) from None
