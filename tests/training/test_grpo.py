@@ -220,10 +220,13 @@ def test_the_warm_up_resumes_and_says_what_it_lacks(rank: int, warm: Path, tmp_p
     with pytest.raises(ConfigError, match="multiple of the micro batch"):
         train_sft(lessons(4), warm, tmp_path / "run", replace(config, micro_batch_size=3))
     source, run = tmp_path / "source", tmp_path / "run"
-    train_sft(lessons(4), warm, source, config)
-    shutil.copytree(source / "checkpoint-2", run / "checkpoint-2")
+    whole = train_sft(lessons(4), warm, source, config)
+    shutil.copytree(source / "step-00000002", run / "step-00000002")
     shutil.copyfile(source / "metrics.jsonl", run / "metrics.jsonl")
     folder = train_sft(lessons(4), warm, run, config, resume=True)
     assert [row["loss"] for row in rows(run)] == [row["loss"] for row in rows(source)]
     assert len(rows(run)) == 3
+    ours, theirs = (load_file(path / "model.safetensors") for path in (folder, whole))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     assert (folder / "model.safetensors").is_file()

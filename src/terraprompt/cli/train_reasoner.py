@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terraprompt.cli.common import usable_device
+from terraprompt.cli.common import progress, usable_device
 from terraprompt.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -149,10 +149,10 @@ def sft(
     config = replace(SftConfig(seed=seed), **{name: value for name, value in given.items() if value is not None})
     learned, _ = _questions(data, rendered, seed, 0)
     convention = taught_convention(chosen.start, config.units, config.side)
-    train_sft(
-        lessons_of(learned, convention, seed=seed), chosen.start, run, config, device=device, resume=resume,
-        progress=not quiet,
-    )  # fmt: skip
+    examples = lessons_of(learned, convention, seed=seed)
+    with progress("Training", quiet=quiet) as report:
+        where = "cpu" if device == "cpu" else None
+        train_sft(examples, chosen.start, run, config, device=where, resume=resume, progress=report)
     _finish(os.environ.get("RANK", "0") == "0", run, ("loss", "grad_norm", "lr"))
 
 

@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 
 from terraprompt.errors import CheckpointError, ConfigError
 from terraprompt.training.grpo_processor import copy_processor_files
+from terraprompt.training.loop import TrainLoop, check_run, cut_metrics
 from terraprompt.vlm.conventions import Convention
 from terraprompt.vlm.families import family_of
 from terraprompt.vlm.local import LocalReasoner, load_local, local_folder
@@ -128,9 +129,9 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
     def __init__(self, path: Path, names: Mapping[str, str], after: int) -> None:
         self.path, self.names = path, dict(names)
         self._started = time.monotonic()
-        rows = path.read_text().splitlines() if path.is_file() and after else []
-        kept = [row for row in rows if json.loads(row)["step"] <= after]
-        path.write_text("".join(f"{row}\n" for row in kept))
+        if not after:
+            path.unlink(missing_ok=True)
+        cut_metrics(path, after)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
         """Called by the trainer."""
@@ -167,11 +168,8 @@ def last_checkpoint(run: Path, *, resume: bool) -> Path | None:
         ConfigError: the folder holds a training and ``resume`` is not set.
         CheckpointError: there is nothing to resume.
     """
+    check_run(run, resume=resume)
     found = sorted(run.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    if found and not resume:
-        raise ConfigError(
-            "The run folder holds a training already.", received=run, hint="Add --resume, or choose another --run."
-        )
     if resume and not found:
         raise CheckpointError("There is no checkpoint to resume from.", received=run)
     return found[-1] if found else None
@@ -184,7 +182,8 @@ def export(trainer: Any, reasoner: LocalReasoner, folder: Path) -> Path:
     must call this.
     """
     source = Path(reasoner.info.where)
-    if not hasattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config"):
+    network = trainer.bare if isinstance(trainer, TrainLoop) else trainer.accelerator.unwrap_model(trainer.model)
+    if not hasattr(network, "peft_config"):
         trainer.save_model(str(folder))
     else:
         adapter = folder.parent / "adapter"

@@ -2,63 +2,49 @@
 
 from __future__ import annotations
 
-import json
-import os
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from terraprompt.errors import ConfigError, DatasetError
+from terraprompt.io.progress import Progress
 from terraprompt.training.grpo_processor import ReasonerProcessor
 from terraprompt.training.lessons import SftExample
-from terraprompt.training.reasoner_run import (
-    LANGUAGE_LINEAR,
-    MetricsLog,
-    WholeCheckpoints,
-    export,
-    last_checkpoint,
-    lora_config,
-    start_reasoner,
-    train_vision,
-)
+from terraprompt.training.loop import TrainLoop, check_run
+from terraprompt.training.reasoner_run import LANGUAGE_LINEAR, export, lora_config, start_reasoner, train_vision
+from terraprompt.training.step import LoopConfig, TrainStep, group_parameters
 from terraprompt.vlm.local import LocalReasoner
 from terraprompt.vlm.wording import DEFAULT_TEMPLATE
 
 __all__ = ["SftConfig", "train_sft"]
 
 _IGNORED = -100
-_NAMES = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "lr"}
 
 
-@dataclass(frozen=True, slots=True)
-class SftConfig:
-    """Budget and optimiser of a warm-up.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SftConfig(LoopConfig):
+    """Budget and optimiser of a warm-up; see :class:`~terraprompt.training.step.LoopConfig` for what is common.
 
     Attributes:
-        batch: lessons a step, over all processes.
-        micro_batch_size: lessons in one pass of one process.
-        epochs, steps: passes over the lessons, or optimiser steps where given.
-        lr: of AdamW, rising over ``warmup`` of the steps and falling along a cosine.
-        warmup: share of the steps.
-        precision, checkpointing, vision, lora_rank, lora_alpha, lora_targets, units, side, template: see
+        steps: optimiser steps; 0 = as many as ``epochs`` make.
+        epochs: passes over the examples.
+        checkpointing, vision, lora_rank, lora_alpha, lora_targets, units, side, template: see
             :class:`terraprompt.training.grpo.GrpoConfig`.
-        save_every, keep: steps between checkpoints, and how many stay.
-        log_every: steps that one line of the log is the mean of.
-        seed: of the order.
     """
 
-    batch: int = 16
-    micro_batch_size: int = 2
+    steps: int = 0
+    micro_batch_size: int | None = 2
     epochs: float = 1.0
-    steps: int | None = None
     lr: float = 1e-5
-    warmup: float = 0.03
-    precision: str = "bf16"
     checkpointing: bool = True
     vision: bool = False
     lora_rank: int = 0
@@ -69,159 +55,160 @@ class SftConfig:
     template: str = DEFAULT_TEMPLATE
     save_every: int = 200
     keep: int = 1
-    log_every: int = 10
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.batch, self.micro_batch_size, self.save_every, self.keep, self.log_every) < 1 or self.lr <= 0:
-            raise ConfigError("Counts must be at least 1 and the rate above 0.", received=self)
-        if (self.steps is not None and self.steps < 1) or self.epochs <= 0 or not 0 <= self.warmup < 1:
-            raise ConfigError("Steps, epochs or the warm-up is out of range.", received=self)
-        if self.precision not in ("bf16", "fp32"):
-            raise ConfigError("Unknown precision.", received=self.precision, hint="Known: bf16, fp32.")
+        LoopConfig.__post_init__(self)
+        if self.epochs <= 0 or self.lora_rank < 0:
+            raise ConfigError("Epochs or the rank of LoRA is out of range.", received=self)
 
 
-class _Lessons(Dataset[dict[str, Tensor]]):
-    def __init__(self, lessons: Sequence[SftExample], reasoner: LocalReasoner) -> None:
-        self.lessons, self.reasoner = lessons, reasoner
+class _Examples(Dataset[tuple[int, dict[str, Tensor]]]):
+    """Tensors of example after example, ``total`` in all; each epoch has an order of its own."""
+
+    def __init__(self, examples: Sequence[SftExample], reasoner: LocalReasoner, seed: int, total: int) -> None:
+        self.examples, self.reasoner, self.seed, self.total = examples, reasoner, seed, total
 
     def __len__(self) -> int:
-        return len(self.lessons)
+        return self.total
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        lesson = self.lessons[index]
-        inputs = self.reasoner.inputs(lesson.image, lesson.instruction)
+    def __getitem__(self, index: int) -> tuple[int, dict[str, Tensor]]:
+        epoch, place = divmod(index, len(self.examples))
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.examples))
+        example = self.examples[int(order[place])]
+        inputs = self.reasoner.inputs(example.image, example.instruction)
         tokenizer = self.reasoner.tokenizer
-        said = tokenizer(lesson.answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-        answer = torch.tensor([said])
+        ids = tokenizer(example.answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        answer = torch.tensor([ids])
         question = inputs["input_ids"]
         inputs["labels"] = torch.cat([torch.full_like(question, _IGNORED), answer], 1)
         inputs["input_ids"] = torch.cat([question, answer], 1)
         for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0)):
             if name in inputs:
                 inputs[name] = torch.cat([inputs[name], torch.full_like(answer, value, dtype=inputs[name].dtype)], 1)
-        return inputs
+        return index, inputs
 
 
-def _collated(rows: Sequence[dict[str, Tensor]], pad: int) -> dict[str, Tensor]:
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Inputs of the model, the labels (B, L), and the place of the first example in the training."""
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    index: int
+
+    def to(self, device: torch.device | str) -> _Batch:
+        moved = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
+        return _Batch(moved, self.labels.to(device, non_blocking=True), self.index)
+
+
+def _collate(pad: int, samples: Sequence[tuple[int, dict[str, Tensor]]]) -> _Batch:
     fills = {"input_ids": pad, "labels": _IGNORED, "attention_mask": 0, "mm_token_type_ids": 0}
+    rows = [row for _, row in samples]
     length = max(row["input_ids"].shape[1] for row in rows)
     batch = {}
     for name in rows[0]:
         parts = [row[name] for row in rows]
         if name in fills:
-            parts = [torch.nn.functional.pad(p, (0, length - p.shape[1]), value=fills[name]) for p in parts]
+            parts = [F.pad(p, (0, length - p.shape[1]), value=fills[name]) for p in parts]
         batch[name] = torch.cat(parts)
-    return batch
+    return _Batch(batch, batch.pop("labels"), samples[0][0])
+
+
+class _SftStep(TrainStep):
+    """Cross-entropy of the tokens of the answers."""
+
+    def __init__(self, reasoner: LocalReasoner, config: SftConfig, facts: dict[str, Any]) -> None:
+        model = reasoner.model
+        train_vision(model, config.vision)
+        if config.lora_rank:
+            settings = lora_config(config.lora_rank, config.lora_alpha, config.lora_targets)
+            from peft import get_peft_model
+
+            model = get_peft_model(model, settings)
+        if config.checkpointing:
+            # renamed within transformers 5
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
+            if config.lora_rank:
+                model.enable_input_require_grads()
+        super().__init__(model)
+        self.config, self.facts = config, facts
+        self.collate = partial(_collate, int(reasoner.tokenizer.pad_token_id or 0))
+
+    def forward(self, batch: _Batch, totals: Sequence[float], step: int) -> dict[str, Tensor]:
+        wanted = batch.labels[:, 1:]
+        learned = wanted != _IGNORED
+        with torch.autocast(wanted.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            logits = self.model(**batch.inputs, use_cache=False).logits[:, :-1][learned]
+        return {"language": F.cross_entropy(logits.float(), wanted[learned], reduction="sum") / totals[0]}
+
+    def counts(self, batch: _Batch) -> Sequence[float]:
+        return [int((batch.labels[:, 1:] != _IGNORED).sum())]
+
+    def seed(self, batch: _Batch, step: int) -> int:
+        return batch.index
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return group_parameters(self.model.named_parameters(), lambda _: self.config.lr, self.config.weight_decay)
+
+    def settings(self) -> dict[str, Any]:
+        return self.facts
+
+
+class _SftTrainer(TrainLoop):
+    """The loop with what :func:`~terraprompt.training.reasoner_run.export` asks of a trainer."""
+
+    processing_class: ReasonerProcessor
+
+    def save_model(self, folder: str) -> None:
+        state = self.weights()
+        if self.accelerator.is_main_process:
+            self.bare.save_pretrained(folder, state_dict=state)
+            self.processing_class.save_pretrained(folder)
 
 
 def train_sft(
-    lessons: Sequence[SftExample],
+    examples: Sequence[SftExample],
     start: str | Path,
     run: Path,
     config: SftConfig | None = None,
     *,
-    device: str = "cpu",
+    device: str | None = "cpu",
     resume: bool = False,
-    progress: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Train to the end of the budget; returns the folder ``<run>/weights``, which serves and which GRPO starts from.
 
     Args:
-        lessons: see :func:`terraprompt.training.lessons.lessons_of`; their coordinates must be those of
+        examples: see :func:`terraprompt.training.lessons.lessons_of`; their coordinates must be those of
             ``config.units`` and ``config.side``.
         start: folder or hub name of a local reasoner's checkpoint.
         run: a folder without another training.
         config: None = the defaults.
-        device: "cpu" or "cuda"; many processes are those that ``accelerate launch`` started.
+        device: "cpu", or None for what accelerate finds; many processes are those that ``accelerate launch`` started.
         resume: go on from the last checkpoint.
-        progress: show a bar on stderr.
+        progress: told steps done and to do.
 
     Raises:
-        DatasetError: there are no lessons.
+        DatasetError: there are no examples.
         ConfigError: a setting makes no sense, or the run folder holds a training already.
         CheckpointError: the start cannot be loaded, or there is nothing to resume.
     """
     config = config or SftConfig()
-    if not lessons:
-        raise DatasetError("There is nothing to train on.", received="no lessons", hint="Check the data and the split.")
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    passes, rest = divmod(config.batch, config.micro_batch_size * processes)
-    if rest or not passes:
-        raise ConfigError(
-            "The batch must be a multiple of the micro batch of all processes.",
-            received=f"{config.batch} and {config.micro_batch_size} x {processes}",
+    if not examples:
+        raise DatasetError(
+            "There is nothing to train on.", received="no examples", hint="Check the data and the split."
         )
-    checkpoint = last_checkpoint(run, resume=resume)
+    if not config.steps:
+        config = replace(config, steps=max(1, math.ceil(config.epochs * len(examples) / config.batch)))
+    check_run(run, resume=resume)
     reasoner = start_reasoner(
         start, precision=config.precision, units=config.units, side=config.side, template=config.template
     )
-    train_vision(reasoner.model, config.vision)
-    trainer = _trainer(lessons, reasoner, run, config, passes=passes, device=device, progress=progress)
-    if trainer.accelerator.is_main_process:
-        run.mkdir(parents=True, exist_ok=True)
-        said = {"start": str(start), "lessons": len(lessons), **asdict(config)}
-        (run / "config.json").write_text(json.dumps(said, indent=1, default=str))
-        after = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
-        trainer.add_callback(MetricsLog(run / "metrics.jsonl", _NAMES, after))
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    facts = {"start": str(start), "examples": len(examples)}
+    trainer = _SftTrainer(_SftStep(reasoner, config, facts), config, run, device=device)
+    trainer.processing_class = ReasonerProcessor(reasoner, Path(reasoner.info.where))
+    if resume:
+        trainer.resume()
+    trainer.fit(_Examples(examples, reasoner, config.seed, config.steps * config.batch), progress=progress)
     return export(trainer, reasoner, run / "weights")
-
-
-def _trainer(
-    lessons: Sequence[SftExample],
-    reasoner: LocalReasoner,
-    run: Path,
-    config: SftConfig,
-    *,
-    passes: int,
-    device: str,
-    progress: bool,
-) -> Any:
-    from transformers import PrinterCallback, Trainer, TrainingArguments
-
-    model = reasoner.model
-    if config.lora_rank:
-        settings = lora_config(config.lora_rank, config.lora_alpha, config.lora_targets)
-        from peft import get_peft_model
-
-        model = get_peft_model(model, settings)
-        if config.checkpointing:
-            model.enable_input_require_grads()
-    arguments = TrainingArguments(
-        output_dir=str(run),
-        per_device_train_batch_size=config.micro_batch_size,
-        gradient_accumulation_steps=passes,
-        num_train_epochs=config.epochs,
-        max_steps=config.steps or -1,
-        learning_rate=config.lr,
-        lr_scheduler_type="cosine",
-        warmup_steps=config.warmup,
-        bf16=config.precision == "bf16",
-        gradient_checkpointing=config.checkpointing,
-        use_cpu=device == "cpu",
-        logging_first_step=True,
-        logging_steps=config.log_every,
-        save_strategy="steps",
-        save_steps=config.save_every,
-        save_total_limit=config.keep,
-        report_to="none",
-        disable_tqdm=not progress,
-        seed=config.seed,
-        remove_unused_columns=False,
-        dataloader_pin_memory=device != "cpu",
-    )
-
-    class Copyist(WholeCheckpoints, Trainer):  # type: ignore[misc]
-        pass
-
-    pad = int(reasoner.tokenizer.pad_token_id or 0)
-    trainer = Copyist(
-        model=model,
-        args=arguments,
-        train_dataset=_Lessons(lessons, reasoner),
-        data_collator=lambda rows: _collated(rows, pad),
-        processing_class=ReasonerProcessor(reasoner, Path(reasoner.info.where)),
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
