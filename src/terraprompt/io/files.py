@@ -21,7 +21,7 @@ from rasterio.errors import RasterioError
 
 from terraprompt.errors import OutputError
 
-__all__ = ["KINDS", "Kind", "WorkFolder", "check_target", "replacing", "translated"]
+__all__ = ["KINDS", "Kind", "WorkFolder", "atomic_path", "check_target", "replacing", "translated", "write_atomic"]
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +125,41 @@ def replacing(path: str | Path, overwrite: bool = False, *, kind: Kind | None = 
             if left.name.startswith(stem):
                 with suppress(OSError):
                     left.unlink()
+
+
+@contextmanager
+def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Write a work file: to a temporary name in its folder, then renamed, so that it is whole or not there.
+
+    The folder is made; a file that is there is replaced. For what a user names use :func:`replacing`.
+
+    Args:
+        path: of the file.
+        durable: also wait until it is on the disk, for what a resumed run relies on.
+
+    Yields:
+        The temporary path, ``.tmp-<process>-<name>``.
+
+    Raises:
+        OutputError: the disk is full, or the writer fails.
+    """
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name[-80:]}")
+    with translated(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            if durable:
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: str | bytes, *, durable: bool = False) -> None:
+    """Write a small work file whole, as :func:`atomic_path` does; text as UTF-8."""
+    with atomic_path(path, durable=durable) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
