@@ -45,7 +45,7 @@ from terraprompt.segmenters import load_segmenter
 from terraprompt.training.grpo import GrpoConfig, train_grpo
 from terraprompt.training.lessons import Question, SftExample, answer_text, instances_of
 from terraprompt.training.sft import SftConfig, train_sft
-from terraprompt.vlm.answer import Instance
+from terraprompt.vlm.answer_parser import Instance
 from terraprompt.vlm.conventions import Convention, Units, View
 from terraprompt_synthetic import render
 

@@ -23,7 +23,7 @@ from terraprompt.segmenters import PromptableSegmenter, load_segmenter
 from terraprompt.training.grpo_rewards import GroupDraw
 from terraprompt.training.lessons import Question, answer_text, instances_of
 from terraprompt.training.rewards import target_reward
-from terraprompt.vlm.answer import Instance
+from terraprompt.vlm.answer_parser import Instance
 from terraprompt.vlm.conventions import Convention, Units, View
 from terraprompt_synthetic import render
 

@@ -19,7 +19,7 @@ from oracle_endpoint import boxed, targets
 from terraprompt.datasets.pack import Record, find_pack, read_pack
 from terraprompt.engines.geoseg import GeoSegEngine, geoseg
 from terraprompt.flow.session import segment
-from terraprompt.vlm.answer import Instance
+from terraprompt.vlm.answer_parser import Instance
 from terraprompt.vlm.box_calibration import fit_calibration
 from terraprompt.vlm.calibration import LabeledAnswer
 from terraprompt.vlm.conventions import Convention, Units, View

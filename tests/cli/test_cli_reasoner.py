@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from endpoint_server import Asked, EndpointServer, Raw, Say, Status, endpoint_server
-from terraprompt.vlm.answer import Instance
+from terraprompt.vlm.answer_parser import Instance
 from terraprompt.vlm.conventions import Convention, Units, View
 
 NAMED = {(220, 30, 30): "Red.", (30, 160, 60): "green", (30, 60, 220): "**Blue**", (240, 220, 40): "yellow"}

@@ -24,14 +24,14 @@ from terraprompt.errors import BudgetError, ConfigError, EngineError, LimitError
 from terraprompt.flow.session import segment
 from terraprompt.outputs import Status as Ended
 from terraprompt.prompt import Prompt
+from terraprompt.vlm.bias import BiasFit
 from terraprompt.vlm.box_calibration import BoxCalibration
+from terraprompt.vlm.box_refinement import Correction
 from terraprompt.vlm.budget import Budget
 from terraprompt.vlm.conventions import Convention, Units, View
 from terraprompt.vlm.endpoint import connect
-from terraprompt.vlm.ground import Correction
-from terraprompt.vlm.grounding import BiasFit
-from terraprompt.vlm.grounding.wording import template_of
 from terraprompt.vlm.probe import PROBE_TEXT
+from terraprompt.vlm.wording import OFFICIAL_TEMPLATE, PHRASE_TEMPLATE
 
 ROOFS = ((20, 30, 50, 60), (100, 20, 140, 50))
 AS_IT_IS = View("fit", side=4096)
@@ -83,7 +83,7 @@ def make(server: EndpointServer) -> Make:
         link = {"retries": 1, "backoff": 0.001}
         asker = connect(
             server.url, "m", convention=convention, server=link, structured="off", budget=budget,
-            template=template_of(rules.mode),
+            template=OFFICIAL_TEMPLATE if rules.mode == "official" else PHRASE_TEMPLATE,
         )  # fmt: skip
         drawing = segmenter or BrightSegmenter()
         routes = Routes(drawing, reading or drawing, similarity or BrightMap(), rules)

@@ -22,7 +22,7 @@ from terraprompt.flow.session import Session, segment
 from terraprompt.prompt import Prompt
 from terraprompt.raster import open_scene
 from terraprompt.segmenters import PromptableSegmenter, load_segmenter
-from terraprompt.vlm.answer import AnswerRules
+from terraprompt.vlm.answer_parser import AnswerRules
 from terraprompt.vlm.budget import Budget
 from terraprompt.vlm.conventions import Convention, Units, View
 from terraprompt.vlm.endpoint import connect

@@ -45,8 +45,8 @@ class Asking(PointedEngine):
 
     def propose(self, image: np.ndarray, instruction: str) -> Proposals:
         reading = ask(self.asker, image, instruction)
-        prompts = tuple(Prompt(boxes=(v.box,)) for v in reading.instances if v.box)
-        return Proposals(reading.status, prompts, reading.reason, {"think": reading.think})
+        prompts = tuple(Prompt(boxes=(v.box,)) for v in reading.targets if v.box)
+        return Proposals(reading.status, prompts, reading.reason, {"think": reading.reasoning})
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,12 @@ from terraprompt.forge.agreement import weighted_kappa
 from terraprompt.forge.constraints import broken_rules
 from terraprompt.forge.model_settings import Endpoint, Line, Models
 from terraprompt.forge.outline import COLOURS, outlined
-from terraprompt.forge.prompts import is_refusal, plain, read_object, score_faults
+from terraprompt.forge.prompts import score_faults
 from terraprompt.forge.stages import Parts
 from terraprompt.forge.taxonomy import load_taxonomy
-from terraprompt.vlm.model_pool import tallies
+from terraprompt.io.text import sanitize_text
+from terraprompt.vlm.answer_parser import is_refusal, parse_object
+from terraprompt.vlm.model_pool import usage_by_role
 
 JUDGING = ("judge_referring", "judge_reasoning")
 KEY = "sk-forge-0123456789abcdef"
@@ -101,7 +103,7 @@ def test_a_set_is_made_by_models_on_a_bad_day(bad_day: tuple[Path, Any, Player])
     assert wrong(out / "dataset") == {}
     assert all(player.roles[role] for role in ("filter", "referring", "attribute", "cues", "contextual"))
     assert max(player.answered.values()) == 1
-    roles, _ = tallies(report.notes)
+    roles, _ = usage_by_role(report.notes)
     assert set(roles) == {"filter", "writer", "judge ada", "judge bo"}
     assert sum(tally["answers"] for tally in roles.values()) == sum(player.answered.values()) == stored(out)
     assert sum(tally["refused"] for tally in roles.values()) > 0
@@ -159,7 +161,7 @@ def test_scores_decide_and_travel_with_the_set(bad_day: tuple[Path, Any, Player]
 def test_the_datasheet_says_which_model_did_what(bad_day: tuple[Path, Any, Player]) -> None:
     out, report, _ = bad_day
     sheet = (out / "dataset" / "datasheet.md").read_text()
-    roles, _ = tallies(report.notes)
+    roles, _ = usage_by_role(report.notes)
     assert f"| filter | look-1 | {roles['filter']['questions']} | {roles['filter']['answers']} |" in sheet
     assert "written by the model pen-1" in sheet
     assert "scored by ada-1 and bo-1" in sheet
@@ -245,7 +247,7 @@ def test_the_same_question_at_the_same_time_is_paid_for_once(
     made = recipe(tmp_path / "r", twice, server.url, judges=[]).model_copy(update={"part": 10})
     report = forge(made, tmp_path / "out")
     assert set(player.answered.values()) == {1}
-    roles, _ = tallies(report.notes)
+    roles, _ = usage_by_role(report.notes)
     assert roles["filter"]["answers"] == 2 * player.roles["filter"]
 
 
@@ -306,7 +308,7 @@ def test_a_dead_endpoint_can_be_skipped_and_is_counted(copy: Path, server: Endpo
     server.script = player = Player(odd)
     made = recipe(tmp_path, copy, server.url, dead="skip", each={"retries": 0, "concurrency": 1})
     report = forge(made, tmp_path / "out")
-    roles, notes = tallies(report.notes)
+    roles, notes = usage_by_role(report.notes)
     assert roles["judge bo"]["given up"] == roles["judge bo"]["questions"] > 6
     assert sum(content in player.answered for content in player.asked) == len(player.asked) - 2 * 3  # 3 a part
     assert "given up" not in roles["judge ada"]
@@ -336,7 +338,7 @@ def test_a_policy_of_the_server_is_a_refusal_of_one_question(
 
     server.script = Player(odd)
     report = forge(recipe(tmp_path, copy, server.url, judges=[]), tmp_path / "out", until="model_filter")
-    roles, _ = tallies(report.notes)
+    roles, _ = usage_by_role(report.notes)
     refused = [r for p in rows(tmp_path / "out", "model_filter") for r in p["regions"] if "server refused" in r["why"]]
     assert len(refused) == roles["filter"]["refused"] > 0
 
@@ -451,7 +453,7 @@ def test_a_dry_run_bounds_calls_tokens_and_cost(copy: Path, server: EndpointServ
     before = plan(made)
     assert not player.asked
     report = forge(made, tmp_path / "out")
-    roles, _ = tallies(report.notes)
+    roles, _ = usage_by_role(report.notes)
     after = plan(made, tmp_path / "out")
     for bound in (before, after):
         assert set(bound.roles) == set(roles)
@@ -556,7 +558,7 @@ def test_thresholds_that_are_not_named_keep_their_default() -> None:
     ],
 )
 def test_the_object_of_an_answer_is_found(text: str, value: object) -> None:
-    assert read_object(text) == value
+    assert parse_object(text) == value
 
 
 def test_refusals_are_recognised_and_answers_are_not() -> None:
@@ -573,8 +575,8 @@ def test_scores_are_whole_numbers_in_range() -> None:
 
 
 def test_texts_of_models_become_one_line_that_can_be_stored() -> None:
-    assert plain("a\n\tb\x00c\u202ed \ud800") == "a b c d ?"
-    assert len(plain("x" * 999, 20)) == 20
+    assert sanitize_text("a\n\tb\x00c\u202ed \ud800", 100) == "a b c d ?"
+    assert len(sanitize_text("x" * 999, 20)) == 20
 
 
 def test_weighted_kappa_of_known_tables() -> None:

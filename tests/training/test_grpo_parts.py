@@ -24,7 +24,7 @@ from terraprompt.training.grpo_rewards import THINK2SEG, GroupDraw, rewards_of
 from terraprompt.training.lessons import Question, answer_text, instances_of, lessons_of, pack_questions
 from terraprompt.training.recipe import load_recipe, recipe_names
 from terraprompt.training.rewards import matching_reward
-from terraprompt.vlm.answer import Instance, Verdict, parse_strict, tagged
+from terraprompt.vlm.answer_parser import Instance, Verdict, parse_strict, tagged
 from terraprompt.vlm.conventions import Convention, Units, View
 from terraprompt.vlm.local import load_local
 from tiny_lvlm import KINDS, write_tiny

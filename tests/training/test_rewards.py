@@ -20,7 +20,7 @@ from terraprompt.training.rewards import (
     tag_reward,
     target_reward,
 )
-from terraprompt.vlm.answer import Instance
+from terraprompt.vlm.answer_parser import Instance
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/think2seg/cases.json").read_text())
 CASES = {case["name"]: case for case in GOLDEN["cases"]}

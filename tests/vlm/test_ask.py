@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from endpoint_server import EndpointServer, Raw, Say, Status, endpoint_server
 from terraprompt.errors import BudgetError, ConfigError
-from terraprompt.vlm.answer import Instance, Verdict
+from terraprompt.vlm.answer_parser import Instance, Verdict
 from terraprompt.vlm.ask import Reading, ask
 from terraprompt.vlm.budget import Budget
-from terraprompt.vlm.conventions import Convention, Seen, Units, View
+from terraprompt.vlm.conventions import Convention, RawAnswer, Units, View
 from terraprompt.vlm.endpoint import connect
 from terraprompt.vlm.placement import place
 
@@ -45,7 +45,9 @@ def server() -> Iterator[EndpointServer]:
         yield play
 
 
-def answered(server: EndpointServer, *script: Any, convention: Convention = PIXELS, **options: Any) -> Reading:
+def answered(
+    server: EndpointServer, *script: Any, convention: Convention = PIXELS, **options: Any
+) -> Reading[Instance]:
     server.play(*(Say(part) if isinstance(part, str) else part for part in script))
     link = {"retries": 1, "backoff": 0.001, "timeout": 0.5}
     asker = connect(
@@ -56,16 +58,16 @@ def answered(server: EndpointServer, *script: Any, convention: Convention = PIXE
 
 def test_found_is_in_pixels_of_the_image(server: EndpointServer) -> None:
     got = answered(server, GOOD)
-    assert (got.status, got.reason, got.notes, got.think) == ("found", "", (), "so")
-    assert got.instances == (Instance((40, 40, 120, 80), ((60, 50), (100, 70))),)
+    assert (got.status, got.reason, got.notes, got.reasoning) == ("found", "", (), "so")
+    assert got.targets == (Instance((40, 40, 120, 80), ((60, 50), (100, 70))),)
     assert got.verdicts == (Verdict.OK,)
-    assert got.answered == Seen((Instance((10, 20, 30, 40), ((15, 25), (25, 35))),), (100, 100))
+    assert got.answered == RawAnswer((Instance((10, 20, 30, 40), ((15, 25), (25, 35))),), (100, 100))
     assert len(server.asked) == len(got.replies) == 1
 
 
 def test_no_target_is_an_answer(server: EndpointServer) -> None:
     got = answered(server, wrapped())
-    assert (got.status, got.reason, got.instances, got.verdicts) == ("no_target", "", (), (Verdict.NO_TARGET,))
+    assert (got.status, got.reason, got.targets, got.verdicts) == ("no_target", "", (), (Verdict.NO_TARGET,))
 
 
 def test_a_bad_answer_is_complained_about_and_asked_again(server: EndpointServer) -> None:
@@ -101,7 +103,7 @@ def test_every_failure_has_its_reason(server: EndpointServer, script: tuple[Any,
     assert len(server.asked) == asked
     if reason:
         assert got.status == "failed"
-        assert got.instances == ()
+        assert got.targets == ()
         assert re.search(reason, got.reason)
     else:
         assert got.status == "found"
@@ -171,7 +173,7 @@ def test_a_hundred_thousand_boxes_are_capped(server: EndpointServer) -> None:
     many = [item([i % 90, i % 80, i % 90 + 5, i % 80 + 5]) for i in range(100_000)]
     got = answered(server, wrapped(*many), limit=50)
     assert got.status == "found"
-    assert 1 <= len(got.instances) <= 50
+    assert 1 <= len(got.targets) <= 50
     assert got.notes[0] == "100000 instances were answered; the first 50 are kept."
     assert got.answered is not None
     assert len(got.answered.instances) == 50
@@ -213,7 +215,7 @@ def test_auto_decides_with_evidence_and_refuses_without(server: EndpointServer) 
     auto = Convention(Units.AUTO, SQUARE)
     got = answered(server, wrapped(item([500, 500, 900, 900])), convention=auto)
     assert got.status == "found"
-    assert got.instances == (Instance((200, 100, 360, 180)),)
+    assert got.targets == (Instance((200, 100, 360, 180)),)
     assert got.convention.units is Units.THOUSAND
     assert "taken for 0..1000" in got.notes[0]
     near = Convention(Units.AUTO, View("square", side=1000))
@@ -221,7 +223,7 @@ def test_auto_decides_with_evidence_and_refuses_without(server: EndpointServer) 
     assert got.status == "failed"
     assert "calibrate" in got.reason
     assert len(server.asked) == 1, "asking again would not tell"
-    wide = (Seen((Instance((500, 500, 900, 900)),), (100, 100)),)
+    wide = (RawAnswer((Instance((500, 500, 900, 900)),), (100, 100)),)
     got = answered(server, wrapped(item([50, 50, 90, 90])), convention=auto, earlier=wide)
     assert got.convention.units is Units.THOUSAND
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from terraprompt.errors import ConfigError, ReasonerError
-from terraprompt.vlm.answer import Instance
+from terraprompt.vlm.answer_parser import Instance
+from terraprompt.vlm.bias import BiasFit
 from terraprompt.vlm.box_calibration import BoxCalibration, fit_calibration
 from terraprompt.vlm.calibration import LabeledAnswer
 from terraprompt.vlm.conventions import Convention, Units, View
 from terraprompt.vlm.endpoint import connect
-from terraprompt.vlm.grounding import BiasFit
 
 VIEW = View("square", side=800)
 THOUSAND = Convention(Units.THOUSAND, VIEW)

@@ -9,7 +9,7 @@ import pytest
 
 from endpoint_server import EndpointServer, Say, endpoint_server
 from terraprompt.errors import ConfigError, ReasonerError
-from terraprompt.vlm.answer import Instance
+from terraprompt.vlm.answer_parser import Instance
 from terraprompt.vlm.calibration import LabeledAnswer, calibrate, paired_boxes
 from terraprompt.vlm.conventions import Convention, Units, View
 from terraprompt.vlm.endpoint import EndpointReasoner

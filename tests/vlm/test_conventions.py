@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from terraprompt.errors import ConfigError
-from terraprompt.vlm.answer import Instance
+from terraprompt.vlm.answer_parser import Instance
 from terraprompt.vlm.conventions import (
     Convention,
-    Seen,
+    RawAnswer,
     Units,
     View,
     detect,
@@ -91,22 +91,22 @@ def test_families(model: str, units: Units, side: int) -> None:
 
 def test_units_by_name_and_in_words() -> None:
     convention = family_convention("qwen2.5-vl")
-    assert "840 wide and 840 high" in convention.words((100, 200))
-    assert "0 to 1000" in convention.named("0..1000").words((100, 200))
+    assert "840 wide and 840 high" in convention.describe((100, 200))
+    assert "0 to 1000" in convention.with_units("0..1000").describe((100, 200))
     with pytest.raises(ConfigError, match=r"Known: pixels, 0\.\.1, 0\.\.1000, auto"):
-        convention.named("metres")
+        convention.with_units("metres")
     with pytest.raises(ConfigError, match="calibrate"):
-        convention.named("auto").frame((10, 10))
+        convention.with_units("auto").frame((10, 10))
 
 
-def answers(units: Units, size: tuple[int, int], count: int, seed: int = 0) -> list[Seen]:
+def answers(units: Units, size: tuple[int, int], count: int, seed: int = 0) -> list[RawAnswer]:
     rng = np.random.default_rng(seed)
     convention = Convention(units, View("fit", side=max(size)))
     out = []
     for _ in range(count):
         corners = np.sort(rng.uniform(0, 1, (3, 2, 2)), axis=1) * (size[1], size[0])
         found = [Instance(tuple(box.ravel().tolist())) for box in corners]
-        out.append(Seen(convention.from_source(found, size), size))
+        out.append(RawAnswer(convention.from_source(found, size), size))
     return out
 
 
@@ -127,17 +127,17 @@ def test_what_cannot_be_told_is_not_told() -> None:
         assert found.confidence == pytest.approx(0.5)
         assert "do not tell" in found.reason
     assert detect(answers(Units.PIXELS, (840, 840), 2)).units is None
-    nothing = detect([Seen((), (100, 100))])
+    nothing = detect([RawAnswer((), (100, 100))])
     assert (nothing.units, nothing.answers) == (None, 0)
     assert detect([]).reason == "No answer holds a box or a point."
 
 
 def test_one_answer_is_enough_where_it_is_clear() -> None:
-    assert detect([Seen((Instance((0.1, 0.2, 0.5, 0.9)),), (512, 512))]).units is Units.UNIT
-    assert detect([Seen((Instance((900, 900, 990, 990)),), (512, 512))]).units is Units.THOUSAND
-    assert detect([Seen((Instance(None, ((1300, 1200),)),), (1400, 1400))]).units is Units.PIXELS
+    assert detect([RawAnswer((Instance((0.1, 0.2, 0.5, 0.9)),), (512, 512))]).units is Units.UNIT
+    assert detect([RawAnswer((Instance((900, 900, 990, 990)),), (512, 512))]).units is Units.THOUSAND
+    assert detect([RawAnswer((Instance(None, ((1300, 1200),)),), (1400, 1400))]).units is Units.PIXELS
 
 
 def test_a_stray_number_does_not_decide() -> None:
-    many = [*answers(Units.PIXELS, (600, 600), 40), Seen((Instance((0, 0, 900, 300)),), (600, 600))]
+    many = [*answers(Units.PIXELS, (600, 600), 40), RawAnswer((Instance((0, 0, 900, 300)),), (600, 600))]
     assert detect(many).units is Units.PIXELS

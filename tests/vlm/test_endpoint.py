@@ -18,7 +18,7 @@ import pytest
 
 from endpoint_server import Asked, EndpointServer, Raw, Say, Status, endpoint_server
 from terraprompt.errors import BudgetError, ConfigError, OutputError, ReasonerError
-from terraprompt.vlm.answer import AnswerRules, parse_strict
+from terraprompt.vlm.answer_parser import AnswerRules, parse_strict
 from terraprompt.vlm.base import Question, Reasoner, Reply, reason_many
 from terraprompt.vlm.budget import Budget, Prices
 from terraprompt.vlm.cache import ReplyCache, question_key
@@ -78,11 +78,11 @@ def test_the_size_that_is_sent_is_that_of_the_family(server: EndpointServer) -> 
 
 def test_a_second_question_carries_the_complaint(server: EndpointServer) -> None:
     asker = reasoner(server)
-    asker.reason(IMAGE, "tanks", complaint="Item 1 is bad.", previous="[7]")
+    asker.reason(IMAGE, "tanks", feedback="Item 1 is bad.", previous="[7]")
     first, second, third = server.asked[0].body["messages"]
     assert [first["role"], second, third["role"]] == ["user", {"role": "assistant", "content": "[7]"}, "user"]
     assert "Item 1 is bad." in third["content"]
-    asker.reason(IMAGE, "tanks", complaint="Item 1 is bad.")
+    asker.reason(IMAGE, "tanks", feedback="Item 1 is bad.")
     assert "Item 1 is bad." in server.asked[1].words
 
 
@@ -356,7 +356,7 @@ def test_a_known_reply_is_not_asked_for(server: EndpointServer, tmp_path: Path) 
     for change in (
         lambda: reasoner(server, cache=tmp_path).reason(other, "tanks"),
         lambda: reasoner(server, cache=tmp_path).reason(IMAGE, "roads"),
-        lambda: reasoner(server, cache=tmp_path).reason(IMAGE, "tanks", complaint="No."),
+        lambda: reasoner(server, cache=tmp_path).reason(IMAGE, "tanks", feedback="No."),
         lambda: reasoner(server, cache=tmp_path, temperature=0.5).reason(IMAGE, "tanks"),
         lambda: reasoner(server, cache=tmp_path, model="other").reason(IMAGE, "tanks"),
     ):

@@ -20,7 +20,6 @@ from terraprompt.io.files import check_target, replacing
 from terraprompt.vlm import ENDPOINT_VARIABLE, KEY_VARIABLE, LOCAL_VARIABLE, MODEL_VARIABLE
 
 if TYPE_CHECKING:
-    from terraprompt.vlm.answer import Instance
     from terraprompt.vlm.base import Reasoner
     from terraprompt.vlm.box_calibration import BoxCalibration
     from terraprompt.vlm.calibration import Calibration
@@ -118,13 +117,14 @@ def calibrate_command(
     With -o also fit the correction of the boxes (alpha at the left and top, beta at the right and bottom, in shares of
     the side), by leave-one-out against no correction and the release's fixed 0.2 and 0.1.
     """
+    from terraprompt.vlm.answer_parser import AnswerRules, parse_lenient, parse_phrases
     from terraprompt.vlm.base import Question, reason_many
     from terraprompt.vlm.box_calibration import fit_calibration
     from terraprompt.vlm.budget import Budget
     from terraprompt.vlm.calibration import LabeledAnswer, calibrate
     from terraprompt.vlm.endpoint import EndpointReasoner
-    from terraprompt.vlm.grounding.wording import PHRASE_TEMPLATE
     from terraprompt.vlm.open import open_reasoner
+    from terraprompt.vlm.wording import PHRASE_TEMPLATE
 
     if output is not None:
         check_target(output, overwrite, kind="json")
@@ -158,12 +158,12 @@ def calibrate_command(
         if isinstance(reply, ReasonerError):
             unread.append(str(reply))
             continue
-        instances, complaint = _instances(reply.text, phrases=output is not None)
-        if instances is None:
-            unread.append(complaint)
+        parsed = parse_lenient(reply.text, AnswerRules(points=None)) if output is None else parse_phrases(reply.text)
+        if not parsed.ok:
+            unread.append(f"{parsed.verdict.value}: {parsed.feedback}")
             continue
         boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in record.boxes(category))
-        answers.append(LabeledAnswer(instances, boxes, (record.height, record.width)))
+        answers.append(LabeledAnswer(parsed.instances, boxes, (record.height, record.width)))
     stopped = next((reply for reply in replies if isinstance(reply, BudgetError)), None)
     if not answers:
         raise stopped or ReasonerError("No question got an answer that can be read.", received=unread[0])
@@ -194,18 +194,6 @@ def calibrate_command(
         typer.echo(f"Written: {output}", err=True)
     elif table.best is None:
         raise typer.Exit(1)
-
-
-def _instances(text: str, *, phrases: bool) -> tuple[tuple[Instance, ...] | None, str]:
-    """Answered boxes, in the form that was asked for; None and why not."""
-    from terraprompt.vlm.answer import AnswerRules, parse_lenient
-    from terraprompt.vlm.ground import instances_of
-
-    if phrases:
-        found = instances_of(text)
-        return found, "" if found is not None else f"unreadable: {text.strip()[:120]!r}"
-    parsed = parse_lenient(text, AnswerRules(points=None))
-    return (parsed.instances if parsed.ok else None), f"{parsed.verdict.value}: {parsed.complaint}"
 
 
 def _cases(records: list[Record], limit: int, most: int, seed: int) -> list[tuple[Record, str]]:
@@ -305,7 +293,7 @@ def _correction_facts(fitted: BoxCalibration) -> dict[str, Any]:
 
 
 def _print_correction(fitted: BoxCalibration) -> None:
-    from terraprompt.vlm.grounding import FIXED_ALPHA, FIXED_BETA
+    from terraprompt.vlm.box_refinement import FIXED_ALPHA, FIXED_BETA
 
     fit = fitted.fit
     out = Table("correction", "alpha", "beta", "mean IoU", box=None)

@@ -27,15 +27,16 @@ from terraprompt.prompt import Prompt, Task
 from terraprompt.segmenters import PromptableSegmenter
 from terraprompt.segmenters.base import TEXT
 from terraprompt.segmenters.similarity import ClipSimilarity, Similarity, TextSimilarity
+from terraprompt.vlm.ask import Reading
 from terraprompt.vlm.base import Reasoner
 from terraprompt.vlm.box_calibration import BoxCalibration
+from terraprompt.vlm.box_refinement import Correction, Mode, Refined, refine
 from terraprompt.vlm.budget import Budget
 from terraprompt.vlm.conventions import Convention, Units
-from terraprompt.vlm.ground import Correction, Grounded, Grounding, ground
-from terraprompt.vlm.grounding import Mode, Refined, refine
-from terraprompt.vlm.grounding.wording import template_of
+from terraprompt.vlm.ground import GroundedBox, ground_boxes
 from terraprompt.vlm.open import open_reasoner
 from terraprompt.vlm.probe import probe
+from terraprompt.vlm.wording import OFFICIAL_TEMPLATE, PHRASE_TEMPLATE
 
 __all__ = ["GeoSegEngine", "geoseg"]
 
@@ -55,7 +56,7 @@ class GeoSegEngine:
     in that box. A text with points is not read.
 
     Args:
-        reasoner: grounds. It must be asked for boxes with phrases (:func:`.wording.template_of`).
+        reasoner: grounds. It must be asked for boxes with phrases (:data:`terraprompt.vlm.wording.PHRASE_TEMPLATE`).
         routes: draw.
         calibration: of the reasoner: units and correction, measured on labelled boxes. None: units as declared, or
             asked for with a picture whose answer is known where they are ``AUTO``; boxes as ``correction`` says.
@@ -133,12 +134,12 @@ class GeoSegEngine:
 
     def _ground(
         self, image: NDArray[np.uint8], instruction: str
-    ) -> tuple[tuple[Grounded, ...], dict[str, Any], float | None] | Proposals:
+    ) -> tuple[tuple[GroundedBox, ...], dict[str, Any], float | None] | Proposals:
         """Targets, evidence and the end of the time; or why there are none."""
         deadline = None if self.max_seconds is None else time.monotonic() + self.max_seconds
         try:
             convention, how = self._convention()
-            found = ground(
+            found = ground_boxes(
                 self.reasoner,
                 image,
                 instruction,
@@ -149,7 +150,7 @@ class GeoSegEngine:
                 limit=self.limit,
                 overlap=self.overlap,
                 clean=_phrase,
-                until=deadline,
+                deadline=deadline,
             )
         except BudgetError:
             raise
@@ -159,7 +160,7 @@ class GeoSegEngine:
         if found.status == "failed":
             return Proposals("failed", reason=readable(found.reason), notes=notes)
         if found.status == "no_target":
-            return Proposals("no_target", reason=remark(found.think), notes=notes)
+            return Proposals("no_target", reason=remark(found.reasoning), notes=notes)
         if fault := self._passed(notes["calls"], len(found.targets), deadline):
             return Proposals("failed", reason=fault, notes=notes)
         return found.targets, notes, deadline
@@ -192,11 +193,11 @@ class GeoSegEngine:
                 self._probed = probed.convention, probed.said
             return self._probed
 
-    def _evidence(self, found: Grounding, size: tuple[int, int], how: str) -> dict[str, Any]:
+    def _evidence(self, found: Reading[GroundedBox], size: tuple[int, int], how: str) -> dict[str, Any]:
         """What was asked and said, as JSON values; boxes in pixels of the image, "answered" in the reasoner's units."""
         shown = self.reasoner.convention.view.size(size)
         return {
-            "think": readable(found.think),
+            "think": readable(found.reasoning),
             "units": found.convention.units.value,
             **({"units_from": how} if how else {}),
             "shown": {"width": shown[1], "height": shown[0]},
@@ -397,7 +398,8 @@ def geoseg(
             raise ConfigError("A budget is given twice.", received=tokens, hint="Put the tokens into the budget.")
         budget = Budget(tokens=tokens)
     link = {name: value for name, value in (("key_variable", key_env), ("timeout", timeout)) if value is not None}
-    words = {"template": template_of(mode)} | ({} if max_tokens is None else {"max_tokens": max_tokens})
+    template = OFFICIAL_TEMPLATE if mode == "official" else PHRASE_TEMPLATE
+    words = {"template": template} | ({} if max_tokens is None else {"max_tokens": max_tokens})
     reasoner = open_reasoner(
         endpoint=endpoint,
         model=model,

@@ -15,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terraprompt.engines.base import Answer
+from terraprompt.engines.clicks import clicks
+from terraprompt.engines.fusion import fuse
 from terraprompt.errors import ConfigError, EngineError
+from terraprompt.geometry.boxes import Box
 from terraprompt.io.rle import RunLengths
 from terraprompt.models.clip_surgery import normalised
 from terraprompt.prompt import Prompt
 from terraprompt.segmenters import PromptableSegmenter, SegmenterAnswer, SegmenterEmbedding
 from terraprompt.segmenters.base import BOXES, POINTS, TEXT
 from terraprompt.segmenters.similarity import Similarity, TextSimilarity
-from terraprompt.vlm.grounding import Box, Mode, Refined, clicks, fuse
+from terraprompt.vlm.box_refinement import Mode, Refined
 
 __all__ = ["ABSENT", "RouteRules", "Routes", "Window"]
 
@@ -38,11 +41,11 @@ class RouteRules:
     """How the routes are run and joined.
 
     Attributes:
-        mode: see :mod:`terraprompt.vlm.grounding`.
+        mode: "calibrated", or "official": the rules of the release.
         routes: "A" (clicks), "B" (text) or "AB".
         similar: share of the map's range from which a cell is a click.
         most: clicks at most, the strongest; None = all, half of the cells (``official``).
-        disagreement: IoU of the routes below which they are not intersected (:func:`terraprompt.vlm.grounding.fuse`).
+        disagreement: IoU of the routes below which they are not intersected (:func:`terraprompt.engines.fusion.fuse`).
         context: ``calibrated``: surroundings that the text route sees, as a share of the box's side, on each side and
             as far as the window goes; ``official`` crops at the box.
         presence: ``calibrated``: hand on the text route's doubt that there is any target.

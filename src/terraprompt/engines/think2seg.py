@@ -22,7 +22,7 @@ from terraprompt.engines.reasoned import REMARK, load_drawing, readable, remark,
 from terraprompt.errors import BudgetError, ConfigError, EngineError, ReasonerError
 from terraprompt.prompt import Prompt, Task
 from terraprompt.segmenters import PromptableSegmenter, SegmenterEmbedding
-from terraprompt.vlm.answer import AnswerRules, Instance
+from terraprompt.vlm.answer_parser import AnswerRules, Instance
 from terraprompt.vlm.ask import Reading, ask
 from terraprompt.vlm.base import Reasoner
 from terraprompt.vlm.budget import Budget
@@ -134,11 +134,11 @@ class Think2SegEngine:
         if reading.status == "failed":
             return Proposals("failed", reason=readable(reading.reason), notes=notes)
         if reading.status == "no_target":
-            return Proposals("no_target", reason=remark(reading.think), notes=notes)
-        crowded = sum(len(v.points) > _POINTS for v in reading.instances)
+            return Proposals("no_target", reason=remark(reading.reasoning), notes=notes)
+        crowded = sum(len(v.points) > _POINTS for v in reading.targets)
         if crowded:
             notes["mended"].append(f"{crowded} instances had more than {_POINTS} points; the first are kept.")
-        return Proposals("found", tuple(_prompt(v) for v in reading.instances), notes=notes)
+        return Proposals("found", tuple(_prompt(v) for v in reading.targets), notes=notes)
 
     def _convention(self) -> tuple[Convention | None, str]:
         """How to read coordinates, and from where that is known; (None, "") = as the reasoner declares it."""
@@ -295,15 +295,15 @@ def _prompt(instance: Instance) -> Prompt:
     return Prompt(points=points, labels=labels, boxes=boxes)
 
 
-def _evidence(reading: Reading, shown: tuple[int, int], how: str) -> dict[str, Any]:
+def _evidence(reading: Reading[Instance], shown: tuple[int, int], how: str) -> dict[str, Any]:
     """What was asked and said, as JSON values; "answered" in the reasoner's own units."""
     answered = () if reading.answered is None else reading.answered.instances
     return {
-        "think": readable(reading.think),
+        "think": readable(reading.reasoning),
         "units": reading.convention.units.value,
         **({"units_from": how} if how else {}),
         "shown": {"width": shown[1], "height": shown[0]},
-        "verdicts": [verdict.value for verdict in reading.verdicts],
+        "verdicts": list(reading.verdicts),
         "answered": [
             {
                 "box": None if v.box is None else list(v.box),

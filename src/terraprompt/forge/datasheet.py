@@ -11,7 +11,7 @@ from terraprompt.forge.agreement import lines_of
 from terraprompt.forge.items import Source
 from terraprompt.forge.recipe import Recipe
 from terraprompt.forge.statistics import Statistics
-from terraprompt.vlm.model_pool import TALLY, tallies
+from terraprompt.vlm.model_pool import TALLY, usage_by_role
 
 __all__ = ["datasheet"]
 
@@ -71,7 +71,7 @@ def datasheet(
         if source.use.segmenter:
             how = "filled boxes" if source.use.segmenter == "fill" else f"the segmenter {source.use.segmenter}"
             lines.append(f"  Its boxes were turned into masks by {how}; nobody drew those masks.")
-    roles, counts = tallies(notes)
+    roles, counts = usage_by_role(notes)
     models = recipe.models
     points = ", ".join(f"{100 * share:g} %" for share in writing.points)
     lines += [

@@ -20,7 +20,7 @@ from terraprompt.forge.prompts import FORMS, prompt, score_faults
 from terraprompt.forge.records import Row
 from terraprompt.forge.stages import Job, read_rows
 from terraprompt.forge.taxonomy import load_taxonomy
-from terraprompt.vlm.model_pool import Answer, noted
+from terraprompt.vlm.model_pool import Answer, add_usage
 
 __all__ = ["family", "judge_samples", "short_of"]
 
@@ -52,10 +52,11 @@ def judge_samples(rows: Iterator[Row], job: Job) -> Iterator[Row]:
     ``scores`` is JSON: judge -> dimension -> score, or null for a judge that gave no usable scores.
 
     Raises:
-        BudgetError, ReasonerError: see :meth:`terraprompt.vlm.model_pool.Panel.map`.
+        BudgetError, ReasonerError: see :meth:`terraprompt.vlm.model_pool.ModelPool.map`.
     """
     panel, pictures, taxonomy = job.asking(), PatchPictures(job.recipe), load_taxonomy()
-    judges = job.recipe.models.judges
+    models = job.recipe.models
+    judges = models.judges
 
     def cases() -> Iterator[_Case]:
         patches = read_rows(job.regions.part(job.part), _NEEDED)
@@ -73,12 +74,12 @@ def judge_samples(rows: Iterator[Row], job: Job) -> Iterator[Row]:
         if case.judge is None or case.pixels is None:
             return None
         kind = str(family(sample["kind"]))
-        side = panel.models.endpoints[case.judge].side
-        shown = outlined(case.pixels, region_mask(sample, sample), line=panel.models.line, side=side)
+        side = models.endpoints[case.judge].side
+        shown = outlined(case.pixels, region_mask(sample, sample), line=models.line, side=side)
         text = prompt(
             f"judge_{kind}",
             category=taxonomy[sample["category"]].singular,
-            colour=panel.models.line.target,
+            colour=models.line.target,
             question=sample["question"],
             reason=sample["reason"],
         )
@@ -94,7 +95,7 @@ def judge_samples(rows: Iterator[Row], job: Job) -> Iterator[Row]:
     answers: dict[str, Answer] = {}
     for case, answer in panel.map(work, cases(), what):
         if case.judge is not None and answer is not None:
-            noted(f"judge {case.judge}", answer.tally, job.notes)
+            add_usage(f"judge {case.judge}", answer.tally, job.notes)
             answers[case.judge] = answer
             continue
         if answers:

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from terraprompt.forge.model_settings import Line
 from terraprompt.forge.outline import PatchPictures, outlined, region_mask
-from terraprompt.forge.prompts import FORMS, plain, prompt, text_faults
+from terraprompt.forge.prompts import FORMS, prompt, text_faults
 from terraprompt.forge.records import Row
 from terraprompt.forge.stages import Job
 from terraprompt.forge.taxonomy import load_taxonomy
-from terraprompt.vlm.model_pool import Answer, Panel, noted
+from terraprompt.io.text import sanitize_text
+from terraprompt.vlm.model_pool import Answer, ModelPool, add_usage
 
 __all__ = ["ask_filter"]
 
@@ -34,12 +35,13 @@ def ask_filter(rows: Iterator[Row], job: Job) -> Iterator[Row]:
     """Patches whose regions a model has looked at; those that it passes over stay in the record, with its reason.
 
     Raises:
-        BudgetError, ReasonerError: see :meth:`terraprompt.vlm.model_pool.Panel.map`.
+        BudgetError, ReasonerError: see :meth:`terraprompt.vlm.model_pool.ModelPool.map`.
     """
-    panel, name = job.asking(), str(job.recipe.models.filter)
+    panel, models = job.asking(), job.recipe.models
+    name = str(models.filter)
     pictures = PatchPictures(job.recipe)
     taxonomy = load_taxonomy()
-    side = panel.models.endpoints[name].side
+    side = models.endpoints[name].side
 
     def looks() -> Iterator[_Look]:
         for patch in rows:
@@ -51,8 +53,8 @@ def ask_filter(rows: Iterator[Row], job: Job) -> Iterator[Row]:
     def work(look: _Look) -> Answer | None:
         if look.region is None or look.pixels is None:
             return None
-        shown = outlined(look.pixels, region_mask(look.patch, look.region), line=panel.models.line, side=side)
-        return _asked(panel, name, shown, taxonomy[look.region["category"]].singular, panel.models.line)
+        shown = outlined(look.pixels, region_mask(look.patch, look.region), line=models.line, side=side)
+        return _asked(panel, name, shown, taxonomy[look.region["category"]].singular, models.line)
 
     def what(look: _Look) -> str:
         return look.patch["patch"] if look.region is None else f"{look.patch['patch']}#{look.region['number']}"
@@ -62,11 +64,11 @@ def ask_filter(rows: Iterator[Row], job: Job) -> Iterator[Row]:
         if look.region is None or answer is None:
             yield look.patch
             continue
-        noted("filter", answer.tally, job.notes)
+        add_usage("filter", answer.tally, job.notes)
         _mark(look.region, answer, job.notes)
 
 
-def _asked(panel: Panel, name: str, shown: NDArray[np.uint8], category: str, line: Line) -> Answer:
+def _asked(panel: ModelPool, name: str, shown: NDArray[np.uint8], category: str, line: Line) -> Answer:
     text = prompt("filter", category=category, colour=line.target)
     return panel.ask(name, text, shown, form=FORMS["filter"], faults=_faults)
 
@@ -83,7 +85,7 @@ def _mark(region: Row, answer: Answer, notes: Counter[str]) -> None:
         if answer.value["decision"] == "generate":
             notes["region kept by the model"] += 1
             return
-        why = f"passed over by the model: {plain(answer.value['reason'], _REASON)}"
+        why = f"passed over by the model: {sanitize_text(answer.value['reason'], _REASON)}"
         notes["region left out: passed over by the model"] += 1
     else:
         why = f"model filter: {answer.why}"

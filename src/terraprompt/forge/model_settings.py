@@ -6,12 +6,17 @@ No key is ever in a recipe: it names the environment variable that holds it.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from terraprompt.forge.strict import Strict
 from terraprompt.vlm import KEY_VARIABLE
+from terraprompt.vlm.budget import Budget, Prices
+from terraprompt.vlm.endpoint import EndpointSettings
+from terraprompt.vlm.model_pool import ModelPool, PooledEndpoint
 from terraprompt.vlm.transport import ServerConfig
 
 __all__ = ["DIMENSIONS", "OPERATION", "Endpoint", "Limits", "Line", "Models", "Price", "Thresholds"]
@@ -79,6 +84,31 @@ class Endpoint(Strict):
     token_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     structured: Literal["auto", "off"] = "auto"
     extra: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def pooled(self) -> PooledEndpoint:
+        """The endpoint as the model pool takes it."""
+        server = ServerConfig(
+            self.url,
+            key_variable=self.key_env,
+            timeout=self.timeout,
+            retries=self.retries,
+            backoff=self.backoff,
+            longest_wait=self.longest_wait,
+            requests_per_minute=self.rate,
+        )
+        settings = EndpointSettings(
+            self.model,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
+            token_field=self.token_field,
+            structured=self.structured,
+            image_format=self.image,
+            detail=self.detail,
+            extra=self.extra,
+        )
+        prices = Prices(self.price.tokens_in, self.price.tokens_out)
+        return PooledEndpoint(server, settings, prices, self.concurrency)
 
     @field_validator("url")
     @classmethod
@@ -210,6 +240,18 @@ class Models(Strict):
         if self.budget.cost is not None and not any(self.endpoints[name].price != Price() for name in self.used):
             raise ValueError("a budget of cost needs the price of an endpoint that is used")
         return self
+
+    def pool(self, calls: Path, stage: str, names: Sequence[str]) -> ModelPool:
+        """Open the endpoints ``names`` for a stage; their answers are kept in the folder ``calls``."""
+        return ModelPool(
+            {name: self.endpoints[name].pooled for name in self.used},
+            calls,
+            stage=stage,
+            names=names,
+            budget=Budget(tokens=self.budget.tokens, cost=self.budget.cost, calls=self.budget.calls, prices=Prices()),
+            reasks=self.reasks,
+            on_dead=self.dead,
+        )
 
     @property
     def used(self) -> tuple[str, ...]:

@@ -17,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terraprompt.forge.constraints import MARKING, broken_rules
+from terraprompt.forge.model_settings import Models
 from terraprompt.forge.outline import PatchPictures, outlined, region_mask
-from terraprompt.forge.prompts import CUES, FORMS, names_of, plain, prompt, text_faults
+from terraprompt.forge.prompts import CUES, FORMS, MAX_TEXT, names_of, prompt, text_faults
 from terraprompt.forge.records import Row
 from terraprompt.forge.stages import Job
 from terraprompt.forge.taxonomy import Kind, load_taxonomy
 from terraprompt.forge.writer import RuleWriter, checked, interactive, new_sample, to_write
-from terraprompt.vlm.model_pool import Answer, Panel, noted
+from terraprompt.io.text import sanitize_text
+from terraprompt.vlm.model_pool import Answer, ModelPool, add_usage
 
 __all__ = ["write_with_model"]
 
@@ -60,10 +62,10 @@ def write_with_model(rows: Iterator[Row], job: Job) -> Iterator[Row]:
     """Samples of the regions that were kept.
 
     Raises:
-        BudgetError, ReasonerError: see :meth:`terraprompt.vlm.model_pool.Panel.map`.
+        BudgetError, ReasonerError: see :meth:`terraprompt.vlm.model_pool.ModelPool.map`.
     """
     panel, pictures = job.asking(), PatchPictures(job.recipe)
-    author = _Author(panel, str(job.recipe.models.writer))
+    author = _Author(panel, job.recipe.models)
 
     def asks() -> Iterator[_Ask]:
         for patch, region, kinds in to_write(rows, job):
@@ -80,7 +82,7 @@ def write_with_model(rows: Iterator[Row], job: Job) -> Iterator[Row]:
         if ask.sample is not None:
             yield from checked([ask.sample], job)
         elif text is not None:
-            noted("writer", text.tally, job.notes)
+            add_usage("writer", text.tally, job.notes)
             yield from checked(_samples(ask, text, author.name, job), job)
 
 
@@ -106,12 +108,12 @@ def _samples(ask: _Ask, text: _Text, name: str, job: Job) -> Iterator[Row]:
 class _Author:
     """Asks one endpoint for texts; called from many threads."""
 
-    def __init__(self, panel: Panel, endpoint: str) -> None:
-        self.panel, self.endpoint = panel, endpoint
-        settings = panel.models.endpoints[endpoint]
+    def __init__(self, panel: ModelPool, models: Models) -> None:
+        self.panel, self.endpoint = panel, str(models.writer)
+        settings = models.endpoints[self.endpoint]
         self.name = f"model {settings.model}"
         self._side = settings.side
-        self._line = panel.models.line
+        self._line = models.line
         self._taxonomy = load_taxonomy()
 
     def write(self, ask: _Ask) -> _Text | None:
@@ -146,7 +148,7 @@ class _Author:
         if first.outcome != "good" or first.value is None:
             # what it wrote are cues at best, no text
             return _Text(Answer(None, first.outcome, f"cues: {first.why}"), first.tally)
-        cues = tuple(plain(cue) for cue in first.value["cues"])
+        cues = tuple(sanitize_text(cue, MAX_TEXT) for cue in first.value["cues"])
         second = self._text(ask, kind, shown, {**fields, "cues": "; ".join(cues)})
         return _Text(second, first.tally + second.tally, cues)
 
@@ -164,7 +166,7 @@ class _Author:
 
 
 def _clean(text: object) -> str:
-    return _LABEL.sub("", plain(text)) if isinstance(text, str) else ""
+    return _LABEL.sub("", sanitize_text(text, MAX_TEXT)) if isinstance(text, str) else ""
 
 
 def _cue_faults(value: dict[str, Any]) -> list[str]:

@@ -1,9 +1,7 @@
-"""What models are asked, in which form they answer, and the reading of an answer."""
+"""Prompts of the models, the JSON schemas of their answers, and checks of answered fields."""
 
 from __future__ import annotations
 
-import json
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -13,22 +11,13 @@ from typing import Any
 from terraprompt.forge.constraints import REASON_WORDS, WORDS
 from terraprompt.forge.model_settings import DIMENSIONS
 from terraprompt.forge.taxonomy import Kind
+from terraprompt.io.text import sanitize_text
 
-__all__ = ["CUES", "FORMS", "is_refusal", "names_of", "plain", "prompt", "read_object", "score_faults", "text_faults"]
+__all__ = ["CUES", "FORMS", "MAX_TEXT", "names_of", "prompt", "score_faults", "text_faults"]
 
 #: Least and most cues of the first step of a contextual question.
 CUES = (2, 3)
-_LONGEST = 600  # characters of a text of an answer
-_DEEPEST = 64  # places in a text where an object is looked for
-_REFUSAL = re.compile(
-    r"\b(?:i'?m|i am|we are|we're) (?:very |so |really )?(?:sorry|afraid|unable|not able|not allowed)\b"
-    r"|\b(?:i|we) (?:cannot|can't|can not|could not|couldn't|won't|will not|must decline|have to decline|decline)\b"
-    r"|\bas an? (?:ai|artificial intelligence|language) (?:language )?(?:model|assistant)\b"
-    r"|\b(?:against|violates?) (?:my|our|the) (?:guidelines|polic(?:y|ies))\b",
-    re.IGNORECASE,
-)
-_CONTROLS = (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-_CONTROL = dict.fromkeys(_CONTROLS, " ")
+MAX_TEXT = 600  # characters of a text of an answer
 
 
 def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,36 +69,6 @@ def names_of(kind: Kind) -> str:
     return ", ".join(kind.names)
 
 
-def read_object(text: str) -> dict[str, Any] | None:
-    """The JSON object of an answer, whatever stands round it; None if there is none that is whole."""
-    answer = text.rpartition("</think>")[2].strip()
-    decoder = json.JSONDecoder()
-    at = -1
-    for _ in range(_DEEPEST):
-        at = answer.find("{", at + 1)
-        if at < 0:
-            return None
-        try:
-            value, _ = decoder.raw_decode(answer, at)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict) and value:
-            return value
-    return None
-
-
-def is_refusal(text: str) -> bool:
-    """Whether a text without an answer says that there will be none."""
-    said = text.rpartition("</think>")[2][:_LONGEST].replace("\u2019", "'")
-    return _REFUSAL.search(said) is not None
-
-
-def plain(text: object, most: int = _LONGEST) -> str:
-    """A text of a model as one line that every file can hold, cut where it is too long."""
-    words = " ".join(str(text).encode("utf-8", "replace").decode().translate(_CONTROL).split())
-    return words if len(words) <= most else f"{words[: most - 1]}…"
-
-
 def text_faults(value: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """What is wrong with texts of an answer."""
     out = []
@@ -117,8 +76,8 @@ def text_faults(value: Mapping[str, Any], names: Sequence[str]) -> list[str]:
         text = value.get(name)
         if not isinstance(text, str) or not text.strip():
             out.append(f'"{name}" must be a text')
-        elif len(text) > _LONGEST:
-            out.append(f'"{name}" is longer than {_LONGEST} characters')
+        elif len(text) > MAX_TEXT:
+            out.append(f'"{name}" is longer than {MAX_TEXT} characters')
     return out
 
 
@@ -128,5 +87,5 @@ def score_faults(value: Mapping[str, Any], dimensions: Mapping[str, int]) -> lis
     for name, most in dimensions.items():
         score = value.get(name)
         if isinstance(score, bool) or score not in range(1, most + 1):
-            out.append(f'"{name}" must be a whole number from 1 to {most}, not {plain(score, 20)}')
+            out.append(f'"{name}" must be a whole number from 1 to {most}, not {sanitize_text(score, 20)}')
     return out

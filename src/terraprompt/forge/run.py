@@ -32,7 +32,7 @@ from terraprompt.forge.stages import REGIONS, Job, Parts, Stage, read_notes, rea
 from terraprompt.forge.writer import gather_limits, write_instructions
 from terraprompt.io.files import translated
 from terraprompt.io.progress import Progress
-from terraprompt.vlm.model_pool import Panel
+from terraprompt.vlm.model_pool import ModelPool
 
 __all__ = ["Plan", "Report", "forge", "plan", "stages_of"]
 
@@ -258,7 +258,7 @@ class _Task:
     out: Path
     before: dict[str, Parts]
 
-    def __call__(self, panel: Panel | None = None) -> int:
+    def __call__(self, panel: ModelPool | None = None) -> int:
         stage = next(stage for stage in stages_of(self.recipe) if stage.name == self.stage)
         if stage.work is None:
             raise ConfigError("This stage does not go part by part.", received=self.stage)
@@ -315,7 +315,7 @@ def _run_stage(
 
 def _ask(stage: Stage, tasks: Sequence[_Task], recipe: Recipe, out: Path, told: Callable[[int], None]) -> None:
     """Work on the parts of a stage that asks models, here and in order."""
-    with Panel(recipe.models, out / _WORK / _CALLS, stage.name, stage.asks) as panel:
+    with recipe.models.pool(out / _WORK / _CALLS, stage.name, stage.asks) as panel:
         for number, task in enumerate(tasks, 1):
             panel.begin(task.number)
             task(panel)

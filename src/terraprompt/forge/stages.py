@@ -25,7 +25,7 @@ from terraprompt.forge.records import Row
 from terraprompt.io.files import translated
 
 if TYPE_CHECKING:
-    from terraprompt.vlm.model_pool import Panel
+    from terraprompt.vlm.model_pool import ModelPool
 
 __all__ = ["REGIONS", "SAMPLES", "Job", "Parts", "Stage", "last_of", "read_notes", "read_rows", "write_rows"]
 
@@ -76,9 +76,9 @@ class Job:
     before: dict[str, Parts]
     out: Path
     notes: Counter[str] = field(default_factory=Counter)
-    panel: Panel | None = None
+    panel: ModelPool | None = None
 
-    def asking(self) -> Panel:
+    def asking(self) -> ModelPool:
         """The models.
 
         Raises:

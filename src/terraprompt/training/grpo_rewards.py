@@ -22,7 +22,7 @@ from terraprompt.training.rewards import (
     tag_reward,
     target_reward,
 )
-from terraprompt.vlm.answer import AnswerRules, Instance
+from terraprompt.vlm.answer_parser import AnswerRules, Instance
 from terraprompt.vlm.conventions import Convention
 from terraprompt.vlm.placement import place
 

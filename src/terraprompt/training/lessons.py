@@ -21,7 +21,7 @@ from terraprompt.geometry.connectivity import label
 from terraprompt.language.writer import absent_categories, category_instruction
 from terraprompt.prompt import Task
 from terraprompt.training.rendered import RENDERED, RenderedScene
-from terraprompt.vlm.answer import Instance
+from terraprompt.vlm.answer_parser import Instance
 from terraprompt.vlm.conventions import Convention, Units
 
 __all__ = [

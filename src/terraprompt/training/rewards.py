@@ -23,8 +23,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
 from terraprompt.errors import ConfigError
-from terraprompt.vlm.answer import AnswerRules, Instance, Verdict, parse_strict, tagged, thought
-from terraprompt.vlm.nms import box_iou, suppress
+from terraprompt.geometry.boxes import box_iou
+from terraprompt.vlm.answer_parser import AnswerRules, Instance, Verdict, parse_strict, reasoning_of, tagged
+from terraprompt.vlm.placement import without_duplicates
 
 __all__ = [
     "Draw",
@@ -85,7 +86,7 @@ def target_reward(draw: Draw, truth: Truth, *, rules: AnswerRules | None = None)
             if parsed.verdict is not Verdict.OK or not mask.any():
                 scores.append(0.0)
                 continue
-            drawn = draw(suppress(parsed.instances), sample) != 0
+            drawn = draw(without_duplicates(parsed.instances), sample) != 0
             if drawn.shape != mask.shape:
                 raise ConfigError("The drawn mask has another size than the truth.", received=(drawn.shape, mask.shape))
             scores.append(2.0 * float((drawn & mask).sum()) / float((drawn | mask).sum()))
@@ -179,7 +180,7 @@ def non_repetition_reward(completions: Sequence[Completion], **_: Any) -> list[f
     """1 where no sentence of the reasoning comes twice, less the share of repeated ones; 0 without reasoning."""
     scores = []
     for completion in completions:
-        parts = re.split(r"(?<=[.!?])\s+|\n", thought(_text(completion)).lower())
+        parts = re.split(r"(?<=[.!?])\s+|\n", reasoning_of(_text(completion)).lower())
         sentences = [words for part in parts if (words := " ".join(part.split()).rstrip(".!?"))]
         scores.append(len(set(sentences)) / len(sentences) if sentences else 0.0)
     return scores

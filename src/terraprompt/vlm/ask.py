@@ -1,54 +1,243 @@
-"""Ask a reasoner until its answer can be used, a few times at most: instances, no target, or a reason why not."""
+"""Ask until an answer can be used: the one retry loop, and boxes and points out of it (Think2Seg).
+
+The same loop serves boxes with phrases (:mod:`terraprompt.vlm.ground`) and the objects of the forge
+(:mod:`terraprompt.vlm.model_pool`).
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.errors import BudgetError, ConfigError, ReasonerError
-from terraprompt.vlm.answer import AnswerRules, Instance, Verdict, parse_lenient
+from terraprompt.errors import BudgetError, ConfigError, LimitError, ReasonerError
+from terraprompt.io.text import sanitize_text
+from terraprompt.vlm.answer_parser import AnswerRules, Instance, Verdict, parse_lenient, reasoning_of
 from terraprompt.vlm.base import Reasoner, Reply
-from terraprompt.vlm.conventions import Convention, Seen, Units, check_image
+from terraprompt.vlm.conventions import Convention, RawAnswer, Units, check_image
 from terraprompt.vlm.placement import place
 
-__all__ = ["Reading", "ask"]
+__all__ = [
+    "Attempts",
+    "Reader",
+    "Reading",
+    "UnusableReplyError",
+    "ask",
+    "ask_until_usable",
+    "check_whole",
+    "read_image",
+]
 
 log = logging.getLogger(__name__)
 
 _LOST = frozenset({"refusal", "content_filter"})
+_SAME = "It is the same answer as before; give another one."
+_MOST_REPEATS = 2  # of one bad reply; a third would be asked what the second was asked
+_T = TypeVar("_T")
+_S = TypeVar("_S")
+
+
+class UnusableReplyError(Exception):
+    """A reply cannot be used; raised by readers, never leaves :func:`ask_until_usable`.
+
+    Attributes:
+        verdict: one or two words.
+        feedback: one sentence for the model that says what to mend.
+        final: asking again would not help.
+    """
+
+    def __init__(self, verdict: str, feedback: str, *, final: bool = False) -> None:
+        super().__init__(feedback)
+        self.verdict, self.feedback, self.final = verdict, feedback, final
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What a reasoner made of an image.
+class Attempts(Generic[_T]):
+    """Outcome of :func:`ask_until_usable`.
+
+    Attributes:
+        value: what the reader returned; None if no reply could be used.
+        replies: all of them, in order.
+        verdicts: one a reply.
+        feedback: on the last reply; "" if it could be used.
+        final: whether asking stopped early because it would not have helped.
+        error: of a model that gave no reply; it ended the asking.
+    """
+
+    value: _T | None
+    replies: tuple[Reply, ...]
+    verdicts: tuple[str, ...]
+    feedback: str = ""
+    final: bool = False
+    error: ReasonerError | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why there is no value, in a sentence; "" if there is one."""
+        if self.error is not None or self.final or not self.feedback:
+            return self.feedback if self.error is None else str(self.error)
+        last = f"the last one ({self.verdicts[-1]}): {self.feedback}"
+        return f"No usable answer in {len(self.replies)} tries; {last}"
+
+
+def ask_until_usable(
+    ask: Callable[[str | None, str | None], Reply],
+    read: Callable[[Reply], tuple[str, _T]],
+    *,
+    tries: int,
+    deadline: float | None = None,
+) -> Attempts[_T]:
+    """Ask, read, and ask again with feedback where the reply cannot be used.
+
+    A refusal ends the asking. A model that repeats a bad reply is told so, and asked no more after the third time.
+
+    Args:
+        ask: called with the feedback on the previous reply and that reply; both None at first.
+        read: reply to (verdict, value); raises :class:`UnusableReplyError`.
+        tries: questions at most, the first included.
+        deadline: ``time.monotonic()`` after which no further question is asked.
+
+    Raises:
+        BudgetError: nothing more may be asked.
+        LimitError: the deadline has passed and no reply could be used.
+    """
+    replies: list[Reply] = []
+    verdicts: list[str] = []
+    feedback = ""
+    told: str | None = None
+    for attempt in range(tries):
+        if attempt and deadline is not None and time.monotonic() > deadline:
+            late: Attempts[_T] = Attempts(None, tuple(replies), tuple(verdicts), feedback)
+            raise LimitError("The time for this query was over before an answer could be used.", received=late.reason)
+        try:
+            reply = ask(told, (replies[-1].text.strip() or None) if replies else None)
+        except BudgetError:
+            raise
+        except ReasonerError as error:
+            return Attempts(None, tuple(replies), tuple(verdicts), feedback, error=error)
+        replies.append(reply)
+        try:
+            if reply.finish_reason in _LOST:
+                said = sanitize_text(repr(reply.text), 160)
+                raise UnusableReplyError("refused", f"The reasoner refused ({reply.finish_reason}): {said}", final=True)
+            verdict, value = read(reply)
+        except UnusableReplyError as error:
+            verdicts.append(error.verdict)
+            feedback = error.feedback
+            repeats = sum(reply.text.strip() == before.text.strip() for before in replies)
+            if error.final or repeats > _MOST_REPEATS:
+                return Attempts(None, tuple(replies), tuple(verdicts), feedback, error.final)
+            told = f"{feedback} {_SAME}" if repeats > 1 else feedback
+            log.info("Answer %d cannot be used: %s", attempt + 1, feedback)
+        else:
+            return Attempts(value, tuple(replies), (*verdicts, verdict))
+    return Attempts(None, tuple(replies), tuple(verdicts), feedback)
+
+
+def check_whole(reply: Reply) -> None:
+    """Raise an :class:`UnusableReplyError` for a reply that was cut off at the length limit."""
+    if reply.finish_reason == "length":
+        raise UnusableReplyError("cut off", "It was cut off at the length limit; answer in fewer words.")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[_S]):
+    """Targets that a reasoner answered for an image.
 
     Attributes:
         status: "found", "no_target" or "failed".
-        instances: in pixels of the image, inside it, without duplicates; empty unless found.
-        think: the reasoning of the last answer.
+        targets: in pixels of the image; empty unless found.
         reason: of a failure, one sentence or more; "" otherwise.
-        notes: what was done to the answer (clipped, dropped, capped, …).
-        verdicts: of the reader, one a reply.
+        notes: what was changed in the answer (clipped, dropped, capped, …).
+        verdicts: one a reply.
         replies: all of them, in order.
-        answered: the last answer as it was written, with the size it was shown at; evidence for
-            :func:`terraprompt.vlm.conventions.detect`. None if none could be read.
-        convention: in which it was read.
+        convention: in which the answer was read.
+        answered: the last answer in the reasoner's own units; None if it could not be parsed.
     """
 
     status: Literal["found", "no_target", "failed"]
-    instances: tuple[Instance, ...]
-    think: str
+    targets: tuple[_S, ...]
     reason: str
     notes: tuple[str, ...]
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[str, ...]
     replies: tuple[Reply, ...]
-    answered: Seen | None
     convention: Convention
+    answered: RawAnswer | None = None
+
+    @property
+    def reasoning(self) -> str:
+        """Reasoning of the last reply; "" if there is none."""
+        return reasoning_of(self.replies[-1].text).strip() if self.replies else ""
+
+
+@dataclass(kw_only=True)
+class Reader(Generic[_S]):
+    """Reads the replies to one question about an image; notes, convention and ``answered`` are those of the last one.
+
+    Attributes:
+        size: (height, width) of the image.
+        declared: convention in which replies are read.
+        limit: targets at most.
+        overlap: box IoU above which the smaller of two targets is dropped.
+    """
+
+    size: tuple[int, int]
+    declared: Convention
+    limit: int
+    overlap: float
+    convention: Convention = field(init=False)
+    notes: list[str] = field(init=False, default_factory=list)
+    answered: RawAnswer | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.convention = self.declared
+
+    def __call__(self, reply: Reply) -> tuple[str, list[_S]]:
+        """Verdict and targets of a reply; see :func:`ask_until_usable`."""
+        self.notes, self.answered, self.convention = [], None, self.declared
+        check_whole(reply)
+        return self.read(reply.text)
+
+    def read(self, text: str) -> tuple[str, list[_S]]:
+        """Verdict and targets of a whole answer."""
+        raise NotImplementedError
+
+
+def read_image(
+    reasoner: Reasoner,
+    image: NDArray[np.uint8],
+    instruction: str,
+    reader: Reader[_S],
+    *,
+    tries: int,
+    deadline: float | None,
+) -> Reading[_S]:
+    """Ask a reasoner about an image until ``reader`` can use the answer; errors as of :func:`ask`."""
+    if tries < 1 or reader.limit < 1 or not 0 < reader.overlap <= 1:
+        raise ConfigError(
+            "Tries and limit are at least 1, the overlap is above 0 and at most 1.",
+            received=(tries, reader.limit, reader.overlap),
+        )
+
+    def question(feedback: str | None, previous: str | None) -> Reply:
+        return reasoner.reason(image, instruction, feedback=feedback, previous=previous)
+
+    got = ask_until_usable(question, reader, tries=tries, deadline=deadline)
+    return Reading(
+        "failed" if got.value is None else "found" if got.value else "no_target",
+        tuple(got.value or ()),
+        got.reason,
+        tuple(reader.notes),
+        got.verdicts,
+        got.replies,
+        reader.convention,
+        reader.answered,
+    )
 
 
 def ask(
@@ -60,10 +249,11 @@ def ask(
     tries: int = 3,
     limit: int = 256,
     overlap: float = 0.5,
-    earlier: Sequence[Seen] = (),
+    earlier: Sequence[RawAnswer] = (),
     convention: Convention | None = None,
-) -> Reading:
-    """Ask, read leniently, and ask again with the reader's complaint where that fails.
+    deadline: float | None = None,
+) -> Reading[Instance]:
+    """Ask for boxes and points; they come back inside the image, without duplicates.
 
     Args:
         reasoner: that is asked.
@@ -72,75 +262,46 @@ def ask(
         rules: what an item must hold.
         tries: questions at most, the first included.
         limit: instances at most.
-        overlap: box IoU above which the smaller of two instances goes.
+        overlap: box IoU above which the smaller of two instances is dropped.
         earlier: ``answered`` of other readings, as evidence where the convention is ``AUTO``.
         convention: in which answers are read, where it is known better (:mod:`.probe`); None = the reasoner's own.
+        deadline: ``time.monotonic()`` after which nothing more is asked.
 
     Returns:
         A failure of the reasoner is a reading too, with status "failed" and the reason.
 
     Raises:
         BudgetError: nothing more may be asked.
-        ConfigError: no image, or settings that make no sense.
+        LimitError: the deadline has passed and there is no answer.
+        ConfigError: no image, or settings out of range.
     """
-    if tries < 1 or limit < 1:
-        raise ConfigError("Asking needs at least one try and one instance.", received=(tries, limit))
-    check_image(image)
-    shown = reasoner.convention.view.size((image.shape[0], image.shape[1]))
-    size = (image.shape[0], image.shape[1])
-    replies: list[Reply] = []
-    verdicts: list[Verdict] = []
-    complaint = previous = None
-    think, fault = "", ""
-    notes: tuple[str, ...] = ()
-    answered: Seen | None = None
-    declared = used = reasoner.convention if convention is None else convention
-
-    def reading(status: Literal["found", "no_target", "failed"], instances: tuple[Instance, ...] = ()) -> Reading:
-        reason = fault if status == "failed" else ""
-        return Reading(
-            status, instances, think, reason, notes, tuple(verdicts), tuple(replies), answered, used
-        )  # fmt: skip
-
-    for attempt in range(tries):
-        try:
-            reply = reasoner.reason(image, instruction, complaint=complaint, previous=previous)
-        except BudgetError:
-            raise
-        except ReasonerError as error:
-            fault = str(error)
-            return reading("failed")
-        replies.append(reply)
-        parsed = parse_lenient(reply.text, rules)
-        verdicts.append(parsed.verdict)
-        think, answered, notes = parsed.think, None, ()
-        if reply.finish_reason in _LOST:
-            fault = f"The reasoner refused ({reply.finish_reason}): {_short(reply.text)}"
-            return reading("failed")
-        if reply.finish_reason == "length":
-            complaint = "It was cut off at the length limit; reason in fewer words."
-        elif parsed.verdict is Verdict.NO_TARGET:
-            answered = Seen((), shown)
-            return reading("no_target")
-        elif not parsed.ok:
-            complaint = parsed.complaint
-        else:
-            answered = Seen(parsed.instances[:limit], shown)
-            placed = place(parsed.instances, declared, size, limit=limit, overlap=overlap, earlier=earlier)
-            notes, used = placed.notes, placed.convention
-            if not placed.fault:
-                return reading("found", placed.instances)
-            if used.units is Units.AUTO:  # asking again would not tell
-                fault = placed.fault
-                return reading("failed")
-            complaint = placed.fault
-        previous = reply.text.strip() or None
-        verdict = "cut off" if reply.finish_reason == "length" else parsed.verdict.value
-        fault = f"No usable answer in {attempt + 1} tries; the last one ({verdict}): {complaint}"
-        log.info("Answer %d cannot be used: %s", attempt + 1, complaint)
-    return reading("failed")
+    reader = _InstanceReader(
+        size=check_image(image),
+        declared=convention or reasoner.convention,
+        limit=limit,
+        overlap=overlap,
+        rules=rules,
+        earlier=earlier,
+    )
+    return read_image(reasoner, image, instruction, reader, tries=tries, deadline=deadline)
 
 
-def _short(text: str) -> str:
-    shown = repr(text)
-    return shown if len(shown) <= 160 else shown[:159] + "…"
+@dataclass(kw_only=True)
+class _InstanceReader(Reader[Instance]):
+    rules: AnswerRules | None
+    earlier: Sequence[RawAnswer]
+
+    def read(self, text: str) -> tuple[str, list[Instance]]:
+        parsed = parse_lenient(text, self.rules)
+        if not parsed.ok:
+            raise UnusableReplyError(parsed.verdict.value, parsed.feedback)
+        self.answered = RawAnswer(parsed.instances[: self.limit], self.declared.view.size(self.size))
+        if parsed.verdict is Verdict.NO_TARGET:
+            return parsed.verdict, []
+        placed = place(
+            parsed.instances, self.declared, self.size, limit=self.limit, overlap=self.overlap, earlier=self.earlier
+        )
+        self.notes, self.convention = list(placed.notes), placed.convention
+        if placed.fault:  # where the units cannot be found, asking again would not tell
+            raise UnusableReplyError(parsed.verdict, placed.fault, final=placed.convention.units is Units.AUTO)
+        return parsed.verdict, list(placed.instances)

@@ -62,7 +62,7 @@ class Question:
 
     image: NDArray[np.uint8]
     instruction: str
-    complaint: str | None = None
+    feedback: str | None = None
     previous: str | None = None
 
 
@@ -79,7 +79,7 @@ class Reasoner(Protocol):
         image: NDArray[np.uint8],
         instruction: str,
         *,
-        complaint: str | None = None,
+        feedback: str | None = None,
         previous: str | None = None,
     ) -> Reply:
         """Ask once.
@@ -87,7 +87,7 @@ class Reasoner(Protocol):
         Args:
             image: RGB uint8 (height, width, 3); the reasoner is shown it as its convention says.
             instruction: what to find, in the user's words.
-            complaint: what was wrong with the previous answer, when asking again.
+            feedback: what was wrong with the previous answer, when asking again.
             previous: that answer.
 
         Raises:
@@ -122,7 +122,7 @@ def reason_many(
     def one(question: Question) -> Reply | ReasonerError:
         try:
             return reasoner.reason(
-                question.image, question.instruction, complaint=question.complaint, previous=question.previous
+                question.image, question.instruction, feedback=question.feedback, previous=question.previous
             )
         except ReasonerError as error:
             return error

@@ -15,9 +15,9 @@ from typing import Any
 
 from terraprompt.errors import ConfigError, ReasonerError
 from terraprompt.vlm.base import Reasoner
+from terraprompt.vlm.bias import BiasFit, fit_bias
 from terraprompt.vlm.calibration import LabeledAnswer, paired_boxes
 from terraprompt.vlm.conventions import Convention, Units, View
-from terraprompt.vlm.grounding import BiasFit, fit_bias
 
 __all__ = ["BoxCalibration", "fit_calibration"]
 
@@ -35,7 +35,7 @@ class BoxCalibration:
         kind: "endpoint", "local", …
         shown: how pictures were shown to it.
         convention: in which its answers are to be read.
-        alpha, beta: constants of :func:`terraprompt.vlm.grounding.refine`, those of ``advised``.
+        alpha, beta: constants of :func:`terraprompt.vlm.box_refinement.refine`, those of ``advised``.
         advised: "fitted", "fixed" (the release's 0.2 and 0.1) or "plain" (none): the best by expected IoU.
         fit: on how many pairs, and what each of the three is worth.
         answers: how many were read.

@@ -80,6 +80,11 @@ class Budget:
         return other
 
     @property
+    def is_limited(self) -> bool:
+        """Whether there is any limit."""
+        return any(limit is not None for limit in (self.tokens, self.cost, self.calls))
+
+    @property
     def used_tokens(self) -> int:
         """Question and answer tokens of all that was answered."""
         with self._lock:

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from terraprompt.vlm.answer import Box, Instance
+from terraprompt.geometry.boxes import Box, box_iou
+from terraprompt.vlm.answer_parser import Instance
 from terraprompt.vlm.conventions import Convention, Units, View
-from terraprompt.vlm.nms import box_iou
 
 __all__ = ["BoxPairs", "Calibration", "Candidate", "LabeledAnswer", "calibrate", "paired_boxes"]
 
@@ -141,8 +141,8 @@ def paired_boxes(
         answers: with the labels.
         convention: in which they are read.
         least: IoU of a pair.
-        alpha, beta: boxes are matched after this correction (:func:`terraprompt.vlm.grounding.refine`); the pairs hold
-            them as answered.
+        alpha, beta: boxes are matched after this correction (:func:`terraprompt.vlm.box_refinement.refine`); the pairs
+            hold them as answered.
     """
     left, right, sizes = [], [], []
     for answer in answers:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from terraprompt.vlm.answer import Verdict
+from terraprompt.vlm.answer_parser import Verdict
 from terraprompt.vlm.endpoint import EndpointReasoner
 from terraprompt.vlm.probe import probe
 

@@ -22,13 +22,13 @@ from PIL import Image
 
 from terraprompt.errors import ConfigError
 from terraprompt.geometry.frame import Frame
-from terraprompt.vlm.answer import Instance
+from terraprompt.vlm.answer_parser import Instance
 
 __all__ = [
     "FAMILIES",
     "Convention",
     "Detection",
-    "Seen",
+    "RawAnswer",
     "Units",
     "View",
     "check_image",
@@ -52,11 +52,17 @@ class Units(StrEnum):
     THOUSAND = "0..1000"
     AUTO = "auto"
 
+    def extent(self, shown: Size) -> tuple[float, float]:
+        """Largest (x, y) of an image that is shown at ``shown`` (height, width); not of ``AUTO``."""
+        fixed = {Units.UNIT: (1.0, 1.0), Units.THOUSAND: (1000.0, 1000.0)}
+        return fixed.get(self) or (float(shown[1]), float(shown[0]))
 
-def check_image(image: NDArray[np.uint8]) -> None:
-    """Raise a ConfigError unless the image is uint8 (height, width, 3) with at least one pixel."""
+
+def check_image(image: NDArray[np.uint8]) -> Size:
+    """(height, width) of an image; a ConfigError unless it is uint8 (height, width, 3) with at least one pixel."""
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
         raise ConfigError("An image must be uint8 (height, width, 3).", received=(image.dtype, image.shape))
+    return image.shape[0], image.shape[1]
 
 
 def smart_size(size: Size, *, factor: int, min_pixels: int, max_pixels: int) -> Size:
@@ -144,8 +150,8 @@ class Convention:
                 "The coordinate convention of the reasoner is not known.",
                 hint="Run terraprompt reasoner calibrate, or name it: pixels, 0..1 or 0..1000.",
             )
-        extent = {Units.UNIT: (1, 1), Units.THOUSAND: (1000, 1000)}
-        return Frame.stretch(source, extent.get(self.units) or self.view.size(source))
+        width, height = self.units.extent(self.view.size(source))
+        return Frame.stretch(source, (int(height), int(width)))
 
     def to_source(self, instances: Iterable[Instance], source: Size) -> tuple[Instance, ...]:
         """Answered instances in pixels of the source image; nothing is clipped."""
@@ -157,7 +163,7 @@ class Convention:
         frame = self.frame(source)
         return tuple(_moved(v, frame.points) for v in instances)
 
-    def words(self, source: Size) -> str:
+    def describe(self, source: Size) -> str:
         """The units in the words of a question, e.g. "pixels of this image, which is 840 wide and 840 high"."""
         height, width = self.view.size(source)
         return {
@@ -167,7 +173,7 @@ class Convention:
             Units.AUTO: "x to the right and y down, from the top left corner",
         }[self.units]
 
-    def named(self, units: Units | str) -> Convention:
+    def with_units(self, units: Units | str) -> Convention:
         """The same view with other units."""
         try:
             return replace(self, units=Units(units))
@@ -199,7 +205,7 @@ def family_convention(model: str) -> Convention:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RawAnswer:
     """One answer and what it was about.
 
     Attributes:
@@ -230,7 +236,7 @@ class Detection:
     reason: str
 
 
-def detect(answers: Sequence[Seen]) -> Detection:
+def detect(answers: Sequence[RawAnswer]) -> Detection:
     """Find the units of a set of answers from their range alone.
 
     Each answer gives two draws: its largest x and its largest y. Under a convention they are taken as uniform over its
@@ -249,7 +255,7 @@ def detect(answers: Sequence[Seen]) -> Detection:
         count += 1
         for unit in units:
             likelihood[unit] += sum(
-                _log_density(value, extent) for value, extent in zip(far, _extent(unit, seen.size), strict=True)
+                _log_density(value, extent) for value, extent in zip(far, unit.extent(seen.size), strict=True)
             )
     best = max(likelihood.values())
     weights = {unit: math.exp(max(value - best, -700.0)) for unit, value in likelihood.items()}
@@ -264,13 +270,6 @@ def detect(answers: Sequence[Seen]) -> Detection:
         else "No answer holds a box or a point."
     )
     return Detection(None, confidence, posterior, count, reason)
-
-
-def _extent(unit: Units, size: Size) -> tuple[float, float]:
-    """Largest (x, y)."""
-    if unit is Units.PIXELS:
-        return float(size[1]), float(size[0])
-    return (1.0, 1.0) if unit is Units.UNIT else (1000.0, 1000.0)
 
 
 def _far(instances: Sequence[Instance]) -> tuple[float, float] | None:

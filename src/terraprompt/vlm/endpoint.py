@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from terraprompt.errors import ConfigError, ReasonerError
-from terraprompt.vlm.answer import AnswerRules, unstructured
+from terraprompt.vlm.answer_parser import AnswerRules, structured_to_tagged
 from terraprompt.vlm.base import ReasonerInfo, Reply
 from terraprompt.vlm.budget import Budget
 from terraprompt.vlm.cache import ReplyCache, question_key
@@ -31,8 +31,8 @@ from terraprompt.vlm.wording import (
     DEFAULT_TEMPLATE,
     answer_schema,
     check_template,
-    complaint_words,
     question_words,
+    with_feedback,
 )
 
 __all__ = ["EndpointReasoner", "EndpointSettings", "connect"]
@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 # What a server answers that does not know, or does not like, a schema (llama.cpp 400, vLLM 400, proxies 422 and 501).
 _NO_SCHEMA = frozenset({400, 422, 501})
 Messages = list[dict[str, Any]]
-_PREVIOUS = 4000  # characters of a bad answer that are shown to the model again
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,7 @@ class EndpointReasoner:
         image: NDArray[np.uint8],
         instruction: str,
         *,
-        complaint: str | None = None,
+        feedback: str | None = None,
         previous: str | None = None,
     ) -> Reply:
         """See :meth:`terraprompt.vlm.base.Reasoner.reason`."""
@@ -150,12 +149,12 @@ class EndpointReasoner:
                 template=self.settings.template,
                 structured=structured,
             )
-            return self._dialogue(picture, words, complaint, previous)
+            return self._dialogue(picture, words, feedback, previous)
 
         # The key takes the wish for a schema, not whether this server granted it: a known reply needs no server.
         form = answer_schema(self.settings.rules)
         keyed = messages(self.settings.structured == "auto")
-        return self._known_or_asked(keyed, messages, _image_tokens(shown), form, unstructured)
+        return self._known_or_asked(keyed, messages, _image_tokens(shown), form, structured_to_tagged)
 
     def fill(
         self,
@@ -163,7 +162,7 @@ class EndpointReasoner:
         image: NDArray[np.uint8] | None,
         *,
         form: Mapping[str, Any],
-        complaint: str | None = None,
+        feedback: str | None = None,
         previous: str | None = None,
     ) -> Reply:
         """Ask for a JSON object; known and paid for as :meth:`reason`.
@@ -172,7 +171,7 @@ class EndpointReasoner:
             text: the question; it says itself how to answer, because a server may not know schemas.
             image: RGB uint8 (height, width, 3), sent as it is; None = words alone.
             form: JSON schema of the answer.
-            complaint, previous: as of :meth:`reason`.
+            feedback, previous: as of :meth:`reason`.
 
         Returns:
             The reply as it was written; whether it is such an object is for the caller to see.
@@ -184,7 +183,7 @@ class EndpointReasoner:
         """
 
         def messages(picture: str | None) -> Messages:
-            return self._dialogue(picture, text, complaint, previous)
+            return self._dialogue(picture, text, feedback, previous)
 
         def sent(_: bool) -> Messages:
             return messages(None if image is None else _data_uri(image, self.settings.image_format))
@@ -281,18 +280,14 @@ class EndpointReasoner:
             payload["response_format"] = {"type": "json_schema", "json_schema": form}
         return payload | dict(settings.extra)
 
-    def _dialogue(self, picture: str | None, words: str, complaint: str | None, previous: str | None) -> Messages:
-        if complaint and previous is None:
-            words = f"{words}\n\n{complaint_words(complaint)}"
+    def _dialogue(self, picture: str | None, words: str, feedback: str | None, previous: str | None) -> Messages:
+        turns = with_feedback(words, feedback, previous)
         parts: Messages = []
         if picture is not None:
             shown = {"url": picture} | ({"detail": self.settings.detail} if self.settings.detail else {})
             parts = [{"type": "image_url", "image_url": shown}]
-        out: Messages = [{"role": "user", "content": [*parts, {"type": "text", "text": words}]}]
-        if complaint and previous is not None:
-            out.append({"role": "assistant", "content": previous[:_PREVIOUS]})
-            out.append({"role": "user", "content": complaint_words(complaint)})
-        return out
+        first = {"role": "user", "content": [*parts, {"type": "text", "text": turns[0][1]}]}
+        return [first, *({"role": role, "content": text} for role, text in turns[1:])]
 
     def _asked(self, messages: Messages, form: Mapping[str, Any] | None) -> Reply:
         start = time.monotonic()
@@ -360,9 +355,9 @@ def _message_text(message: dict[str, Any]) -> str:
     if isinstance(content, list):
         content = "".join(part.get("text", "") for part in content)
     text = content if isinstance(content, str) else ""
-    thought = message.get("reasoning_content") or message.get("reasoning")
-    if isinstance(thought, str) and thought.strip() and "<think>" not in text:
-        text = f"<think>{re.sub(r'</?think>', '', thought)}</think>{text}"
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    if isinstance(reasoning, str) and reasoning.strip() and "<think>" not in text:
+        text = f"<think>{re.sub(r'</?think>', '', reasoning)}</think>{text}"
     return text
 
 

@@ -1,68 +1,33 @@
-"""Ask a reasoner for boxes with noun phrases until its answer can be used: the first two stages of GeoSeg.
-
-As :mod:`.ask`, but the answer is read by :mod:`.grounding`, and boxes are corrected before they are cut at
-the image's edge, because a shifted box may hang out of it.
-"""
+"""Ask a reasoner for boxes with noun phrases: the first two stages of GeoSeg."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.errors import BudgetError, ConfigError, LimitError, PromptError, ReasonerError
-from terraprompt.geometry.frame import Frame
-from terraprompt.vlm.answer import Instance, thought
-from terraprompt.vlm.base import Reasoner, Reply
-from terraprompt.vlm.conventions import Convention, Seen, Units, check_image, detect
-from terraprompt.vlm.grounding import FIXED_ALPHA, FIXED_BETA, Box, Mode, Refined, official_target, parse_answer, refine
-from terraprompt.vlm.nms import survivors
-from terraprompt.vlm.placement import contradiction
+from terraprompt.errors import PromptError
+from terraprompt.geometry.boxes import Box, nms
+from terraprompt.vlm.answer_parser import Instance, Verdict, official_target, parse_phrases
+from terraprompt.vlm.ask import Reader, Reading, UnusableReplyError, read_image
+from terraprompt.vlm.base import Reasoner
+from terraprompt.vlm.box_refinement import Correction, Refined
+from terraprompt.vlm.conventions import Convention, Units, check_image
+from terraprompt.vlm.placement import settle_units
 
-__all__ = ["Correction", "Grounded", "Grounding", "ground", "instances_of"]
-
-log = logging.getLogger(__name__)
-
-_LOST = frozenset({"refusal", "content_filter"})
-_OTHERS_LIMIT = 160
+__all__ = ["GroundedBox", "ground_boxes"]
 
 
 @dataclass(frozen=True, slots=True)
-class Correction:
-    """How an answered box becomes the box that is looked at.
-
-    Attributes:
-        mode: see :func:`terraprompt.vlm.grounding.refine`.
-        alpha, beta: its constants.
-    """
-
-    mode: Mode = "calibrated"
-    alpha: float = 0.0
-    beta: float = 0.0
-
-    @classmethod
-    def official(cls, *, refined: bool = True) -> Correction:
-        """The release's constants; none where boxes shall not be refined."""
-        return cls("official", FIXED_ALPHA, FIXED_BETA) if refined else cls("official")
-
-    def apply(self, box: Box, size: tuple[int, int]) -> Refined:
-        """See :func:`terraprompt.vlm.grounding.refine`."""
-        return refine(box, size, alpha=self.alpha, beta=self.beta, mode=self.mode)
-
-
-@dataclass(frozen=True, slots=True)
-class Grounded:
+class GroundedBox:
     """One target.
 
     Attributes:
-        answered: xyxy as the reasoner wrote it.
-        box: the same in pixels of the image, not cut at its edge (``official``: cut).
-        refined: what became of it.
+        answered: box in the reasoner's own units.
+        box: the same in pixels of the image; may reach beyond its edge (``official``: cut).
+        refined: corrected and clamped.
         phrase: the noun phrase.
     """
 
@@ -72,40 +37,7 @@ class Grounded:
     phrase: str
 
 
-@dataclass(frozen=True, slots=True)
-class Grounding:
-    """What a reasoner made of an image.
-
-    Attributes:
-        status: "found", "no_target" or "failed".
-        targets: empty unless found.
-        think: the reasoning of the last answer.
-        reason: of a failure, one sentence or more; "" otherwise.
-        notes: what was done to the answer.
-        verdicts: one a reply: "found", "no_target", "unreadable", "unusable", "cut off" or "refused".
-        replies: all of them, in order.
-        convention: in which it was read.
-    """
-
-    status: Literal["found", "no_target", "failed"]
-    targets: tuple[Grounded, ...]
-    think: str
-    reason: str
-    notes: tuple[str, ...]
-    verdicts: tuple[str, ...]
-    replies: tuple[Reply, ...]
-    convention: Convention
-
-
-class _UnusableError(Exception):
-    """An answer cannot be used; never leaves this module. ``final``: asking again would not help."""
-
-    def __init__(self, verdict: str, complaint: str, *, final: bool = False) -> None:
-        super().__init__(complaint)
-        self.verdict, self.complaint, self.final = verdict, complaint, final
-
-
-def ground(
+def ground_boxes(
     reasoner: Reasoner,
     image: NDArray[np.uint8],
     instruction: str,
@@ -117,175 +49,97 @@ def ground(
     limit: int = 64,
     overlap: float = 0.5,
     clean: Callable[[str], str] = str.strip,
-    until: float | None = None,
-) -> Grounding:
-    """Ask, read, correct the boxes, and ask again with a complaint where that fails.
+    deadline: float | None = None,
+) -> Reading[GroundedBox]:
+    """Ask for boxes with noun phrases and correct the boxes: the first two stages of GeoSeg.
 
-    ``official`` reads one target in pixels of the picture as it was shown and cannot be told that there is none;
-    ``calibrated`` reads any number in ``convention``.
+    Boxes are corrected before they are cut at the image's edge, because a shifted box may hang out of it. ``official``
+    reads one target in pixels of the picture as it was shown and cannot be told that there is none; ``calibrated``
+    reads any number in ``convention``.
 
     Args:
-        reasoner: asked in words that want boxes and phrases (:mod:`terraprompt.vlm.grounding.wording`).
+        reasoner: asked with :data:`terraprompt.vlm.wording.PHRASE_TEMPLATE` or ``OFFICIAL_TEMPLATE``.
         image: RGB uint8 (height, width, 3).
         instruction: what to find.
         correction: of the boxes; None = calibrated, unchanged.
         convention: in which answers are read; None = the reasoner's own. Units ``AUTO`` are looked for in the answer.
         measured: the convention was measured on labelled boxes; an answer that seems to contradict it is believed.
-        tries: questions at most, the first included.
-        limit: targets at most, the first ones.
-        overlap: box IoU above which the smaller of two targets of one phrase goes.
+        tries, limit, overlap, deadline: as in :func:`ask`; NMS is among the targets of one phrase.
         clean: applied to phrases; a target whose phrase becomes empty is dropped.
-        until: ``time.monotonic()`` after which nothing more is asked.
 
-    Returns:
-        A failure of the reasoner is a grounding too, with status "failed" and the reason.
-
-    Raises:
-        BudgetError: nothing more may be asked.
-        LimitError: the time is over and there is no answer.
-        ConfigError: no image, or settings that make no sense.
+    Returns, raises:
+        As :func:`ask`.
     """
-    if tries < 1 or limit < 1 or not 0 < overlap <= 1:
-        raise ConfigError(
-            "Tries and limit are at least 1, the overlap is above 0 and at most 1.", received=(tries, limit, overlap)
-        )
-    check_image(image)
     correction = correction or Correction()
-    used = reasoner.convention if convention is None else convention
+    used = convention or reasoner.convention
     if correction.mode == "official":
-        used = reasoner.convention.named(Units.PIXELS)
-    reader = _Reader((image.shape[0], image.shape[1]), used, correction, measured, limit, overlap, clean)
-    replies: list[Reply] = []
-    verdicts: list[str] = []
-    complaint = previous = None
-    think = fault = ""
-
-    def grounding(status: Literal["found", "no_target", "failed"], targets: Sequence[Grounded] = ()) -> Grounding:
-        reason = fault if status == "failed" else ""
-        return Grounding(
-            status, tuple(targets), think, reason, tuple(reader.notes), tuple(verdicts), tuple(replies),
-            reader.convention,
-        )  # fmt: skip
-
-    for attempt in range(tries):
-        if attempt and until is not None and time.monotonic() > until:
-            raise LimitError("The time for this query was over before an answer could be used.", received=fault)
-        try:
-            reply = reasoner.reason(image, instruction, complaint=complaint, previous=previous)
-        except BudgetError:
-            raise
-        except ReasonerError as error:
-            fault = str(error)
-            return grounding("failed")
-        replies.append(reply)
-        think = thought(reply.text).strip()
-        try:
-            targets = reader.read(reply)
-        except _UnusableError as error:
-            verdicts.append(error.verdict)
-            complaint, previous = error.complaint, reply.text.strip() or None
-            if error.final:
-                fault = error.complaint
-                return grounding("failed")
-            fault = f"No usable answer in {attempt + 1} tries; the last one ({error.verdict}): {complaint}"
-            log.info("Answer %d cannot be used: %s", attempt + 1, complaint)
-            continue
-        verdicts.append("found" if targets else "no_target")
-        return grounding("found" if targets else "no_target", targets)
-    return grounding("failed")
+        used = reasoner.convention.with_units(Units.PIXELS)
+    reader = _PhraseReader(
+        size=check_image(image),
+        declared=used,
+        limit=limit,
+        overlap=overlap,
+        correction=correction,
+        measured=measured,
+        clean=clean,
+    )
+    return read_image(reasoner, image, instruction, reader, tries=tries, deadline=deadline)
 
 
-def instances_of(text: str) -> tuple[Instance, ...] | None:
-    """Boxes and phrases of an answer as instances in the reasoner's own units; None where it cannot be read."""
-    answer = parse_answer(text)
-    if answer.status == "unreadable":
-        return None
-    return tuple(Instance(target.box, name=target.phrase) for target in answer.targets)
+@dataclass(kw_only=True)
+class _PhraseReader(Reader[GroundedBox]):
+    correction: Correction
+    measured: bool
+    clean: Callable[[str], str]
 
+    def read(self, text: str) -> tuple[str, list[GroundedBox]]:
+        found = self._official(text) if self.correction.mode == "official" else self._calibrated(text)
+        return ("found" if found else "no_target"), found
 
-class _Reader:
-    """Reads the replies to one question; ``notes`` and ``convention`` are those of the last one."""
-
-    def __init__(
-        self,
-        size: tuple[int, int],
-        convention: Convention,
-        correction: Correction,
-        measured: bool,
-        limit: int,
-        overlap: float,
-        clean: Callable[[str], str],
-    ) -> None:
-        self.size, self.declared, self.correction = size, convention, correction
-        self.measured, self.limit, self.overlap, self.clean = measured, limit, overlap, clean
-        self.shown = convention.view.size(size)
-        self.convention = convention
-        self.notes: list[str] = []
-
-    def read(self, reply: Reply) -> list[Grounded]:
-        self.notes, self.convention = [], self.declared
-        if reply.finish_reason in _LOST:
-            said = f"The reasoner refused ({reply.finish_reason}): {_short(reply.text)}"
-            raise _UnusableError("refused", said, final=True)
-        if reply.finish_reason == "length":
-            raise _UnusableError("cut off", "It was cut off at the length limit; answer in fewer words.")
-        return self._official(reply.text) if self.correction.mode == "official" else self._calibrated(reply.text)
-
-    def _official(self, text: str) -> list[Grounded]:
-        target = official_target(text, self.shown)
-        if target is None:
-            raise _UnusableError("unreadable", "It holds no JSON object with a box and a phrase.")
-        phrase = self._phrase(target.phrase)
+    def _official(self, text: str) -> list[GroundedBox]:
+        target = official_target(text, self.convention.view.size(self.size))
+        if target is None or target.box is None:
+            raise UnusableReplyError("unreadable", "It holds no JSON object with a box and a phrase.")
+        phrase = self._phrase(target.name)
         if not phrase:
-            raise _UnusableError("unreadable", "The phrase is empty.")
-        box = _back(target.box, self.size, self.shown)
+            raise UnusableReplyError("unreadable", "The phrase is empty.")
+        [placed] = self.convention.to_source([target], self.size)
+        assert placed.box is not None
         answered = (float(target.box[0]), float(target.box[1]), float(target.box[2]), float(target.box[3]))
-        return [Grounded(answered, box, self.correction.apply(box, self.size), phrase)]
+        return [GroundedBox(answered, placed.box, self.correction.apply(placed.box, self.size), phrase)]
 
-    def _calibrated(self, text: str) -> list[Grounded]:
-        answer = parse_answer(text)
-        if answer.status == "unreadable":
-            raise _UnusableError("unreadable", "; ".join(answer.problems[:3]))
-        self.notes += answer.problems[:8]
-        if answer.status == "no_target":
+    def _calibrated(self, text: str) -> list[GroundedBox]:
+        parsed = parse_phrases(text)
+        if not parsed.ok:
+            raise UnusableReplyError("unreadable", parsed.feedback)
+        self.notes += parsed.skipped[:8]
+        if parsed.verdict is Verdict.NO_TARGET:
             return []
-        asked = answer.targets[: self.limit]
-        if len(answer.targets) > self.limit:
-            self.notes.append(f"{len(answer.targets)} targets were answered; the first {self.limit} are kept.")
-        instances = [Instance(target.box, name=target.phrase) for target in asked]
-        self._settle(instances)
+        instances = parsed.instances[: self.limit]
+        if len(parsed.instances) > self.limit:
+            self.notes.append(f"{len(parsed.instances)} targets were answered; the first {self.limit} are kept.")
+        self.convention, note, fault = settle_units(instances, self.declared, self.size, believe=self.measured)
+        self.notes += [note] if note else []
+        if fault:
+            raise UnusableReplyError("unusable", fault, final=self.convention.units is Units.AUTO)
         placed = self.convention.to_source(instances, self.size)
-        found: list[Grounded] = []
-        for target, there in zip(asked, placed, strict=True):
-            made = self._target(target.box, there.box, target.phrase)
-            if made is not None:
-                found.append(made)
+        made = [self._grounded(raw, there) for raw, there in zip(instances, placed, strict=True)]
+        found = [target for target in made if target is not None]
         if not found:
-            raise _UnusableError("unusable", f"None of the answered boxes lies in the image. {' '.join(self.notes)}")
-        return self._without_doubles(found)
+            raise UnusableReplyError(
+                "unusable", f"None of the answered boxes lies in the image. {' '.join(self.notes)}"
+            )
+        return self._without_duplicates(found)
 
-    def _settle(self, instances: Sequence[Instance]) -> None:
-        """Find the units where they are not known; refuse an answer that contradicts them."""
-        if self.convention.units is Units.AUTO:
-            told = detect([Seen(tuple(instances), self.shown)])
-            if told.units is None:
-                said = f"The coordinate convention is not known: {told.reason} Run terraprompt reasoner calibrate."
-                raise _UnusableError("unusable", said, final=True)
-            self.convention = self.convention.named(told.units)
-            self.notes.append(f"Coordinates were taken for {told.units.value} ({told.confidence:.0%} sure).")
-        if self.measured:
-            return
-        if fault := contradiction(instances, self.convention, self.convention.view.size(self.size)):
-            raise _UnusableError("unusable", fault)
-
-    def _target(self, answered: Box, box: Box | None, phrase: str) -> Grounded | None:
-        assert box is not None
-        words = self._phrase(phrase)
-        if not words or box[0] >= box[2] or box[1] >= box[3]:
+    def _grounded(self, raw: Instance, placed: Instance) -> GroundedBox | None:
+        assert raw.box is not None
+        assert placed.box is not None
+        phrase = self._phrase(raw.name)
+        if not phrase or placed.box[0] >= placed.box[2] or placed.box[1] >= placed.box[3]:
             self.notes.append("A target without area or phrase was dropped.")
             return None
         try:
-            return Grounded(answered, box, self.correction.apply(box, self.size), words)
+            return GroundedBox(raw.box, placed.box, self.correction.apply(placed.box, self.size), phrase)
         except PromptError:
             self.notes.append("A box outside the image was dropped.")
             return None
@@ -293,25 +147,11 @@ class _Reader:
     def _phrase(self, phrase: str) -> str:
         return " ".join(self.clean(phrase).split())
 
-    def _without_doubles(self, found: list[Grounded]) -> list[Grounded]:
+    def _without_duplicates(self, found: list[GroundedBox]) -> list[GroundedBox]:
         stay: set[int] = set()
         for phrase in dict.fromkeys(target.phrase.lower() for target in found):
-            mine = [i for i, target in enumerate(found) if target.phrase.lower() == phrase]
-            boxes = [found[i].refined.expanded for i in mine]
-            stay |= {mine[i] for i in survivors(boxes, limit=self.overlap)}
+            same = [i for i, target in enumerate(found) if target.phrase.lower() == phrase]
+            stay |= {same[i] for i in nms([found[i].refined.expanded for i in same], limit=self.overlap)}
         if len(stay) < len(found):
             self.notes.append(f"{len(found) - len(stay)} targets overlapped a larger one of that phrase; dropped.")
         return [target for i, target in enumerate(found) if i in stay]
-
-
-def _back(box: Sequence[Any], size: tuple[int, int], shown: tuple[int, int]) -> Box:
-    """A box on the picture as it was shown, in pixels of the image; unchanged where both have one size."""
-    x1, y1, x2, y2 = (float(v) for v in box)
-    if shown != size:
-        x1, y1, x2, y2 = Frame.stretch(size, shown).boxes_back([[x1, y1, x2, y2]])[0].tolist()
-    return x1, y1, x2, y2
-
-
-def _short(text: str) -> str:
-    shown = repr(text)
-    return shown if len(shown) <= _OTHERS_LIMIT else shown[: _OTHERS_LIMIT - 1] + "…"

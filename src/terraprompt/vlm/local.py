@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from terraprompt.errors import CheckpointError, ConfigError, ReasonerError
-from terraprompt.vlm.answer import AnswerRules
+from terraprompt.vlm.answer_parser import AnswerRules
 from terraprompt.vlm.base import ReasonerInfo, Reply
 from terraprompt.vlm.conventions import Convention, Units, View
 from terraprompt.vlm.families import Family, family_of
-from terraprompt.vlm.wording import DEFAULT_TEMPLATE, check_template, complaint_words, question_words
+from terraprompt.vlm.wording import DEFAULT_TEMPLATE, check_template, question_words, with_feedback
 
 __all__ = ["LocalReasoner", "load_local", "local_folder"]
 
@@ -106,14 +106,14 @@ class LocalReasoner:
         image: NDArray[np.uint8],
         instruction: str,
         *,
-        complaint: str | None = None,
+        feedback: str | None = None,
         previous: str | None = None,
     ) -> dict[str, Tensor]:
         """What the model is fed for a question, a batch of one, on the CPU.
 
         Args:
             image: RGB uint8 (H, W, 3).
-            instruction, complaint, previous: as in :meth:`reason`.
+            instruction, feedback, previous: as in :meth:`reason`.
 
         Returns:
             ``input_ids`` and ``attention_mask`` (1, L), ``pixel_values`` and what else the family wants.
@@ -121,7 +121,7 @@ class LocalReasoner:
         size = (image.shape[0], image.shape[1])
         _check_view(self.convention.view, size, self.convention.units, self.family)
         words = self.words(instruction, size)
-        return self.encoded(self.chat(words, complaint=complaint, previous=previous), self.convention.view.shown(image))
+        return self.encoded(self.chat(words, feedback=feedback, previous=previous), self.convention.view.shown(image))
 
     def words(self, instruction: str, size: tuple[int, int]) -> str:
         """What is asked about an image of ``size`` (height, width)."""
@@ -157,7 +157,7 @@ class LocalReasoner:
         image: NDArray[np.uint8],
         instruction: str,
         *,
-        complaint: str | None = None,
+        feedback: str | None = None,
         previous: str | None = None,
     ) -> Reply:
         """See :meth:`terraprompt.vlm.base.Reasoner.reason`."""
@@ -166,7 +166,7 @@ class LocalReasoner:
         dtype = next(self.model.parameters()).dtype
         inputs = {
             name: tensor.to(device, dtype if tensor.is_floating_point() else None)
-            for name, tensor in self.inputs(image, instruction, complaint=complaint, previous=previous).items()
+            for name, tensor in self.inputs(image, instruction, feedback=feedback, previous=previous).items()
         }
         length = inputs["input_ids"].shape[1]
         with self._lock, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -204,13 +204,9 @@ class LocalReasoner:
         ends = said if isinstance(said, list) else [said]
         return frozenset(int(end) for end in [*ends, self.tokenizer.eos_token_id] if end is not None)
 
-    def chat(self, words: str, *, complaint: str | None = None, previous: str | None = None) -> str:
+    def chat(self, words: str, *, feedback: str | None = None, previous: str | None = None) -> str:
         """The dialogue as text, with one image token. Users and models cannot write control tokens into it."""
-        if complaint and previous is None:
-            words = f"{words}\n\n{complaint_words(complaint)}"
-        turns = [("user", self._plain(words))]
-        if complaint and previous is not None:
-            turns += [("assistant", self._plain(previous[:4000])), ("user", self._plain(complaint_words(complaint)))]
+        turns = [(who, self._without_control(text)) for who, text in with_feedback(words, feedback, previous)]
         if getattr(self.tokenizer, "chat_template", None) is None:
             before, after = self.family.around
             (who, first), *rest = turns
@@ -221,7 +217,7 @@ class LocalReasoner:
         messages[0]["content"].insert(0, {"type": "image"})
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
-    def _plain(self, text: str) -> str:
+    def _without_control(self, text: str) -> str:
         for token in {self.family.token, *self.family.around, *self.tokenizer.all_special_tokens} - {"", "\n"}:
             text = text.replace(token.strip(), f"{token.strip()[0]} {token.strip()[1:]}")
         return text

@@ -1,12 +1,11 @@
-"""The models of a recipe, opened: many questions at a time, each answer kept on disk before it is used.
+"""Pool of models behind endpoints: many questions at a time, each answer kept on disk before it is used.
 
-Answers lie in ``work/calls/<endpoint>``, named by the content of their question. A stage that is run again asks what it
-asked before in the same order, finds those answers and pays for the rest only.
+Answers lie in ``calls/<endpoint>``, named by the content of their question. A stage that is run again asks the same
+questions in the same order, finds those answers and pays for the rest only.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
 from collections import Counter, deque
@@ -19,29 +18,26 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.errors import BudgetError, ReasonerError
-from terraprompt.forge.model_settings import Endpoint, Models
-from terraprompt.forge.prompts import is_refusal, plain, read_object
+from terraprompt.errors import ReasonerError
+from terraprompt.io.text import sanitize_text
+from terraprompt.vlm.answer_parser import is_refusal, parse_object
+from terraprompt.vlm.ask import UnusableReplyError, ask_until_usable, check_whole
 from terraprompt.vlm.base import Reply
 from terraprompt.vlm.budget import Budget, Prices
 from terraprompt.vlm.cache import ReplyCache
 from terraprompt.vlm.endpoint import EndpointReasoner, EndpointSettings
 from terraprompt.vlm.transport import RefusedError, Server, ServerConfig
 
-__all__ = ["TALLY", "Answer", "Panel", "noted", "tallies"]
-
-log = logging.getLogger(__name__)
+__all__ = ["TALLY", "Answer", "ModelPool", "PooledEndpoint", "add_usage", "usage_by_role"]
 
 #: What is counted of every role, in the order of the datasheet.
 TALLY = ("questions", "answers", "refused", "cut off", "not to be used", "given up", "tokens in", "tokens out")
 _MARK = "model "  # notes of this module begin with it
-_LOST = frozenset({"refusal", "content_filter"})
 _POLICY = re.compile(r"content.?(?:filter|policy|management|moderation)|responsible ai|safety", re.IGNORECASE)
 _WRONG_ADDRESS = frozenset({401, 403, 404})  # of a key or a name: every other question would get it too
 _IN_A_ROW = 3  # questions without an answer after which an endpoint is asked nothing more in this part
 _SHOWN = 160  # characters of a refusal in records
-_FAULT = 400  # and of a complaint
-_SAME = "It is the same answer as before; give another one."
+_FAULT = 400  # and of feedback
 _AHEAD = 4  # questions waiting, for each that is on the way
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -49,14 +45,31 @@ Outcome = Literal["good", "refused", "not to be used", "given up"]
 
 
 @dataclass(frozen=True)
+class PooledEndpoint:
+    """One model of a pool.
+
+    Attributes:
+        server: address and retry policy.
+        settings: of the questions.
+        prices: of a million tokens.
+        concurrency: requests on the way together.
+    """
+
+    server: ServerConfig
+    settings: EndpointSettings
+    prices: Prices = field(default_factory=Prices)
+    concurrency: int = 4
+
+
+@dataclass(frozen=True)
 class Answer:
-    """What became of a question.
+    """Outcome of a question.
 
     Attributes:
         value: the object that was answered; None if none could be read, or if it was refused.
         outcome: "good", "refused", "not to be used" after all attempts, or "given up": there was no answer.
         why: one sentence; "" where it is good.
-        tally: what it took, by the names of :data:`TALLY`.
+        tally: usage, by the names of :data:`TALLY`.
     """
 
     value: dict[str, Any] | None
@@ -65,109 +78,97 @@ class Answer:
     tally: Counter[str] = field(default_factory=Counter)
 
 
-class _Gate(Server):
-    """A server that is asked by so many at a time, and for a while by nobody once it looks dead."""
+class CircuitBreaker(Server):
+    """Server with a limit on concurrent requests; with ``trips``, three requests in a row without a reply open it."""
 
-    def __init__(self, config: ServerConfig, concurrency: int, *, gives_up: bool) -> None:
+    def __init__(self, config: ServerConfig, concurrency: int, *, trips: bool) -> None:
         super().__init__(config)
         self._turns = threading.BoundedSemaphore(concurrency)
-        self._gives_up = gives_up
+        self._trips = trips
         self._failed = 0
         self._count = threading.Lock()
 
-    def revive(self) -> None:
+    def reset(self) -> None:
+        """Close the circuit: requests are sent again."""
         with self._count:
             self._failed = 0
 
     def post(self, path: str, payload: dict[str, Any]) -> dict[str, Any]:
+        """See :meth:`terraprompt.vlm.transport.Server.post`; a ReasonerError at once while the circuit is open."""
         with self._turns:
             with self._count:
-                if self._gives_up and self._failed >= _IN_A_ROW:
+                if self._trips and self._failed >= _IN_A_ROW:
                     raise ReasonerError(f"{self.config.base_url} gave no answer {_IN_A_ROW} times in a row.")
             try:
                 value = super().post(path, payload)
             except RefusedError:
-                self.revive()
+                self.reset()
                 raise
             except ReasonerError:
                 with self._count:
                     self._failed += 1
                 raise
-            self.revive()
+            self.reset()
             return value
 
 
-class Panel:
+class ModelPool:
     """Asks the models of a recipe. Use it as a context, so that connections are closed.
 
     Args:
-        models: of the recipe.
-        calls: folder of the answers.
+        endpoints: by name.
+        calls: folder of the answers; those of all endpoints count against a limited budget.
         stage: for messages.
-        names: endpoints that it asks.
+        names: endpoints that may be asked.
+        budget: of all of them together.
+        reasks: how often a question is asked again whose answer cannot be used.
+        on_dead: raise when an endpoint gives no answer, or give up the question.
 
     Raises:
         ConfigError: a key that cannot be one.
         OutputError: the folder cannot be made.
     """
 
-    def __init__(self, models: Models, calls: Path, stage: str, names: Sequence[str]) -> None:
-        self.models, self.calls, self.stage = models, calls, stage
+    def __init__(
+        self,
+        endpoints: Mapping[str, PooledEndpoint],
+        calls: Path,
+        *,
+        stage: str,
+        names: Sequence[str],
+        budget: Budget,
+        reasks: int = 2,
+        on_dead: Literal["stop", "skip"] = "stop",
+    ) -> None:
+        self.calls, self.stage, self.budget, self.reasks, self.on_dead = calls, stage, budget, reasks, on_dead
         self.part = 0
-        limits = models.budget
-        self.budget = Budget(tokens=limits.tokens, cost=limits.cost, calls=limits.calls, prices=Prices())
-        self._gates: dict[str, _Gate] = {}
-        self._asked: dict[str, EndpointReasoner] = {}
-        for name in models.used:
-            settings = models.endpoints[name]
-            prices = Prices(settings.price.tokens_in, settings.price.tokens_out)
+        self._servers: dict[str, CircuitBreaker] = {}
+        self._reasoners: dict[str, EndpointReasoner] = {}
+        self._workers = sum(endpoints[name].concurrency for name in names)
+        for name, endpoint in endpoints.items():
             cache = ReplyCache(calls / name, strict=True)
-            budget = self.budget.priced(prices)
-            if limits.model_dump(exclude_none=True):  # what other stages and earlier runs paid counts too
-                budget.charge(*cache.paid())
+            priced = budget.priced(endpoint.prices)
+            if budget.is_limited:  # what other stages and earlier runs paid counts too
+                priced.charge(*cache.paid())
             if name in names:
-                self._open(name, settings, cache, budget)
+                server = CircuitBreaker(endpoint.server, endpoint.concurrency, trips=on_dead == "skip")
+                self._servers[name] = server
+                self._reasoners[name] = EndpointReasoner(
+                    server, endpoint.settings, cache=cache, budget=priced, known_as=name
+                )
 
-    def _open(self, name: str, settings: Endpoint, cache: ReplyCache, budget: Budget) -> None:
-        config = ServerConfig(
-            settings.url,
-            key_variable=settings.key_env,
-            timeout=settings.timeout,
-            retries=settings.retries,
-            backoff=settings.backoff,
-            longest_wait=settings.longest_wait,
-            requests_per_minute=settings.rate,
-        )
-        self._gates[name] = _Gate(config, settings.concurrency, gives_up=self.models.dead == "skip")
-        self._asked[name] = EndpointReasoner(
-            self._gates[name],
-            EndpointSettings(
-                settings.model,
-                temperature=settings.temperature,
-                max_tokens=settings.max_tokens,
-                token_field=settings.token_field,
-                structured=settings.structured,
-                image_format=settings.image,
-                detail=settings.detail,
-                extra=settings.extra,
-            ),
-            cache=cache,
-            budget=budget,
-            known_as=name,
-        )
-
-    def __enter__(self) -> Panel:
+    def __enter__(self) -> ModelPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for gate in self._gates.values():
-            gate.close()
+        for server in self._servers.values():
+            server.close()
 
     def begin(self, part: int) -> None:
-        """Begin a part: endpoints that looked dead get another chance."""
+        """Begin a part: endpoints that gave no answer get another chance."""
         self.part = part
-        for gate in self._gates.values():
-            gate.revive()
+        for server in self._servers.values():
+            server.reset()
 
     def ask(
         self,
@@ -178,7 +179,7 @@ class Panel:
         form: Mapping[str, Any],
         faults: Callable[[dict[str, Any]], list[str]],
     ) -> Answer:
-        """Ask, and ask again with the complaint where an answer cannot be used. May be called from many threads.
+        """Ask for an object, and again with feedback where it cannot be used. May be called from many threads.
 
         Args:
             name: of the endpoint.
@@ -187,44 +188,44 @@ class Panel:
 
         Raises:
             BudgetError: it does not fit into what is left.
-            ReasonerError: no answer, and the recipe says to stop then; or a wrong key or address.
+            ReasonerError: no answer, and ``on_dead`` is "stop"; or a wrong key or address.
             OutputError: an answer cannot be kept.
         """
-        tally = Counter(questions=1)
-        complaint = previous = None
         value: dict[str, Any] | None = None
-        said: list[str] = []
-        while len(said) < 1 + self.models.reasks:
-            try:
-                reply = self._asked[name].fill(text, image, form=form, complaint=complaint, previous=previous)
-            except BudgetError:
-                raise
-            except ReasonerError as error:
-                return self._unanswered(error, value, tally)
-            _count(reply, tally)
-            found = None if reply.finish_reason in _LOST else read_object(reply.text)
-            if reply.finish_reason in _LOST or (found is None and is_refusal(reply.text)):
-                tally["refused"] += 1
-                return Answer(None, "refused", f"the model refused: {plain(reply.text, _SHOWN)}", tally)
-            value = found or value
-            if found is not None and not (wrong := faults(found)):
-                return Answer(found, "good", "", tally)
+
+        def fill(feedback: str | None, previous: str | None) -> Reply:
+            return self._reasoners[name].fill(text, image, form=form, feedback=feedback, previous=previous)
+
+        def read(reply: Reply) -> tuple[str, dict[str, Any]]:
+            nonlocal value
+            found = parse_object(reply.text)
             if found is not None:
-                fault = f"{'; '.join(wrong)}."
-            elif reply.finish_reason == "length":
-                tally["cut off"] += 1
-                fault = "It was cut off at the length limit; answer in fewer words."
-            else:
-                fault = "It holds no whole JSON object."
-            previous = reply.text.strip() or None
-            said.append(reply.text.strip())
-            if said.count(said[-1]) > 2:
-                break  # it was told so and said it again: the next question would be the one before
-            complaint = f"{fault} {_SAME}" if said.count(said[-1]) > 1 else fault
+                value = found
+                if wrong := faults(found):
+                    raise UnusableReplyError("faulty", f"{'; '.join(wrong)}.")
+                return "good", found
+            if is_refusal(reply.text):
+                raise UnusableReplyError("refused", reply.text, final=True)
+            check_whole(reply)
+            raise UnusableReplyError("unreadable", "It holds no whole JSON object.")
+
+        got = ask_until_usable(fill, read, tries=1 + self.reasks)
+        tally = Counter(questions=1)
+        for reply in got.replies:
+            tally["answers"] += 1
+            tally["tokens in"] += reply.tokens_in or 0
+            tally["tokens out"] += reply.tokens_out or 0
+        tally.update(verdict for verdict in got.verdicts if verdict in ("refused", "cut off"))
+        if got.error is not None:
+            return self._unanswered(got.error, value, tally)
+        if got.value is not None:
+            return Answer(got.value, "good", "", tally)
+        if got.final:
+            said = sanitize_text(got.replies[-1].text, _SHOWN)
+            return Answer(None, "refused", f"the model refused: {said}", tally)
         tally["not to be used"] += 1
-        return Answer(
-            value, "not to be used", f"no usable answer in {len(said)} attempts: {plain(fault, _FAULT)}", tally
-        )
+        why = f"no usable answer in {len(got.replies)} attempts: {sanitize_text(got.feedback, _FAULT)}"
+        return Answer(value, "not to be used", why, tally)
 
     def _unanswered(self, error: ReasonerError, value: dict[str, Any] | None, tally: Counter[str]) -> Answer:
         if isinstance(error, RefusedError):
@@ -232,11 +233,11 @@ class Panel:
                 raise error
             if _POLICY.search(str(error)):
                 tally["refused"] += 1
-                return Answer(None, "refused", f"the server refused: {plain(error.received, _SHOWN)}", tally)
-        if self.models.dead == "stop":
+                return Answer(None, "refused", f"the server refused: {sanitize_text(error.received, _SHOWN)}", tally)
+        if self.on_dead == "stop":
             raise error
         tally["given up"] += 1
-        return Answer(value, "given up", f"no answer: {plain(error.what, _SHOWN)}", tally)
+        return Answer(value, "given up", f"no answer: {sanitize_text(error.what, _SHOWN)}", tally)
 
     def map(self, work: Callable[[_T], _R], items: Iterable[_T], what: Callable[[_T], str]) -> Iterator[tuple[_T, _R]]:
         """Work on items in threads; (item, result) come in the order of the items, and few are held at a time.
@@ -249,14 +250,13 @@ class Panel:
         Raises:
             BudgetError, ReasonerError: of the first item that fails, with stage, part, item and what is kept.
         """
-        workers = sum(self.models.endpoints[name].concurrency for name in self._asked)
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="asking")
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="asking")
         waiting: deque[tuple[_T, Future[_R]]] = deque()
         first: _T | None = None
         try:
             for item in items:
                 waiting.append((item, pool.submit(work, item)))
-                if len(waiting) > _AHEAD * workers:
+                if len(waiting) > _AHEAD * self._workers:
                     first, future = waiting.popleft()
                     yield first, future.result()
             while waiting:
@@ -264,22 +264,19 @@ class Panel:
                 yield first, future.result()
         except ReasonerError as error:
             pool.shutdown(wait=True, cancel_futures=True)
-            raise self._placed(error, "" if first is None else what(first)) from error
+            kept = sum(1 for _ in self.calls.glob("*/??/*.json"))
+            where = "" if first is None else what(first)
+            raise type(error)(
+                f"Stage {self.stage} stopped at {where} (part {self.part}): {error.what}",
+                received=error.received,
+                hint=f"{error.hint or ''} {kept} answers are kept in {self.calls}; go on with --resume.".strip(),
+            ) from error
         finally:  # what is on the way is waited for and kept; what is not yet asked is not asked
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _placed(self, error: ReasonerError, where: str) -> ReasonerError:
-        """The error with the place where it happened and what is kept."""
-        kept = sum(1 for _ in self.calls.glob("*/??/*.json"))
-        return type(error)(
-            f"Stage {self.stage} stopped at {where} (part {self.part}): {error.what}",
-            received=error.received,
-            hint=f"{error.hint or ''} {kept} answers are kept in {self.calls}; go on with --resume.".strip(),
-        )
 
-
-def tallies(notes: Mapping[str, int]) -> tuple[dict[str, Counter[str]], dict[str, int]]:
-    """Notes of a run: what each role took, and all other notes."""
+def usage_by_role(notes: Mapping[str, int]) -> tuple[dict[str, Counter[str]], dict[str, int]]:
+    """Split the notes of a run into the usage of each role and all other notes."""
     roles: dict[str, Counter[str]] = {}
     rest = {}
     for note, count in notes.items():
@@ -291,13 +288,7 @@ def tallies(notes: Mapping[str, int]) -> tuple[dict[str, Counter[str]], dict[str
     return roles, rest
 
 
-def noted(role: str, tally: Counter[str], notes: Counter[str]) -> None:
-    """Add what a question took to the notes of a part."""
+def add_usage(role: str, tally: Counter[str], notes: Counter[str]) -> None:
+    """Add the usage of a question to the notes of a part."""
     for what, count in tally.items():
         notes[f"{_MARK}{role}: {what}"] += count
-
-
-def _count(reply: Reply, tally: Counter[str]) -> None:
-    tally["answers"] += 1
-    tally["tokens in"] += reply.tokens_in or 0
-    tally["tokens out"] += reply.tokens_out or 0

@@ -28,7 +28,7 @@ def chosen_convention(default: Convention, units: str | None, side: int | None) 
     """A convention with other units or shown as a square of another side, where they are given."""
     if side is not None:
         default = replace(default, view=View("square", side=side))
-    return default if units is None else default.named(units)
+    return default if units is None else default.with_units(units)
 
 
 def open_reasoner(

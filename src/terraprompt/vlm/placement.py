@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from terraprompt.vlm.answer import Box, Instance
-from terraprompt.vlm.conventions import Convention, Seen, Units, detect
-from terraprompt.vlm.nms import suppress
+from terraprompt.geometry.boxes import Box, nms
+from terraprompt.vlm.answer_parser import Instance
+from terraprompt.vlm.conventions import Convention, RawAnswer, Units, detect
 
-__all__ = ["Placement", "contradiction", "place"]
+__all__ = ["Placement", "place", "settle_units", "without_duplicates"]
 
 Size = tuple[int, int]
 
@@ -43,7 +43,7 @@ def place(
     *,
     limit: int = 256,
     overlap: float = 0.5,
-    earlier: Sequence[Seen] = (),
+    earlier: Sequence[RawAnswer] = (),
 ) -> Placement:
     """Bring an answer onto its image.
 
@@ -63,16 +63,9 @@ def place(
     kept = tuple(_upright(v) for v in instances[:limit])
     inverted = sum(a.box != b.box for a, b in zip(kept, instances, strict=False))
     if inverted:
-        notes.append(f"{_boxes(inverted)} had corners the wrong way round; sorted.")
-    shown = convention.view.size(size)
-    if convention.units is Units.AUTO:
-        found = detect([*earlier, Seen(kept, shown)])
-        if found.units is None:
-            fault = f"The coordinate convention is not known: {found.reason} Run terraprompt reasoner calibrate."
-            return Placement((), tuple(notes), fault, convention)
-        convention = convention.named(found.units)
-        notes.append(f"Coordinates were taken for {found.units.value} ({found.confidence:.0%} sure).")
-    fault = contradiction(kept, convention, shown)
+        notes.append(f"{_counted(inverted)} had corners the wrong way round; sorted.")
+    convention, note, fault = settle_units(kept, convention, size, earlier=earlier)
+    notes += [note] if note else []
     if fault:
         return Placement((), tuple(notes), fault, convention)
     inside = [_clipped(v, size) for v in convention.to_source(kept, size)]
@@ -82,37 +75,68 @@ def place(
         (sum(v is not None and cut for v, cut, _ in inside), "{} reached over the edge of the image; clipped."),
     ):
         if count:
-            notes.append(words.format(_boxes(count)))
+            notes.append(words.format(_counted(count)))
     strays = sum(gone for v, _, gone in inside if v is not None)
     if strays:
         notes.append(f"{strays} points outside the image or their box; dropped.")
-    unique = suppress(left, limit=overlap)
+    unique = without_duplicates(left, limit=overlap)
     if len(unique) < len(left):
-        notes.append(f"{_boxes(len(left) - len(unique))} overlapped a larger one; dropped.")
+        notes.append(f"{_counted(len(left) - len(unique))} overlapped a larger one; dropped.")
     fault = "" if unique else "None of the answered boxes and points lies in the image."
     return Placement(unique, tuple(notes), fault, convention)
 
 
-def contradiction(instances: Sequence[Instance], convention: Convention, shown: Size) -> str:
-    """A sentence if the answer cannot be in these units but fits others; else "".
+def settle_units(
+    instances: Sequence[Instance],
+    convention: Convention,
+    size: Size,
+    *,
+    earlier: Sequence[RawAnswer] = (),
+    believe: bool = False,
+) -> tuple[Convention, str, str]:
+    """Find the units of an answer where they are ``AUTO``, and check that the answer can be in them.
 
     Args:
         instances: as answered, at least one.
-        convention: whose units are not ``AUTO``.
-        shown: (height, width) of the picture as it was shown.
+        convention: in which the answer is read.
+        size: (height, width) of the source image.
+        earlier: other answers of the same reasoner, as evidence.
+        believe: skip the check.
+
+    Returns:
+        The convention with its units (still ``AUTO`` if they cannot be found), a note and a fault; "" if none.
     """
-    grids = {Units.PIXELS: (shown[1], shown[0]), Units.THOUSAND: (1000, 1000), Units.UNIT: (1, 1)}
+    shown, note = convention.view.size(size), ""
+    if convention.units is Units.AUTO:
+        found = detect([*earlier, RawAnswer(tuple(instances), shown)])
+        if found.units is None:
+            fault = f"The coordinate convention is not known: {found.reason} Run terraprompt reasoner calibrate."
+            return convention, "", fault
+        convention = convention.with_units(found.units)
+        note = f"Coordinates were taken for {found.units.value} ({found.confidence:.0%} sure)."
+    return convention, note, "" if believe else _contradiction(instances, convention.units, shown)
+
+
+def without_duplicates(instances: Sequence[Instance], *, limit: float = 0.5) -> tuple[Instance, ...]:
+    """NMS of instances, see :func:`terraprompt.geometry.boxes.nms`; those without a box all stay."""
+    boxed = [(i, instance.box) for i, instance in enumerate(instances) if instance.box is not None]
+    stay = {boxed[i][0] for i in nms([box for _, box in boxed], limit=limit)}
+    return tuple(v for i, v in enumerate(instances) if v.box is None or i in stay)
+
+
+def _contradiction(instances: Sequence[Instance], units: Units, shown: Size) -> str:
+    """A sentence if the answer cannot be in these units but fits others; else ""."""
     centres = np.array([_centre(v) for v in instances])
     reach = np.array([_reach(v) for v in instances])
-    width, height = grids[convention.units]
-    said = f"The coordinates do not fit {convention.units.value} (the image was shown at {shown[1]} x {shown[0]})"
-    if min(width, height) > 50 and reach.max() <= 1:
-        return f"{said}; they look like {Units.UNIT.value}."
-    outside = float((centres > (width, height)).any(1).mean())
+    extent = units.extent(shown)
+    wrong = f"The coordinates do not fit {units.value} (the image was shown at {shown[1]} x {shown[0]})"
+    if min(extent) > 50 and reach.max() <= 1:
+        return f"{wrong}; they look like {Units.UNIT.value}."
+    outside = float((centres > extent).any(1).mean())
     if outside >= _CONTRADICTING:
-        for units in (Units.PIXELS, Units.THOUSAND):
-            if units is not convention.units and (reach <= np.array(grids[units]) * 1.02).all():
-                return f"{said}; they look like {units.value}."
+        for other in (Units.PIXELS, Units.THOUSAND):
+            if other is not units and (reach <= np.array(other.extent(shown)) * 1.02).all():
+                return f"{wrong}; they look like {other.value}."
     return ""
 
 
@@ -160,5 +184,5 @@ def _clipped(instance: Instance, size: Size) -> tuple[Instance | None, bool, int
     return replace(instance, box=box, points=points, labels=labels), cut, gone
 
 
-def _boxes(count: int) -> str:
+def _counted(count: int) -> str:
     return "1 instance" if count == 1 else f"{count} instances"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.vlm.answer import AnswerRules, Parsed, parse_lenient
+from terraprompt.vlm.answer_parser import AnswerRules, ParsedAnswer, parse_lenient
 from terraprompt.vlm.base import Reasoner, Reply
 from terraprompt.vlm.calibration import Calibration, LabeledAnswer, calibrate
 from terraprompt.vlm.conventions import Convention
@@ -44,7 +44,7 @@ class Probe:
     def __init__(self, reply: Reply, reasoner: Reasoner) -> None:
         self.reply = reply
         # One box says much about units on a grey ground, so any number of points will do.
-        self.parsed: Parsed = parse_lenient(reply.text, AnswerRules(points=None))
+        self.parsed: ParsedAnswer = parse_lenient(reply.text, AnswerRules(points=None))
         view = reasoner.convention.view
         self.table: Calibration = calibrate([LabeledAnswer(self.parsed.instances, (_BOX,), _SIZE)], view)
         first, second = self.table.candidates[:2]

@@ -6,10 +6,19 @@ import string
 from typing import Any
 
 from terraprompt.errors import ConfigError
-from terraprompt.vlm.answer import AnswerRules
+from terraprompt.vlm.answer_parser import AnswerRules
 from terraprompt.vlm.conventions import Convention
 
-__all__ = ["DEFAULT_TEMPLATE", "answer_schema", "check_template", "complaint_words", "question_words"]
+__all__ = [
+    "DEFAULT_TEMPLATE",
+    "OFFICIAL_TEMPLATE",
+    "PHRASE_TEMPLATE",
+    "answer_schema",
+    "check_template",
+    "feedback_words",
+    "question_words",
+    "with_feedback",
+]
 
 DEFAULT_TEMPLATE = """\
 This is an overhead image, taken from an aircraft or a satellite.
@@ -18,11 +27,32 @@ Find everything in the image that fulfils the task, one item for each separate o
 In every item "bbox_2d" is the tight box [x1, y1, x2, y2] round the object{points}. Coordinates are {units}.
 If nothing in the image fulfils the task, the list is empty: []."""
 
+#: Several targets, or none; keys as the Qwen family was trained with.
+PHRASE_TEMPLATE = """\
+This is an overhead image, taken from an aircraft or a satellite.
+Task: {instruction}
+Find everything in the image that fulfils the task, one item for each separate object or area. For each give its tight \
+box, and a short noun phrase for what it looks like from above, such as "grey flat roof": two to four words, without \
+words of place, number or purpose. Coordinates are {units}.
+Answer with a JSON list in a code fence:
+```json
+[{{"bbox_2d": [x1, y1, x2, y2], "label": "noun phrase"}}]
+```
+If nothing in the image fulfils the task, the list is empty: []."""
+
+#: One target, as the release's format has it; nothing can be said to be absent.
+OFFICIAL_TEMPLATE = """\
+This is an overhead image, taken from an aircraft or a satellite.
+Task: {instruction}
+Find the one target that fulfils the task best. Give its tight box in {units}, and a short noun phrase for it.
+Answer with one JSON object only: {{"bbox": [x1, y1, x2, y2], "prompt": "noun phrase"}}"""
+
 _TAGS = """\
 First reason between <think> and </think>, then answer between <answer> and </answer> with a JSON list in a code fence:
 <think>reasoning</think><answer>```json
 [{item}]
 ```</answer>"""
+_PREVIOUS = 4000
 _SCHEMA = 'Reason in "think", then list the items in "instances".'
 
 
@@ -77,13 +107,22 @@ def question_words(
         instruction=instruction,
         form=_SCHEMA if structured else _TAGS.format(item=item),
         points=_points_words(rules),
-        units=convention.words(size),
+        units=convention.describe(size),
     )
 
 
-def complaint_words(complaint: str) -> str:
+def feedback_words(feedback: str) -> str:
     """What is said when an answer could not be used."""
-    return f"That answer cannot be used: {complaint} Answer the task again, in the form that was asked for."
+    return f"That answer cannot be used: {feedback} Answer the task again, in the form that was asked for."
+
+
+def with_feedback(words: str, feedback: str | None, previous: str | None) -> list[tuple[str, str]]:
+    """Turns (role, text) of a question, its bad answer (its first 4,000 characters) and the feedback on it, if any."""
+    if not feedback:
+        return [("user", words)]
+    if previous is None:
+        return [("user", f"{words}\n\n{feedback_words(feedback)}")]
+    return [("user", words), ("assistant", previous[:_PREVIOUS]), ("user", feedback_words(feedback))]
 
 
 def answer_schema(rules: AnswerRules) -> dict[str, Any]:

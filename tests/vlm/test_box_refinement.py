@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from terraprompt.errors import ConfigError, PromptError
-from terraprompt.vlm.grounding import Box, Mode, refine
+from terraprompt.geometry.boxes import Box
+from terraprompt.vlm.box_refinement import Mode, refine
 
 sides = st.integers(1, 900)
 coordinates = st.floats(-300, 1200, allow_nan=False)
@@ -106,6 +107,6 @@ def test_bad_input() -> None:
     with pytest.raises(ConfigError, match="inside out"):
         refine(box, (10, 10), alpha=-0.5, beta=-0.5)
     with pytest.raises(ConfigError, match="shortest side"):
-        refine(box, (10, 10), minimum=0)
+        refine(box, (10, 10), min_side=0)
     with pytest.raises(ConfigError, match="mode"):
         refine(box, (10, 10), mode="strict")  # type: ignore[arg-type]

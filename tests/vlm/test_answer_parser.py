@@ -11,17 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terraprompt.errors import ConfigError
-from terraprompt.vlm.answer import (
+from terraprompt.geometry.boxes import box_iou, nms
+from terraprompt.vlm.answer_parser import (
     AnswerRules,
     Instance,
-    Parsed,
+    ParsedAnswer,
     Verdict,
     parse_lenient,
     parse_strict,
+    structured_to_tagged,
     tagged,
-    unstructured,
 )
-from terraprompt.vlm.nms import box_iou, suppress, survivors
+from terraprompt.vlm.placement import without_duplicates
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/think2seg/cases.json").read_text())
 CASES = {case["name"]: case for case in GOLDEN["cases"]}
@@ -63,9 +64,9 @@ def test_strict_and_lenient_are_as_recorded(name: str) -> None:
         (parse_lenient(case["completion"]), "lenient"),
     ):
         assert parsed.ok is case[f"{how}_ok"]
-        assert (parsed.complaint == "") is parsed.ok
+        assert (parsed.feedback == "") is parsed.ok
         if parsed.ok:
-            assert as_recorded(suppress(parsed.instances)) == numbered(case[f"{how}_parsed"])
+            assert as_recorded(without_duplicates(parsed.instances)) == numbered(case[f"{how}_parsed"])
     assert tagged(case["completion"]) is (case["r3"] == 1.0)
 
 
@@ -73,7 +74,7 @@ def test_strict_and_lenient_are_as_recorded(name: str) -> None:
 def test_suppression_keeps_the_recorded_items(name: str) -> None:
     instances = parse_strict(CASES[name]["completion"]).instances
     assert len(instances) == CASES[name]["instances_before_nms"]
-    assert suppress(instances) == tuple(instances[i] for i in CASES[name]["nms_survivors"])
+    assert without_duplicates(instances) == tuple(instances[i] for i in CASES[name]["nms_survivors"])
 
 
 def test_mended_bug_a_box_that_is_not_numbers_is_refused_alone_too() -> None:
@@ -83,7 +84,7 @@ def test_mended_bug_a_box_that_is_not_numbers_is_refused_alone_too() -> None:
     for case in (alone, among):
         for parse in (parse_strict, parse_lenient):
             assert parse(case["completion"]).verdict is Verdict.BAD_BOX
-    assert "'left'" in parse_strict(alone["completion"]).complaint
+    assert "'left'" in parse_strict(alone["completion"]).feedback
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_a_number_cut_in_the_middle_is_not_taken_for_a_whole_one() -> None:
 def test_thought_names_and_negative_points() -> None:
     body = f'[{ITEM[:-1]}, "label": "tank", "negative_points": [[1, 1]]}}]'
     parsed = parse_lenient(wrapped(body, "by the\npier"), AnswerRules(negatives=1))
-    assert (parsed.think, parsed.instances[0].name) == ("by the\npier", "tank")
+    assert (parsed.reasoning, parsed.instances[0].name) == ("by the\npier", "tank")
     assert parsed.instances[0].labels == (1, 1, 0)
     assert parse_strict(wrapped(body)).verdict is Verdict.NEGATIVE_POINTS
     assert parse_strict(wrapped(f"[{ITEM}]"), AnswerRules(negatives=1)).verdict is Verdict.WRONG_COUNT
@@ -172,11 +173,11 @@ def test_rules_and_instances_are_checked() -> None:
 
 
 def test_a_schema_bound_answer_takes_the_tagged_form() -> None:
-    text = unstructured(json.dumps({"think": "by the pier", "instances": [json.loads(ITEM)]}))
+    text = structured_to_tagged(json.dumps({"think": "by the pier", "instances": [json.loads(ITEM)]}))
     assert tagged(text)
     assert parse_strict(text) == parse_strict(wrapped(f"[{ITEM}]", "by the pier"))
     for other in ("[]", "{}", "plain", '{"instances": 3}', "[" * 100_000):
-        assert unstructured(other) == other
+        assert structured_to_tagged(other) == other
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_tags(text: str, expected: bool) -> None:
 def test_no_text_crashes_a_reader(text: str) -> None:
     for parse in (parse_strict, parse_lenient):
         parsed = parse(text)
-        assert isinstance(parsed, Parsed)
+        assert isinstance(parsed, ParsedAnswer)
         assert bool(parsed.instances) is (parsed.verdict is Verdict.OK)
 
 
@@ -222,7 +223,7 @@ boxes = st.lists(st.tuples(*[st.integers(0, 20)] * 4), max_size=12)
 
 @given(boxes)
 def test_no_two_survivors_overlap_and_each_dropped_box_does(drawn: list[tuple[int, ...]]) -> None:
-    stay = survivors(drawn)
+    stay = nms(drawn)
     iou = box_iou(drawn, drawn)
     area = [max(0, b[2] - b[0]) * max(0, b[3] - b[1]) for b in drawn]
     assert stay == sorted(set(stay))
@@ -233,5 +234,5 @@ def test_no_two_survivors_overlap_and_each_dropped_box_does(drawn: list[tuple[in
 
 
 def test_boxes_without_area_overlap_nothing() -> None:
-    assert survivors([(0, 0, 0, 0), (0, 0, 0, 0), (9, 9, 1, 1)]) == [0, 1, 2]
+    assert nms([(0, 0, 0, 0), (0, 0, 0, 0), (9, 9, 1, 1)]) == [0, 1, 2]
     assert box_iou([(0, 0, 2, 2)], [(1, 0, 3, 2)]).tolist() == [[pytest.approx(1 / 3)]]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from terraprompt.errors import ConfigError, PromptError
-from terraprompt.vlm.grounding.boxes import Mode
+from terraprompt.vlm.box_refinement import Mode
 
 __all__ = ["Clicks", "clicks"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terraprompt.errors import ConfigError, PromptError
-from terraprompt.vlm.grounding.boxes import Mode
+from terraprompt.vlm.box_refinement import Mode
 
-__all__ = ["Fusion", "Measure", "Rule", "fuse", "union"]
+__all__ = ["Fusion", "Measure", "Rule", "fuse"]
 
 Mask = NDArray[np.bool_]
 #: How agreement is measured: the share of the smaller route that both hold, or the IoU of the two.
@@ -91,22 +90,6 @@ def fuse(
     if points_score > text_score:
         return Fusion(points, "points_scored_higher", agreement)
     return Fusion(text, "text_scored_higher", agreement)
-
-
-def union(masks: Sequence[Mask | None], *, size: tuple[int, int]) -> Mask:
-    """bool (H, W): the answer of several targets; all False where none has a mask.
-
-    Raises:
-        PromptError: a mask has another size.
-    """
-    out = np.zeros(size, bool)
-    for mask in masks:
-        if mask is None:
-            continue
-        if mask.shape != out.shape:
-            raise PromptError("The masks of the targets differ in size.", received=mask.shape, hint=f"Expected {size}.")
-        out |= mask
-    return out
 
 
 def _sized(route: NDArray[np.generic] | None, size: tuple[int, int]) -> Mask | None:

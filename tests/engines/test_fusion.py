@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from terraprompt.engines.fusion import fuse
 from terraprompt.errors import ConfigError, PromptError
-from terraprompt.vlm.grounding import fuse, union
 
 SIZE = (20, 30)
 
@@ -89,13 +89,6 @@ def test_routes_of_any_size(height: int, width: int, rows: int, columns: int, se
         assert fused.mask.shape == (rows, columns)
     if rows % height == 0 and columns % width == 0 and route.any():
         np.testing.assert_array_equal(fused.mask, route.repeat(rows // height, 0).repeat(columns // width, 1))
-
-
-def test_union_of_two_targets() -> None:
-    np.testing.assert_array_equal(union([LEFT, None, RIGHT], size=SIZE), LEFT | RIGHT)
-    assert not union([None], size=SIZE).any()
-    with pytest.raises(PromptError, match="differ in size"):
-        union([LEFT, RIGHT.T], size=SIZE)
 
 
 def test_bad_input() -> None:

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from terraprompt.engines.clicks import clicks
+from terraprompt.engines.fusion import fuse
 from terraprompt.models.clip_surgery import feature_surgery
-from terraprompt.vlm.grounding import clicks, fuse, official_target, parse_answer, refine
+from terraprompt.vlm.answer_parser import Verdict, official_target, parse_phrases
+from terraprompt.vlm.box_refinement import refine
 
 CASES: dict[str, list[dict[str, Any]]] = json.loads(
     (Path(__file__).parents[1] / "golden" / "geoseg" / "cases.json").read_text()
@@ -38,12 +41,14 @@ def test_answers_and_boxes(case: dict[str, Any]) -> None:
     target = official_target(case["response"], (height, width))
     if case["bbox"] is None:
         assert target is None
-        assert parse_answer(case["response"]).status == "unreadable"
+        assert parse_phrases(case["response"]).verdict is Verdict.UNREADABLE
         return
     assert target is not None
+    assert target.box is not None
+    assert target.center is not None
     assert list(target.box) == case["bbox"]
     assert list(target.center) == case["center"]
-    assert target.phrase == case["prompt"]
+    assert target.name == case["prompt"]
     refined = refine(target.box, (height, width), mode="official")
     assert list(refined.plain) == case["bbox"]
     assert list(refined.expanded) == case["expanded_bbox"]

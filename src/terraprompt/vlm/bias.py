@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from terraprompt.errors import DatasetError
-from terraprompt.vlm.grounding.boxes import FIXED_ALPHA, FIXED_BETA
+from terraprompt.vlm.box_refinement import FIXED_ALPHA, FIXED_BETA
 
-__all__ = ["BiasFit", "compare_conventions", "fit_bias"]
+__all__ = ["BiasFit", "fit_bias"]
 
 Array = NDArray[np.float64]
 
@@ -23,7 +22,7 @@ _FINE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class BiasFit:
-    """Constants of :func:`~terraprompt.vlm.grounding.boxes.refine` fitted on labelled boxes, and their worth.
+    """Constants of :func:`~terraprompt.vlm.box_refinement.refine` fitted on labelled boxes, and their worth.
 
     All IoU are means over the pairs, 0..1, of corrected and clamped boxes with the true ones.
 
@@ -107,28 +106,6 @@ def fit_bias(answered_boxes: ArrayLike, true_boxes: ArrayLike, sizes: ArrayLike)
         iou_fitted=float(table[others, np.arange(len(answered))].mean()),
         iou_in_sample=float(table[best].mean()),
     )
-
-
-def compare_conventions(
-    readings: Mapping[str, ArrayLike], true_boxes: ArrayLike, sizes: ArrayLike
-) -> tuple[tuple[str, BiasFit], ...]:
-    """One fit for each way to read the same answers, the best first by expected IoU.
-
-    A wrong convention shows as a bias that a fit can only partly repair (a 0..1000 answer read as pixels moves each box
-    by another share of its side), so the right one wins, and with it the constants come out near 0.
-
-    Args:
-        readings: name of a convention -> (N, 4) answered boxes turned into image pixels by it.
-        true_boxes: as for :func:`fit_bias`.
-        sizes: as for :func:`fit_bias`.
-
-    Raises:
-        DatasetError: as :func:`fit_bias`, or no reading at all.
-    """
-    if not readings:
-        raise DatasetError("No reading of the answers was given.", hint="Name at least one coordinate convention.")
-    fits = [(name, fit_bias(boxes, true_boxes, sizes)) for name, boxes in readings.items()]
-    return tuple(sorted(fits, key=lambda fit: -max(fit[1].iou_fitted, fit[1].iou_plain)))
 
 
 def _checked(answered: ArrayLike, truth: ArrayLike, sizes: ArrayLike) -> tuple[Array, Array, Array]:

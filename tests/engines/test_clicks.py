@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from terraprompt.engines.clicks import clicks
 from terraprompt.errors import ConfigError, PromptError
-from terraprompt.vlm.grounding import clicks
 
 
 def _peak(row: int, column: int, shape: tuple[int, int] = (32, 32)) -> np.ndarray:

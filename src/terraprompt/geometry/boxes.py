@@ -1,15 +1,13 @@
-"""Suppression of duplicates among answered boxes."""
+"""Boxes: IoU and non-maximum suppression. Boxes are (x0, y0, x1, y1) in continuous pixel coordinates."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from terraprompt.vlm.answer import Instance
+__all__ = ["Box", "box_iou", "nms"]
 
-__all__ = ["box_iou", "suppress", "survivors"]
+Box = tuple[float, float, float, float]
 
 
 def box_iou(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
@@ -24,7 +22,7 @@ def box_iou(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
     return out
 
 
-def survivors(boxes: ArrayLike, *, limit: float = 0.5) -> list[int]:
+def nms(boxes: ArrayLike, *, limit: float = 0.5) -> list[int]:
     """Indices, ascending, of the boxes (n, 4) that stay when each that overlaps a larger one is dropped.
 
     Larger boxes first, the earlier of equal ones; a box goes when its IoU with one that stays is above ``limit``
@@ -38,13 +36,6 @@ def survivors(boxes: ArrayLike, *, limit: float = 0.5) -> list[int]:
         rest = left[1:]
         left = rest[box_iou(array[left[:1]], array[rest])[0] <= limit]
     return sorted(stay)
-
-
-def suppress(instances: Sequence[Instance], *, limit: float = 0.5) -> tuple[Instance, ...]:
-    """Instances without near duplicates, in their order; those without a box all stay."""
-    boxed = [(i, instance.box) for i, instance in enumerate(instances) if instance.box is not None]
-    stay = {boxed[i][0] for i in survivors([box for _, box in boxed], limit=limit)}
-    return tuple(v for i, v in enumerate(instances) if v.box is None or i in stay)
 
 
 def _area(boxes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terraprompt.vlm.grounding import Target, official_target, parse_answer
+from terraprompt.vlm.answer_parser import Instance, Verdict, official_target, parse_phrases
 
 ROOF = {"bbox": [10, 20, 110, 220], "prompt": "grey roof"}
 BOAT = {"bbox": [300.5, 40, 350, 60], "prompt": "boat"}
-TWO = (Target((10, 20, 110, 220), "grey roof"), Target((300.5, 40, 350, 60), "boat"))
+TWO = (Instance((10, 20, 110, 220), name="grey roof"), Instance((300.5, 40, 350, 60), name="boat"))
 
 
 @pytest.mark.parametrize(
@@ -30,14 +30,14 @@ TWO = (Target((10, 20, 110, 220), "grey roof"), Target((300.5, 40, 350, 60), "bo
     ],
 )
 def test_two_targets(text: str) -> None:
-    answer = parse_answer(text)
-    assert answer.status == "found"
-    assert answer.targets == TWO
-    assert answer.problems == ()
+    answer = parse_phrases(text)
+    assert answer.verdict == Verdict.OK
+    assert answer.instances == TWO
+    assert answer.skipped == ()
 
 
 def test_center_is_kept() -> None:
-    assert parse_answer(json.dumps({**ROOF, "center": [11, 12.5]})).targets[0].center == (11, 12.5)
+    assert parse_phrases(json.dumps({**ROOF, "center": [11, 12.5]})).instances[0].center == (11, 12.5)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_center_is_kept() -> None:
     ],
 )
 def test_no_target_is_said_in_the_format(text: str) -> None:
-    answer = parse_answer(text)
-    assert (answer.status, answer.targets, answer.problems) == ("no_target", (), ())
+    answer = parse_phrases(text)
+    assert (answer.verdict, answer.instances, answer.skipped) == (Verdict.NO_TARGET, (), ())
 
 
 @pytest.mark.parametrize(
@@ -80,27 +80,27 @@ def test_no_target_is_said_in_the_format(text: str) -> None:
     ],
 )
 def test_a_failure_is_not_no_target(text: str) -> None:
-    answer = parse_answer(text)
-    assert answer.status == "unreadable"
-    assert answer.targets == ()
-    assert answer.problems
+    answer = parse_phrases(text)
+    assert answer.verdict == Verdict.UNREADABLE
+    assert answer.instances == ()
+    assert answer.skipped
 
 
 def test_good_targets_survive_bad_ones() -> None:
-    answer = parse_answer(json.dumps([ROOF, {"bbox": [1, 2], "prompt": "car"}]))
-    assert answer.status == "found"
-    assert answer.targets == TWO[:1]
-    assert len(answer.problems) == 1
-    assert '"car"' in answer.problems[0]
+    answer = parse_phrases(json.dumps([ROOF, {"bbox": [1, 2], "prompt": "car"}]))
+    assert answer.verdict == Verdict.OK
+    assert answer.instances == TWO[:1]
+    assert len(answer.skipped) == 1
+    assert '"car"' in answer.skipped[0]
 
 
 def test_list_cut_off_in_the_middle_keeps_what_is_whole() -> None:
-    assert parse_answer(json.dumps([ROOF, BOAT, ROOF])[:-30]).targets == TWO
+    assert parse_phrases(json.dumps([ROOF, BOAT, ROOF])[:-30]).instances == TWO
 
 
 def test_loose_form() -> None:
     text = 'bbox: [110, 20, 10, 220], prompt: "grey roof"'
-    assert parse_answer(text).targets == TWO[:1]
+    assert parse_phrases(text).instances == TWO[:1]
     official = official_target(text, (400, 500))
     assert official is not None
     assert official.box == (110, 20, 111, 220)  # the release does not turn corners round
@@ -111,12 +111,12 @@ def test_official_reads_one_target_and_knows_no_empty_answer() -> None:
     assert official_target('{"bbox": [1, 2, 3, "4"], "prompt": "boat"}', (400, 500)) is None
     first = official_target(json.dumps(ROOF) + json.dumps(BOAT), (400, 500))
     assert first is not None
-    assert (first.box, first.phrase, first.center) == ((10, 20, 110, 220), "grey roof", (60, 120))
+    assert (first.box, first.name, first.center) == ((10, 20, 110, 220), "grey roof", (60, 120))
 
 
 @given(st.text(alphabet='{}[]",:0123456789.-ebbox prompt`jsonl<think>/', max_size=80))
 def test_any_text_has_a_status(text: str) -> None:
-    answer = parse_answer(text)
-    assert (answer.status == "found") == bool(answer.targets)
-    assert answer.status != "unreadable" or answer.problems
+    answer = parse_phrases(text)
+    assert (answer.verdict == Verdict.OK) == bool(answer.instances)
+    assert answer.verdict != Verdict.UNREADABLE or answer.skipped
     official_target(text, (30, 40))
