@@ -20,8 +20,6 @@ RENDERER = "terraprompt_synthetic"
 #: Violations that exist today; one that is gone must be struck out here.
 KNOWN = {
     "terraprompt.segmenters.load -> terraprompt.engines.registry",
-    "terraprompt.vlm.model_pool -> terraprompt.forge.model_settings",
-    "terraprompt.vlm.model_pool -> terraprompt.forge.prompts",
     "circle: terraprompt.outputs.formats.raster, terraprompt.outputs.result",
 }
 
