@@ -15,7 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluation_grounds import Bright, BrightLoader, make_dataset
+from PIL import Image
 
+from terraprompt.datasets.registry import Dataset
+from terraprompt.datasets.sample import MaskFile, Sample
 from terraprompt.errors import ConfigError, DatasetError, EngineError, OutputError
 from terraprompt.evaluation.ask import ask_image, by_image
 from terraprompt.evaluation.harness import Choice, check_answers, check_folder, evaluate, score_again, write_report
@@ -285,7 +288,7 @@ def test_a_limit_is_lifted_by_going_on(tmp_path):
 
 def test_kept_answers_are_scored_under_another_protocol_without_the_engine(tmp_path):
     dataset = make_dataset(tmp_path / "data")
-    run_it(dataset, tmp_path / "out")
+    run_it(dataset, tmp_path / "out", rules=protocol("unigeoseg"))
     rules = protocol("rmsin")
     for source in (tmp_path / "out", tmp_path / "out" / "predictions.parquet"):
         kept = score_again(dataset, source, rules, Choice(), silent)
@@ -295,6 +298,24 @@ def test_kept_answers_are_scored_under_another_protocol_without_the_engine(tmp_p
     assert {one.score.iou for one in kept.judged if one.score.truth == 0} == {0.0}  # the rule of that protocol
     other = score_again(dataset, tmp_path / "out", protocol("think2seg"), Choice(), silent)
     assert "asks the random wording" in " ".join(other.warnings)
+    product = score_again(dataset, tmp_path / "out", NATIVE, Choice(), silent)
+    assert "scores the product's mask; these answers are the model's" in " ".join(product.warnings)
+
+
+@pytest.mark.parametrize(("name", "iou", "mask"), [("unigeoseg", 0.0, "model"), ("native", 1.0, "product")])
+def test_a_speck_is_sieved_by_the_product_and_kept_by_published_protocols(tmp_path, name, iou, mask):
+    """Three bright pixels where there is no target: a false alarm of the model, nothing that users see."""
+    image = np.zeros((512, 512, 3), np.uint8)
+    image[10, 10:13] = 250
+    Image.fromarray(image).save(tmp_path / "a.png")
+    Image.new("L", (512, 512)).save(tmp_path / "none.png")
+    sample = Sample("a", tmp_path / "a.png", Task.REFERRING, ("the roofs",), MaskFile(tmp_path / "none.png"))
+    report = run_it(Dataset("made", "test", (sample,)), tmp_path / "out", rules=protocol(name))
+    (one,) = report.judged
+    assert (one.prediction.status, one.score.iou) == ("found" if mask == "model" else "no_target", iou)
+    answers = report.summary()["answers"]
+    assert answers["mask"] == mask
+    assert answers["flow"] == {"threshold": 0.5, "refine": True, "min_pixels": 1 if mask == "model" else 4}
 
 
 def test_kept_answers_belong_to_their_data_set(tmp_path):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,12 @@ from terraprompt.evaluation.noc import simulate
 from terraprompt.evaluation.predictions import Prediction
 from terraprompt.flow.session import Session
 from terraprompt.io.rle_overlap import Rle
+from terraprompt.outputs.mask_writer import DEFAULT_MIN_PIXELS
 from terraprompt.prompt import Prompt
 from terraprompt.raster import Scene, open_scene
 from terraprompt.raster.tiles import Tile
 
-__all__ = ["GOOD", "Asked", "ask_image", "by_image"]
+__all__ = ["GOOD", "Asked", "ask_image", "by_image", "flow_settings"]
 
 #: IoUs of NoC@85 and NoC@90; clicking ends at the higher one.
 GOOD = (0.85, 0.9)
@@ -52,14 +53,27 @@ def by_image(asked: Sequence[Asked]) -> list[tuple[Asked, ...]]:
     return [tuple(group) for group in groups.values()]
 
 
+def flow_settings(mask: Literal["model", "product"]) -> dict[str, Any]:
+    """The options of :meth:`terraprompt.flow.session.Session.segment` that give the model's or the product's mask."""
+    sieve = {"min_pixels": 1} if mask == "model" else {"min_pixels": DEFAULT_MIN_PIXELS}
+    return {"threshold": 0.5, "refine": True, **sieve}
+
+
 def ask_image(
-    engine: Engine, asked: Sequence[Asked], *, selector: bool = True, keep_going: bool = False, clicks: bool = False
+    engine: Engine,
+    asked: Sequence[Asked],
+    *,
+    mask: Literal["model", "product"] = "product",
+    selector: bool = True,
+    keep_going: bool = False,
+    clicks: bool = False,
 ) -> Iterator[Prediction]:
     """Answers to all questions about one image, in their order, as they come.
 
     Args:
         engine: loaded.
         asked: whose samples have one and the same image.
+        mask: the model's own mask, or the product's, without small objects and holes; see :class:`.protocols.Protocol`.
         selector: let the flow decide words of size and place (:mod:`.parse_selector`), as it does for users;
             False sends sentences to the engine as they are.
         keep_going: a broken sample becomes a prediction "skipped" in place of an error.
@@ -81,10 +95,12 @@ def ask_image(
                 yield _broken(one, error, keep_going)
             return
         for one in asked:
-            yield _ask(session, one, selector=selector, keep_going=keep_going, clicks=clicks)
+            yield _ask(session, one, flow_settings(mask), selector=selector, keep_going=keep_going, clicks=clicks)
 
 
-def _ask(session: _Listening, one: Asked, *, selector: bool, keep_going: bool, clicks: bool) -> Prediction:
+def _ask(
+    session: _Listening, one: Asked, flow: Mapping[str, Any], *, selector: bool, keep_going: bool, clicks: bool
+) -> Prediction:
     sample = one.sample
     status, reason, mask, notes = "failed", None, None, dict[str, Any]()
     session.heard.clear()
@@ -93,10 +109,10 @@ def _ask(session: _Listening, one: Asked, *, selector: bool, keep_going: bool, c
         prompt = _checked(sample, one, (session.scene.height, session.scene.width))
         start = time.perf_counter()
         if clicks:
-            found, notes = _click(session, sample.load_mask())
+            found, notes = _click(session, sample.load_mask(), flow)
             status, mask = "found" if found.any() else "no_target", Rle.encode(found)
         else:
-            with session.segment(prompt, selector="auto" if selector else None) as result:
+            with session.segment(prompt, selector="auto" if selector else None, **flow) as result:
                 status, reason = result.status.value, result.reason
                 if status != "failed":
                     mask = Rle.encode(result.mask() == 1)
@@ -114,7 +130,9 @@ def _ask(session: _Listening, one: Asked, *, selector: bool, keep_going: bool, c
     )  # fmt: skip
 
 
-def _click(session: Session, truth: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+def _click(
+    session: Session, truth: NDArray[np.uint8], flow: Mapping[str, Any]
+) -> tuple[NDArray[np.bool_], dict[str, Any]]:
     """The mask after the last simulated click; the clicks ``(x, y, label)`` in pixels, and the IoU after each."""
     if not truth.any():
         raise DatasetError("There is no target to click on.")
@@ -125,7 +143,7 @@ def _click(session: Session, truth: NDArray[np.uint8]) -> tuple[NDArray[np.bool_
         nonlocal last
         clicks[:] = [[x, y, label] for (x, y), label in zip(points.tolist(), labels.tolist(), strict=True)]
         prompt = Prompt(points=tuple((x, y) for x, y, _ in clicks), labels=tuple(int(v) for *_, v in clicks))
-        with session.segment(prompt) as result:
+        with session.segment(prompt, **flow) as result:
             last = np.asarray(result.mask() == 1)
         return last
 

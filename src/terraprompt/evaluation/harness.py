@@ -105,8 +105,8 @@ def evaluate(
     with progress("asking") as tell:
         settings, predictions = predict(
             asked, loader, run, dataset=dataset.name, split=dataset.split, seed=choice.seed,
-            rule=CLICKS if choice.clicks else protocol.questions, selector=choice.selector, clicks=choice.clicks,
-            progress=tell,
+            rule=CLICKS if choice.clicks else protocol.questions, mask=protocol.mask,
+            selector=choice.selector, clicks=choice.clicks, progress=tell,
         )  # fmt: skip
     with progress("scoring") as tell:
         judged = judge(asked, predictions, protocol, progress=tell)

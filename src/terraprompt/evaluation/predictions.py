@@ -70,6 +70,8 @@ class Settings:
         question: rule that chose among the wordings of a sample.
         seed: of that choice.
         selector: whether words of size and place were decided by the flow.
+        mask: "model" or "product", see :class:`.protocols.Protocol`.
+        flow: effective settings of the flow: threshold, refine, min_pixels.
         version: of the package.
     """
 
@@ -83,6 +85,8 @@ class Settings:
     question: str
     seed: int
     selector: bool
+    mask: str
+    flow: Mapping[str, Any]
     version: str
 
     def check_same(self, there: Settings, where: Path) -> None:

@@ -56,6 +56,8 @@ class Protocol:
         acc_needs_absent: whether N-acc and T-acc are 0 by definition for samples that all have a target.
         questions: which wordings of a sample are asked: the "first", a "random" one, or "all".
         extras: further metrics of each sample, of ``metrics.EXTRAS``, on the same grid.
+        mask: which mask is scored: the "model"'s own, as published evaluators do, or the "product"'s, whose small
+            objects and holes are removed as in :func:`terraprompt.segment`.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Protocol:
     acc_needs_absent: bool = False
     questions: Literal["first", "random", "all"] = "first"
     extras: tuple[str, ...] = ()
+    mask: Literal["model", "product"] = "model"
 
     def score(self, outcome: Outcome) -> SampleScore:
         """One sample on this protocol's grid. Pure: may run in any process and order."""
@@ -192,6 +195,7 @@ _PRESETS = (
         thresholds=(0.3, 0.5, 0.6, 0.7, 0.8, 0.9),
         ciou_of_nothing=1.0,
         extras=(*_OUTLINE, *_REGION),
+        mask="product",
     ),
     replace(_SEGEARTH, name="unigeoseg", origin="UniGeoSeg", grid=Grid("letterbox", 512)),
     _SEGEARTH,
@@ -247,6 +251,7 @@ _PRESETS = (
         box_truth=True,
         thresholds=(0.3, 0.5, 0.7),
         ciou_of_nothing=1.0,
+        mask="product",
     ),
     Protocol(
         "grounding-largest",
@@ -255,6 +260,7 @@ _PRESETS = (
         box_truth=True,
         thresholds=(0.3, 0.5, 0.7),
         ciou_of_nothing=1.0,
+        mask="product",
     ),
 )
 

@@ -195,6 +195,10 @@ def _warnings(
             f"The protocol {protocol.name} asks the {protocol.questions} wording of a sample; these answers are to the "
             f"{settings.question} one."
         )
+    if settings.mask != protocol.mask:
+        said.append(
+            f"The protocol {protocol.name} scores the {protocol.mask}'s mask; these answers are the {settings.mask}'s."
+        )
     others = sorted({row.protocol for row in published} - {protocol.name})
     if others:
         said.append(
@@ -348,6 +352,7 @@ def provenance(report: Report) -> dict[str, str]:
         "protocol": report.protocol.name,
         "wording asked": s.question,
         "words of size and place": "decided by the flow" if s.selector else "left to the engine",
+        "mask": f"of the {s.mask}; " + ", ".join(f"{key} {value}" for key, value in s.flow.items()),
         "seed": f"{s.seed} (questions), {report.seed} (intervals)",
         "version": f"terraprompt {s.version} (answers), {__version__} (scores)",
         "command": run["command"],

@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from terraprompt import __version__
 from terraprompt.datasets.sample import Sample
 from terraprompt.engines.base import Engine, ModelInfo
 from terraprompt.engines.registry import load_engine
 from terraprompt.errors import BudgetError, ConfigError, EngineError
-from terraprompt.evaluation.ask import Asked, ask_image, by_image
+from terraprompt.evaluation.ask import Asked, ask_image, by_image, flow_settings
 from terraprompt.evaluation.predictions import (
     Key,
     Prediction,
@@ -125,6 +125,7 @@ def predict(
     dataset: str,
     split: str,
     rule: str,
+    mask: Literal["model", "product"] = "product",
     seed: int = 0,
     selector: bool = True,
     clicks: bool = False,
@@ -141,7 +142,7 @@ def predict(
         loader: of the engine, called once in every process.
         run: folder, processes, and what to do with broken samples.
         dataset, split, rule, seed: recorded; a run is resumed only with the same ones.
-        selector, clicks: as in :func:`.ask.ask_image`.
+        mask, selector, clicks: as in :func:`.ask.ask_image`.
         progress: called with (answered, all).
 
     Returns:
@@ -167,7 +168,7 @@ def predict(
         info = card.info
         settings = Settings(
             dataset, split, card.name, info.name, info.revision, info.checksum, _json_values(info.settings), rule, seed,
-            selector, __version__,
+            selector, mask, flow_settings(mask), __version__,
         )  # fmt: skip
         order = [(q.sample.id, q.wording) for q in questions]
         done = _done(run.folder, settings, run.retry) if has_predictions(run.folder) else frozenset()
@@ -176,7 +177,9 @@ def predict(
         if done:
             log.info("%d of %d answers are there already", answered, len(order))
         with PredictionWriter(run.folder, settings, rows=run.part_rows, seconds=run.part_seconds) as writer:
-            for rows in crew.ask(by_image(todo), selector=selector, keep_going=run.keep_going, clicks=clicks):
+            for rows in crew.ask(
+                by_image(todo), mask=mask, selector=selector, keep_going=run.keep_going, clicks=clicks
+            ):
                 writer.add(rows)
                 answered += len(rows)
                 if progress is not None:
@@ -226,7 +229,7 @@ class _Crew:
         """Of the engine."""
         return _card(self._loader) if self._pool is None else _result(self._pool.submit(_card, self._loader))
 
-    def ask(self, groups: Sequence[Sequence[Asked]], **options: bool) -> Iterator[list[Prediction]]:
+    def ask(self, groups: Sequence[Sequence[Asked]], **options: Any) -> Iterator[list[Prediction]]:
         """Answers as they come, from other processes image by image; options of :func:`.ask.ask_image`."""
         if self._pool is None:
             for group in groups:
