@@ -22,17 +22,17 @@ import torch.nn.functional as F
 from terraprompt.datasets.pack import find_pack
 from terraprompt.prompt import Task
 from terraprompt.training.ablations import ablation, ablation_names
-from terraprompt.training.causal_run import TINY, train_causal
 from terraprompt.training.causal_step import CausalTrainer
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.dialogues import CropSource, collate
 from terraprompt.training.labeled_image import LabeledImage
-from terraprompt.training.nano import load_grounds, shares_of
+from terraprompt.training.train_causal import TINY, train_causal
+from terraprompt.training.train_nano import load_labeled_images, shares_of
 
 
-def giou(trainer: CausalTrainer, grounds: list[LabeledImage], each: int) -> dict[str, float]:
+def giou(trainer: CausalTrainer, images: list[LabeledImage], each: int) -> dict[str, float]:
     """Mean IoU of ``each`` val crops a task; the same crops for every row. Empty where nothing is: 1."""
-    source = CropSource(grounds, shares_of(grounds), CropRecipe(size=trainer.member.vision.size, light=False))
+    source = CropSource(images, shares_of(images), CropRecipe(size=trainer.member.vision.size, light=False))
     model = trainer.bare.eval()
     out: dict[str, float] = {}
     for task in Task:
@@ -65,7 +65,7 @@ def main() -> None:
     pack = find_pack()
     if pack is None:
         parser.error("no imagery: set TERRAPROMPT_DATA")
-    train, val = load_grounds(pack), load_grounds(pack, split="val")
+    train, val = load_labeled_images(pack), load_labeled_images(pack, split="val")
     config = replace(
         TINY,
         steps=options.steps,
@@ -85,7 +85,7 @@ def main() -> None:
         else:
             started = time.monotonic()
             trainer = train_causal(
-                pack, run, config, ablation_name=name, grounds=train, device="cpu", system="Look.",
+                pack, run, config, ablation_name=name, images=train, device="cpu", system="Look.",
                 resume=any(run.glob("step-*")),
             )  # fmt: skip
             scores = {**giou(trainer, val, options.crops), "seconds": time.monotonic() - started}

@@ -26,9 +26,9 @@ __all__ = ["category_share", "train_unet"]
 log = logging.getLogger(__name__)
 
 
-def category_share(category: str, grounds: Sequence[LabeledImage], shares: Mapping[str, float]) -> dict[str, float]:
+def category_share(category: str, images: Sequence[LabeledImage], shares: Mapping[str, float]) -> dict[str, float]:
     """Shares of the real, mask-labelled sources of a category."""
-    sources = {g.source for g in grounds if category in g.labels and not g.centreline and g.source != "rendered"}
+    sources = {g.source for g in images if category in g.labels and not g.centreline and g.source != "rendered"}
     if not sources:
         raise ConfigError("No mask-labelled source holds this category.", received=category)
     return {s: shares[s] for s in sorted(sources)}
@@ -36,7 +36,7 @@ def category_share(category: str, grounds: Sequence[LabeledImage], shares: Mappi
 
 def train_unet(
     category: str,
-    grounds: Sequence[LabeledImage],
+    images: Sequence[LabeledImage],
     shares: Mapping[str, float],
     config: TrainConfig,
     backbone: Mapping[str, torch.Tensor],
@@ -68,7 +68,7 @@ def train_unet(
     # other categories of an image would be drawn too, and be learned as this one
     only = [
         replace(g, labels={category: g.labels[category]}, absent=())
-        for g in grounds
+        for g in images
         if category in g.labels and g.source in shares
     ]
     crops = CropStream(

@@ -15,9 +15,9 @@ from terraprompt.datasets.pack import read_pack
 from terraprompt.engines.registry import load_engine
 from terraprompt.evaluation.metrics import summarise
 from terraprompt.evaluation.pack import Plan, Row, ask_record
-from terraprompt.training.nano import SHARES, export_nano, load_grounds, train_nano
 from terraprompt.training.nano_step import TrainConfig
 from terraprompt.training.schedule import TaskSchedule
+from terraprompt.training.train_nano import SHARES, export_nano, load_labeled_images, train_nano
 
 
 def main() -> None:
@@ -28,8 +28,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    grounds = [g for g in load_grounds(args.data) if g.labels and not g.centreline]
-    shares = {source: SHARES[source] for source in sorted({g.source for g in grounds})}
+    images = [g for g in load_labeled_images(args.data) if g.labels and not g.centreline]
+    shares = {source: SHARES[source] for source in sorted({g.source for g in images})}
     records = [r for r in read_pack(args.data, split="val") if r.label_kind == "mask"]
     print(f"{args.steps} steps of 8 crops, seed 0; gIoU (cIoU), means of categories\n")
     print("| coordinates | box | point | filling the box |\n| --- | --- | --- | --- |")
@@ -38,7 +38,7 @@ def main() -> None:
         if not weights.is_file():
             trainer = train_nano(
                 args.data, weights.parent, TrainConfig(steps=args.steps, precision="bf16"), preset_name=preset,
-                schedule=TaskSchedule((1.0, 0.0, 0.0), floor=1.0), shares=shares, grounds=grounds, workers=1,
+                schedule=TaskSchedule((1.0, 0.0, 0.0), floor=1.0), shares=shares, images=images, workers=1,
             )  # fmt: skip
             export_nano(trainer, weights)
         engine = load_engine("nano", weights=weights)

@@ -9,7 +9,7 @@ import numpy as np
 from terraprompt.errors import ConfigError
 from terraprompt.models.unigeoseg.config import TASK_INDEX
 from terraprompt.prompt import Task
-from terraprompt.training.dialogues import Sample
+from terraprompt.training.crops import Crop
 
 __all__ = ["FixedSource"]
 
@@ -17,8 +17,8 @@ __all__ = ["FixedSource"]
 class FixedSource:
     """A few samples, each task's drawn evenly."""
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self.by_task = {task: [s for s in samples if s.task is task] for task in Task}
+    def __init__(self, samples: Sequence[Crop]) -> None:
+        self.by_task = {task: [s for s in samples if s.items[0].task is task] for task in Task}
 
     @property
     def natural(self) -> tuple[float, float, float]:
@@ -26,7 +26,7 @@ class FixedSource:
         interactive, referring, reasoning = (float(len(self.by_task[task])) for task in TASK_INDEX)
         return interactive, referring, reasoning
 
-    def draw(self, task: Task, rng: np.random.Generator) -> Sample:
+    def draw(self, task: Task, rng: np.random.Generator) -> Crop:
         """One of ``task``."""
         pool = self.by_task[task]
         if not pool:

@@ -43,8 +43,8 @@ from transformers import (
 from terraprompt.geometry.connectivity import label
 from terraprompt.segmenters import load_segmenter
 from terraprompt.training.grpo import GrpoConfig, train_grpo
-from terraprompt.training.lessons import Question, SftExample, answer_text, instances_of
 from terraprompt.training.sft import SftConfig, train_sft
+from terraprompt.training.sft_examples import MemorySample, SftExample, answer_text, instances_of
 from terraprompt.vlm.answer_parser import Instance
 from terraprompt.vlm.conventions import Convention, Units, View
 from terraprompt_synthetic import render
@@ -148,14 +148,14 @@ def coarse(instance: Instance) -> Instance:
     return replace(instance, box=box, points=(middle, middle), labels=(1, 1))  # two: so the strict reader wants it
 
 
-def questions(pieces: Pieces, count: int, seed: int) -> list[Question]:
+def questions(pieces: Pieces, count: int, seed: int) -> list[MemorySample]:
     """Prompts with masks, every corner as often as the next."""
     rng = np.random.default_rng(seed)
     made = []
     for i in range(count):
         kind, corner = KINDS[i // len(CORNERS) % len(KINDS)], i % len(CORNERS)
         image, masks = picture(pieces, kind, rng)
-        made.append(Question(f"{seed}/{i}", (question(kind, corner, rng),), image, masks[corner], kind))
+        made.append(MemorySample.make(f"{seed}/{i}", (question(kind, corner, rng),), image, masks[corner], kind))
     return made
 
 

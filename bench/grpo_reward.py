@@ -21,8 +21,8 @@ from transformers.models.sam2.modeling_sam2 import Sam2Model
 
 from terraprompt.segmenters import PromptableSegmenter, load_segmenter
 from terraprompt.training.grpo_rewards import GroupDraw
-from terraprompt.training.lessons import Question, answer_text, instances_of
 from terraprompt.training.rewards import target_reward
+from terraprompt.training.sft_examples import MemorySample, answer_text, instances_of
 from terraprompt.vlm.answer_parser import Instance
 from terraprompt.vlm.conventions import Convention, Units, View
 from terraprompt_synthetic import render
@@ -38,10 +38,10 @@ class EveryTime(GroupDraw):
         return super().__call__(instances, sample)
 
 
-def completions(question: Question, side: int, instances: int) -> list[str]:
+def completions(question: MemorySample, side: int, instances: int) -> list[str]:
     """Answers of a group: the true objects, moved about."""
     rng = np.random.default_rng(0)
-    truth = instances_of(question.mask, most=instances)
+    truth = instances_of(question.load_mask(), most=instances)
     made = []
     for _ in range(GROUP):
         moved = []
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("sam2-tiny", "nano"))
     args = parser.parse_args()
     scene = render(3, width=args.side, height=args.side, style="lakes", gsd_m=0.5)
-    question = Question("lake", ("the lake",), scene.rgb, scene.mask("lake"))
+    question = MemorySample.make("lake", ("the lake",), scene.rgb, scene.mask("lake"))
     texts = completions(question, args.side, args.instances)
     convention = Convention(Units.PIXELS, View("square", side=args.side))
     print(

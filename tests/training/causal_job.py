@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from training_grounds import rendered, street, town
+from labeled_images import rendered, street, town
 
 from terraprompt.engines.dialogue import DialogueWriter
 from terraprompt.models.unigeoseg import UniGeoSeg, UniGeoSegConfig, preset

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from labeled_images import CAR, LAKE, ROOF, parking, rendered, street, town
 from numpy.typing import NDArray
-from training_grounds import CAR, LAKE, ROOF, parking, rendered, street, town
 
 from terraprompt.prompt import Task
 from terraprompt.training.crops import Crop, CropRecipe, make_crop
@@ -18,9 +18,9 @@ RECIPE = CropRecipe(size=64, light=False, selectors=0.0)
 
 
 def crops(
-    ground: LabeledImage, task: Task, count: int, recipe: CropRecipe = RECIPE, reasoning: float = 0.4
+    labeled: LabeledImage, task: Task, count: int, recipe: CropRecipe = RECIPE, reasoning: float = 0.4
 ) -> list[Crop]:
-    return [make_crop(ground, task, reasoning, recipe, np.random.default_rng([5, i])) for i in range(count)]
+    return [make_crop(labeled, task, reasoning, recipe, np.random.default_rng([5, i])) for i in range(count)]
 
 
 def looks(image: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.bool_]:
@@ -150,9 +150,9 @@ def test_words_of_place_and_size_pick_part_of_a_category() -> None:
 
 def test_the_same_seed_gives_the_same_crop() -> None:
     recipe = CropRecipe(size=64)
-    for ground in (town(), parking(), street(), rendered()):
+    for labeled in (town(), parking(), street(), rendered()):
         for task in Task:
-            a, b = crops(ground, task, 2, recipe), crops(ground, task, 2, recipe)
+            a, b = crops(labeled, task, 2, recipe), crops(labeled, task, 2, recipe)
             for x, y in zip(a, b, strict=True):
                 assert np.array_equal(x.image, y.image)
                 assert [i.text for i in x.items] == [i.text for i in y.items]
@@ -165,14 +165,14 @@ def test_rendered_scenes_know_what_is_absent() -> None:
 
     scene = render(3, width=128, height=128, gsd_m=0.4)
     names = ("building", "road", "tree", "lake", "sports_court", "storage_tank")
-    ground = from_rendered(scene, names)
-    absent = {a.category for a in ground.absent}
-    assert set(ground.labels) | absent == set(names)
-    assert not set(ground.labels) & absent
-    assert all(a.kind == "verified" for a in ground.absent)
-    for name, ids in ground.labels.items():
+    labeled = from_rendered(scene, names)
+    absent = {a.category for a in labeled.absent}
+    assert set(labeled.labels) | absent == set(names)
+    assert not set(labeled.labels) & absent
+    assert all(a.kind == "verified" for a in labeled.absent)
+    for name, ids in labeled.labels.items():
         assert np.array_equal(ids > 0, scene.labels(name) > 0)
-    assert not ground.weak
+    assert not labeled.weak
 
 
 @pytest.mark.parametrize("size", [32, 64])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,20 +11,19 @@ import pytest
 import torch
 from causal_job import samples, source, writer
 from fixed_source import FixedSource
-from training_grounds import parking, street, town
+from labeled_images import parking, street, town
 
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.prompt import Task
-from terraprompt.training.crops import CropRecipe
-from terraprompt.training.dialogues import CropSource, Sample, TaskStream, collate
+from terraprompt.training.crops import Crop, CropRecipe, TrainingExample, single_crop
+from terraprompt.training.dialogues import CropSource, TaskStream, collate
 from terraprompt.training.loop import step_batches
 from terraprompt.training.schedule import TaskSchedule
 
 
-def blank(task: Task, text: str = "the pond") -> Sample:
-    square = np.zeros((64, 64), np.uint8)
-    image = np.zeros((64, 64, 3), np.uint8)
-    return Sample(image, text, task, np.zeros((3, 4), np.float32), square, None, "the marked area")
+def blank(task: Task, text: str = "the pond", answer: str = "the marked area") -> Crop:
+    square, rows = np.zeros((64, 64), np.uint8), np.zeros((3, 4), np.float32)
+    return single_crop(np.zeros((64, 64, 3), np.uint8), TrainingExample(text, task, square, rows, 0, answer=answer))
 
 
 ONE_EACH = FixedSource([blank(task) for task in Task])
@@ -39,7 +37,7 @@ def test_proportions_follow_the_progressive_schedule(curve: str) -> None:
     stream = TaskStream(ONE_EACH, schedule, 0, total)
     for epoch in range(3):
         part = range(epoch * total // 3, (epoch + 1) * total // 3)
-        count = Counter(stream[i][1].task for i in part)
+        count = Counter(stream[i][1].items[0].task for i in part)
         wanted = np.mean([schedule.shares(i / total) for i in part], 0)
         found = [count[task] / len(part) for task in Task]
         np.testing.assert_allclose(found, wanted, atol=3 * (0.25 / len(part)) ** 0.5)
@@ -51,15 +49,16 @@ def test_crops_are_of_the_task_that_was_drawn() -> None:
     """Also where many images cannot be asked for it: shares must not drift."""
     for task in Task:
         for seed in range(20):
-            drawn = source().draw(task, np.random.default_rng(seed))
+            crop = source().draw(task, np.random.default_rng(seed))
+            (drawn,) = crop.items
             assert drawn.task is task
-            assert drawn.image.shape == (64, 64, 3)
+            assert crop.image.shape == (64, 64, 3)
             assert bool(drawn.coordinates.any()) == (task is Task.INTERACTIVE)
             assert drawn.target.any() or drawn.answer == "nothing in this image" or task is not Task.INTERACTIVE
 
 
 def test_spoken_coordinates_are_the_rows() -> None:
-    spoken = [source().draw(Task.INTERACTIVE, np.random.default_rng(seed)) for seed in range(20)]
+    spoken = [source().draw(Task.INTERACTIVE, np.random.default_rng(seed)).items[0] for seed in range(20)]
     for sample in spoken:
         first = sample.coordinates[0]
         assert f"{float(np.clip(first[0], 0, 1)):.3f}" in sample.text, (sample.text, first)
@@ -98,7 +97,7 @@ def test_processes_share_one_stream(tmp_path: Path) -> None:
 
 def test_the_answer_is_learned_and_the_instruction_is_not(tmp_path: Path) -> None:
     words = writer(tmp_path)
-    long = replace(blank(Task.REASONING, "where could a helicopter land?"), answer="the flat roof")
+    long = blank(Task.REASONING, "where could a helicopter land?", "the flat roof")
     batch = collate(words, [(7, blank(Task.REFERRING)), (9, long)])
     dialogue = batch.dialogue
     assert dialogue.labels is not None

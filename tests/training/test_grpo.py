@@ -50,7 +50,7 @@ def test_the_warm_up_teaches_the_form(warm: Path) -> None:
     losses = [row["loss"] for row in rows(warm.parent)]
     assert losses[-1] < 0.4 * losses[0]
     reasoner = load_local(warm, convention=CONVENTION, template="{instruction}", max_tokens=60)
-    assert reasoner.reason(questions(1)[0].image, "the bright square").text.startswith("<think>One region fulfils")
+    assert reasoner.reason(questions(1)[0].pixels, "the bright square").text.startswith("<think>One region fulfils")
 
 
 def test_a_step_learns_from_rewards_that_are_not_all_alike(whole: GrpoRun, warm: Path) -> None:
@@ -125,7 +125,7 @@ def test_lora_trains_adapters_alone_and_the_export_holds_them(warm: Path, tmp_pa
     assert changed
     assert all(name.endswith("_proj.weight") and "visual" not in name for name in changed)
     again = load_local(done.weights, convention=CONVENTION, template="{instruction}")
-    inputs = again.inputs(questions(1)[0].image, "what shines?")
+    inputs = again.inputs(questions(1)[0].pixels, "what shines?")
     done.reasoner.model.eval()
     with torch.no_grad():
         ours, theirs = done.reasoner.model(**inputs).logits, again.model(**inputs).logits
@@ -139,7 +139,7 @@ def test_the_weights_are_a_folder_that_serves(whole: GrpoRun) -> None:
     config = json.loads((whole.weights / "config.json").read_text())
     assert config["architectures"] == ["Qwen2_5_VLForConditionalGeneration"]
     reasoner = load_local(whole.weights, convention=CONVENTION, template="{instruction}", max_tokens=8)
-    assert reasoner.reason(questions(1)[0].image, "the bright square").text
+    assert reasoner.reason(questions(1)[0].pixels, "the bright square").text
 
 
 @pytest.mark.parametrize("kind", ["qwen3_vl", "internvl", "llava"])

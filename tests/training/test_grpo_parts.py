@@ -21,9 +21,9 @@ from terraprompt.prompt import Task
 from terraprompt.training.grpo import GrpoConfig
 from terraprompt.training.grpo_processor import ReasonerProcessor
 from terraprompt.training.grpo_rewards import THINK2SEG, GroupDraw, rewards_of
-from terraprompt.training.lessons import Question, answer_text, instances_of, lessons_of, pack_questions
 from terraprompt.training.recipe import load_recipe, recipe_names
 from terraprompt.training.rewards import matching_reward
+from terraprompt.training.sft_examples import MemorySample, answer_text, instances_of, pack_questions, sft_examples
 from terraprompt.vlm.answer_parser import Instance, Verdict, parse_strict, tagged
 from terraprompt.vlm.conventions import Convention, Units, View
 from terraprompt.vlm.local import load_local
@@ -38,7 +38,7 @@ def test_the_processor_gives_the_tensors_that_the_reasoner_answers_on(kind: str,
     view = View("square", side=112 if kind != "qwen3_vl" else 128)
     reasoner = load_local(write_tiny(tmp_path, kind), convention=Convention(Units.UNIT, view))
     processor = ReasonerProcessor(reasoner, tmp_path)
-    asked = [(question.image, text) for question, text in zip(questions(2), ("a", "a longer one"), strict=True)]
+    asked = [(question.pixels, text) for question, text in zip(questions(2), ("a", "a longer one"), strict=True)]
     alone = [reasoner.inputs(image, text) for image, text in asked]
     shown = [Image.fromarray(view.shown(image)) for image, _ in asked]
     talks: list[Any] = [
@@ -66,7 +66,7 @@ def group_draw(**options: Any) -> GroupDraw:
 
 
 def answer(index: int, *, shift: float = 0.0) -> str:
-    box = instances_of(questions()[index].mask)[0].box
+    box = instances_of(questions()[index].load_mask())[0].box
     assert box is not None
     x0, y0, x1, y1 = box
     moved = Instance((x0 + shift, y0, x1 + shift, y1), ((x0 + shift + 5, y0 + 5), (x0 + shift + 9, y0 + 9)))
@@ -98,17 +98,17 @@ def test_embeddings_are_kept_for_as_many_images_as_said() -> None:
 def test_the_source_may_have_another_size_than_what_the_reasoner_sees() -> None:
     mask = np.zeros((90, 200), np.uint8)
     mask[30:60, 50:150] = 1
-    question = Question("wide", ("it",), np.zeros((90, 200, 3), np.uint8), mask)
+    question = MemorySample.make("wide", ("it",), np.zeros((90, 200, 3), np.uint8), mask)
     for units in (Units.PIXELS, Units.UNIT, Units.THOUSAND):
         convention = Convention(units, View("square", side=840))
         draw = GroupDraw(BoxFiller(), convention, [question])
-        (lesson,) = lessons_of([question], convention)
+        (lesson,) = sft_examples([question], convention)
         assert total(draw, [lesson.answer], [0])[0] == pytest.approx(4, abs=0.06)
 
 
 def test_no_target_and_answers_beyond_the_image() -> None:
-    empty = Question("none", ("it",), np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20), np.uint8))
-    full = Question("some", ("it",), empty.image, np.eye(20, dtype=np.uint8))
+    empty = MemorySample.make("none", ("it",), np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20), np.uint8))
+    full = MemorySample.make("some", ("it",), empty.pixels, np.eye(20, dtype=np.uint8))
     draw = GroupDraw(BoxFiller(), Convention(Units.PIXELS, View("square", side=20)), [empty, full])
     far = answer_text([Instance((500, 500, 900, 900), ((600, 600), (700, 700)))], "Far.")
     found = total(draw, [answer_text([], "No."), far, far], [0, 0, 1])
@@ -163,34 +163,34 @@ def test_the_two_points_are_apart_and_specks_are_left_out() -> None:
 @pytest.mark.parametrize("units", [Units.PIXELS, Units.UNIT, Units.THOUSAND])
 def test_lessons_are_answers_that_the_rewards_accept(units: Units) -> None:
     convention = Convention(units, View("square", side=840))
-    none = Question("none", ("it",), np.zeros((30, 30, 3), np.uint8), np.zeros((30, 30), np.uint8))
+    none = MemorySample.make("none", ("it",), np.zeros((30, 30, 3), np.uint8), np.zeros((30, 30), np.uint8))
     asked = [*questions(3), none]
-    made = lessons_of(asked, convention)
+    made = sft_examples(asked, convention)
     parsed = [parse_strict(lesson.answer) for lesson in made]
     assert [p.verdict for p in parsed] == [Verdict.OK] * 3 + [Verdict.NO_TARGET]
     assert all(tagged(lesson.answer) for lesson in made)
     for question, lesson, read in zip(asked[:3], made, parsed, strict=False):
         assert lesson.instruction in question.instructions
-        truth = convention.from_source(instances_of(question.mask), (SIDE, SIDE))
+        truth = convention.from_source(instances_of(question.load_mask()), (SIDE, SIDE))
         scores = matching_reward([lesson.answer], truth_boxes=[[v.box for v in truth]])
         assert scores[0] >= 2  # box; its points may be far from the centre
         (back,) = convention.to_source(read.instances, (SIDE, SIDE))
-        assert back.box == pytest.approx(instances_of(question.mask)[0].box, abs=0.5)
+        assert back.box == pytest.approx(instances_of(question.load_mask())[0].box, abs=0.5)
 
 
 def test_samples_of_files_teach_and_reward_as_questions_do(tmp_path: Path) -> None:
     (question,) = questions(1)
-    Image.fromarray(question.image).save(tmp_path / "a.png")
-    Image.fromarray(question.mask * 255).save(tmp_path / "a_mask.png")
+    Image.fromarray(question.pixels).save(tmp_path / "a.png")
+    Image.fromarray(question.load_mask() * 255).save(tmp_path / "a_mask.png")
     sample = Sample("a", tmp_path / "a.png", Task.REFERRING, ("it",), MaskFile(tmp_path / "a_mask.png"))
-    (lesson,) = lessons_of([sample], CONVENTION)
+    (lesson,) = sft_examples([sample], CONVENTION)
     assert total(GroupDraw(BoxFiller(), CONVENTION, [sample]), [lesson.answer], [0]) == [4]
 
 
 def test_a_pack_asks_about_what_is_there_and_what_is_not(tmp_path: Path) -> None:
     (question,) = questions(1)
-    Image.fromarray(question.image).save(tmp_path / "a.png")
-    Image.fromarray(question.mask * 7).save(tmp_path / "m.png")
+    Image.fromarray(question.pixels).save(tmp_path / "a.png")
+    Image.fromarray(question.load_mask() * 7).save(tmp_path / "m.png")
     record = {
         "id": "s/a", "source": "s", "split": "train", "image": "a.png", "width": SIDE, "height": SIDE, "gsd_m": 0.3,
         "label_kind": "mask", "labelled": ["building", "lake"], "licence": "CC0", "group": "g", "scale_variant": False,
@@ -200,7 +200,7 @@ def test_a_pack_asks_about_what_is_there_and_what_is_not(tmp_path: Path) -> None
     records = read_pack(tmp_path)
     there, gone = pack_questions(records)
     assert (there.category, gone.load_mask().any()) == ("building", np.False_)
-    assert np.array_equal(there.load_mask(), question.mask)
+    assert np.array_equal(there.load_mask(), question.load_mask())
     assert len(there.instructions) > 1
     assert len(pack_questions(records, absent=False)) == 1
     with pytest.raises(DatasetError, match="no record has masks"):

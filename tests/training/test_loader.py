@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_grounds import parking, street, town
+from labeled_images import parking, street, town
 
 from terraprompt.errors import ConfigError
 from terraprompt.prompt import Task
@@ -102,8 +102,8 @@ def test_collating_keeps_every_item_with_its_crop() -> None:
 
     recipe = CropRecipe(size=32, light=False)
     crops = [
-        make_crop(ground, task, 0.5, recipe, np.random.default_rng(3))
-        for ground, task in ((town(), Task.INTERACTIVE), (parking(), Task.REFERRING), (street(), Task.REASONING))
+        make_crop(labeled, task, 0.5, recipe, np.random.default_rng(3))
+        for labeled, task in ((town(), Task.INTERACTIVE), (parking(), Task.REFERRING), (street(), Task.REASONING))
     ]
     batch = collate(crops)
     items = [(b, item) for b, crop in enumerate(crops) for item in crop.items]

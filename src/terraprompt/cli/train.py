@@ -111,11 +111,11 @@ def train(
         context.fail("Missing option '--data' (or '--questions').")
     from terraprompt.engines.weights import packaged
     from terraprompt.models.unigeoseg import preset as member_of
-    from terraprompt.training.asked import Questions
     from terraprompt.training.curves import draw_curves
     from terraprompt.training.loop import check_run
-    from terraprompt.training.nano import export_nano, train_nano
     from terraprompt.training.nano_step import TrainConfig
+    from terraprompt.training.questions import Questions
+    from terraprompt.training.train_nano import export_nano, train_nano
 
     run = run or Path("runs") / preset
     causal = member_of(preset).language == "causal"
@@ -129,8 +129,8 @@ def train(
     taught = None if questions is None else Questions(open_dataset(layout, questions, split="train").samples)
     logging.getLogger("terraprompt.training").setLevel(logging.INFO)
     if causal:
-        from terraprompt.training.causal_run import TINY, train_causal
         from terraprompt.training.causal_step import CausalTrainConfig
+        from terraprompt.training.train_causal import TINY, train_causal
 
         base = TINY if preset == "tiny" else CausalTrainConfig(precision=precision)
         if batch is not None and micro_batch_size is None and batch % (base.micro_batch_size or 1):

@@ -14,7 +14,7 @@ from terraprompt.cli.common import progress, usable_device
 from terraprompt.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
-    from terraprompt.training.lessons import Question
+    from terraprompt.datasets.sample import Sample
     from terraprompt.training.recipe import Recipe
 
 __all__ = ["register"]
@@ -134,9 +134,9 @@ def sft(
 
     Writes <run>/weights, which `train grpo --start` goes on from.
     """
-    from terraprompt.training.lessons import lessons_of
-    from terraprompt.training.reasoner_run import taught_convention
+    from terraprompt.training.reasoner import taught_convention
     from terraprompt.training.sft import SftConfig, train_sft
+    from terraprompt.training.sft_examples import sft_examples
 
     chosen = _recipe(recipe, start, None)
     device = _device(device)
@@ -149,7 +149,7 @@ def sft(
     config = replace(SftConfig(seed=seed), **{name: value for name, value in given.items() if value is not None})
     learned, _ = _questions(data, rendered, seed, 0)
     convention = taught_convention(chosen.start, config.units, config.side)
-    examples = lessons_of(learned, convention, seed=seed)
+    examples = sft_examples(learned, convention, seed=seed)
     with progress("Training", quiet=quiet) as report:
         where = "cpu" if device == "cpu" else None
         train_sft(examples, chosen.start, run, config, device=where, resume=resume, progress=report)
@@ -166,17 +166,17 @@ def _recipe(name: str | None, start: str | None, segmenter: str | None) -> Recip
     return found
 
 
-def _questions(data: Path | None, rendered: int, seed: int, held_out: int) -> tuple[list[Question], list[Question]]:
+def _questions(data: Path | None, rendered: int, seed: int, held_out: int) -> tuple[list[Sample], list[Sample]]:
     """Questions to learn from, and of ``held_out`` other images."""
     import numpy as np
 
     from terraprompt.datasets.pack import read_pack
-    from terraprompt.training.lessons import pack_questions, scene_questions
     from terraprompt.training.rendered import render_scenes
+    from terraprompt.training.sft_examples import pack_questions, scene_questions
 
     if data is None and not rendered:
         raise DatasetError("There is nothing to train on.", hint="Give --data, --rendered, or both.")
-    found: list[Question] = []
+    found: list[Sample] = []
     if data is not None:
         found += pack_questions(read_pack(data, split="train"), seed=seed)
     found += scene_questions(render_scenes(rendered, seed), seed=seed)
@@ -185,7 +185,7 @@ def _questions(data: Path | None, rendered: int, seed: int, held_out: int) -> tu
         raise ConfigError("Fewer images must be held out than there are.", received=f"{held_out} of {len(images)}")
     order = np.random.default_rng(seed).permutation(len(images))
     apart = {images[i] for i in order[:held_out]}
-    split: tuple[list[Question], list[Question]] = ([], [])
+    split: tuple[list[Sample], list[Sample]] = ([], [])
     for question in found:
         split[question.id.rpartition("/")[0] in apart].append(question)
     return split

@@ -25,7 +25,17 @@ from terraprompt.training.labeled_image import LabeledImage
 
 Box = tuple[float, float, float, float]
 
-__all__ = ["Crop", "CropRecipe", "Item", "make_crop", "no_points", "no_rows", "object_crop", "presence_of"]
+__all__ = [
+    "Crop",
+    "CropRecipe",
+    "TrainingExample",
+    "make_crop",
+    "no_points",
+    "no_rows",
+    "object_crop",
+    "presence_of",
+    "single_crop",
+]
 
 _ROWS = 3
 _POINTS = 6
@@ -33,25 +43,27 @@ _MIN_PIXELS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One instruction about a crop.
+class TrainingExample:
+    """One instruction about a crop, with its truth.
 
     Attributes:
         text, task: the instruction.
-        target: uint8 (S, S) 0/1; for weak items 1 inside any box of the category.
-        known: uint8 (S, S), 0 where nothing is known, or None.
-        boxes: float (K, 4) of the category's objects for weak items, else None.
-        coordinates: float32 (3, 4) rows for the text path, in [0, 1].
+        target: uint8 (S, S) 0/1; for box-labelled images 1 inside any box of the category.
+        coordinates: float32 (3, 4) in [0, 1] of the crop, a box or points; zero where absent.
         presence: 1 target visible, 0 not, -1 too little of it to say.
+        known: uint8 (S, S), 0 where nothing is known, or None.
+        boxes: float (K, 4) of the category's objects for box-labelled images, else None.
+        answer: what a language model learns to say.
     """
 
     text: str
     task: Task
     target: NDArray[np.uint8]
-    known: NDArray[np.uint8] | None
-    boxes: NDArray[np.float32] | None
     coordinates: NDArray[np.float32]
     presence: int
+    known: NDArray[np.uint8] | None = None
+    boxes: NDArray[np.float32] | None = None
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +73,13 @@ class Crop:
     image: NDArray[np.uint8]
     points: NDArray[np.float32]
     box: NDArray[np.float32]
-    items: tuple[Item, ...]
+    items: tuple[TrainingExample, ...]
     source: str = ""
+
+
+def single_crop(image: NDArray[np.uint8], example: TrainingExample, source: str = "") -> Crop:
+    """An image on which nothing is drawn, with one example."""
+    return Crop(image, no_points(), np.zeros(4, np.float32), (example,), source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +109,9 @@ def _log_uniform(low: float, high: float, rng: np.random.Generator) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high)))) if high > low else high
 
 
-def _turn(ground: LabeledImage, rng: np.random.Generator) -> float:
+def _turn(labeled: LabeledImage, rng: np.random.Generator) -> float:
     quarter = float(rng.integers(4)) * np.pi / 2
-    free = 0.0 if ground.weak or rng.random() < 0.6 else float(rng.uniform(-0.6, 0.6))
+    free = 0.0 if labeled.weak or rng.random() < 0.6 else float(rng.uniform(-0.6, 0.6))
     return quarter + free
 
 
@@ -104,7 +121,9 @@ def presence_of(target: NDArray[np.uint8]) -> int:
     return 1 if pixels >= _MIN_PIXELS else 0 if pixels == 0 else -1
 
 
-def make_crop(ground: LabeledImage, task: Task, reasoning: float, recipe: CropRecipe, rng: np.random.Generator) -> Crop:
+def make_crop(
+    labeled: LabeledImage, task: Task, reasoning: float, recipe: CropRecipe, rng: np.random.Generator
+) -> Crop:
     """Cut one crop.
 
     Args:
@@ -114,67 +133,68 @@ def make_crop(ground: LabeledImage, task: Task, reasoning: float, recipe: CropRe
         reasoning: share of reasoning among the other texts.
     """
     if task is Task.INTERACTIVE:
-        crop = object_crop(ground, recipe, rng)
+        crop = object_crop(labeled, recipe, rng)
         if crop is not None:
             return crop
         task = Task.REASONING if rng.random() < reasoning else Task.REFERRING
-    return _text_crop(ground, task, reasoning, recipe, rng)
+    return _text_crop(labeled, task, reasoning, recipe, rng)
 
 
 def _text_crop(
-    ground: LabeledImage, first: Task, reasoning: float, recipe: CropRecipe, rng: np.random.Generator
+    labeled: LabeledImage, first: Task, reasoning: float, recipe: CropRecipe, rng: np.random.Generator
 ) -> Crop:
-    height, width = ground.image.shape[:2]
+    height, width = labeled.image.shape[:2]
     fit = 0.85 * recipe.size / min(height, width)
     low, high = recipe.scales
     scale = _log_uniform(max(low, fit), max(high, fit * 1.2), rng)
     reach = recipe.size / 2 / scale
-    category = _pick_category(ground, rng)
+    category = _pick_category(labeled, rng)
     centre = (
         _centre(width, reach, rng),
         _centre(height, reach, rng),
     )
     if category is not None and rng.random() < 0.6:
-        centre = _towards(ground, category, reach, centre, rng)
-    crop_map = CropMap.make(recipe.size, centre, scale, _turn(ground, rng), bool(rng.random() < 0.5))
-    items: list[Item] = []
+        centre = _towards(labeled, category, reach, centre, rng)
+    crop_map = CropMap.make(recipe.size, centre, scale, _turn(labeled, rng), bool(rng.random() < 0.5))
+    items: list[TrainingExample] = []
     tasks = [first] + [Task.REASONING if rng.random() < reasoning else Task.REFERRING for _ in range(recipe.items - 1)]
     for i, task in enumerate(tasks):
-        if ground.absent and (category is None or 0 < i == recipe.items - 1):
-            name = _pick_absent(ground.absent, rng)
+        if labeled.absent and (category is None or 0 < i == recipe.items - 1):
+            name = _pick_absent(labeled.absent, rng)
             target = np.zeros((recipe.size, recipe.size), np.uint8)
-            items.append(Item(category_instruction(name, rng, task=task), task, target, None, None, no_rows(), 0))
+            text = category_instruction(name, rng, task=task)
+            items.append(TrainingExample(text, task, target, no_rows(), 0))
         elif category is not None:
-            chosen = category if i == 0 else (_pick_category(ground, rng) or category)
-            items.append(_category_item(ground, chosen, task, crop_map, i, recipe, rng))
-    image = crop_map.image(ground.image)
+            chosen = category if i == 0 else (_pick_category(labeled, rng) or category)
+            items.append(_category_item(labeled, chosen, task, crop_map, i, recipe, rng))
+    image = crop_map.image(labeled.image)
     if recipe.light:
         image = change_light(image, rng)
-    return Crop(image, no_points(), np.zeros(4, np.float32), tuple(items), ground.source)
+    return Crop(image, no_points(), np.zeros(4, np.float32), tuple(items), labeled.source)
 
 
 def _category_item(
-    ground: LabeledImage,
+    labeled: LabeledImage,
     category: str,
     task: Task,
     crop_map: CropMap,
     order: int,
     recipe: CropRecipe,
     rng: np.random.Generator,
-) -> Item:
+) -> TrainingExample:
     size = crop_map.size
-    if ground.weak:
-        boxes = crop_map.boxes(ground.boxes[category])
+    if labeled.weak:
+        boxes = crop_map.boxes(labeled.boxes[category])
         boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= 2).all(1)]
         target = np.zeros((size, size), np.uint8)
         for x0, y0, x1, y1 in boxes.round().astype(int):
             target[y0:y1, x0:x1] = 1
         text = category_instruction(category, rng, task=task)
-        return Item(text, task, target, None, boxes.astype(np.float32), no_rows(), presence_of(target))
-    ids = crop_map.labels(ground.labels[category])
+        return TrainingExample(text, task, target, no_rows(), presence_of(target), boxes=boxes.astype(np.float32))
+    ids = crop_map.labels(labeled.labels[category])
     target = (ids > 0).astype(np.uint8)
     known = None
-    if ground.centreline:
+    if labeled.centreline:
         near = ndimage.binary_dilation(target, iterations=max(2, round(14 * crop_map.scale)))
         known = (target | ~near).astype(np.uint8)
     elif order > 0 and rng.random() < recipe.selectors:
@@ -182,10 +202,12 @@ def _category_item(
         if single is not None:
             return single
     text = category_instruction(category, rng, task=task)
-    return Item(text, task, target, known, None, no_rows(), presence_of(target))
+    return TrainingExample(text, task, target, no_rows(), presence_of(target), known=known)
 
 
-def _selected_item(category: str, task: Task, ids: NDArray[np.int32], rng: np.random.Generator) -> Item | None:
+def _selected_item(
+    category: str, task: Task, ids: NDArray[np.int32], rng: np.random.Generator
+) -> TrainingExample | None:
     """An instruction with words of size or place, if the crop allows one beyond doubt."""
     found = components(ids, min_area=_MIN_PIXELS)
     chances = clear_selectors(found)
@@ -201,11 +223,11 @@ def _selected_item(category: str, task: Task, ids: NDArray[np.int32], rng: np.ra
     write = contextual_instruction if task is Task.REASONING else selector_instruction
     target = found.mask(kept)
     text = write(selector, category, rng, selected=len(kept))
-    return Item(text, task, target, None, None, no_rows(), 1 if kept else 0)
+    return TrainingExample(text, task, target, no_rows(), 1 if kept else 0)
 
 
 def object_crop(
-    ground: LabeledImage, recipe: CropRecipe, rng: np.random.Generator, *, named: bool = True
+    labeled: LabeledImage, recipe: CropRecipe, rng: np.random.Generator, *, named: bool = True
 ) -> Crop | None:
     """A crop round one object with points, a box or both drawn on it; None where no object suits.
 
@@ -215,16 +237,16 @@ def object_crop(
         rng: what chooses.
         named: now and then the sentence says what the object is.
     """
-    category = None if ground.centreline else _pick_category(ground, rng)
+    category = None if labeled.centreline else _pick_category(labeled, rng)
     if category is None:
         return None
     size = recipe.size
-    if ground.weak:
-        every = ground.boxes[category]
+    if labeled.weak:
+        every = labeled.boxes[category]
         source_box = every[int(rng.integers(len(every)))]
         ids = None
     else:
-        ids = ground.labels[category]
+        ids = labeled.labels[category]
         slices = ndimage.find_objects(ids)
         big = [i for i, s in enumerate(slices) if s and min(s[0].stop - s[0].start, s[1].stop - s[1].start) >= 4]
         if not big:
@@ -233,7 +255,7 @@ def object_crop(
         rows, cols = slices[index]
         source_box = np.array([cols.start, rows.start, cols.stop, rows.stop], np.float64)
     side = max(source_box[2] - source_box[0], source_box[3] - source_box[1])
-    height, width = ground.image.shape[:2]
+    height, width = labeled.image.shape[:2]
     low, high = recipe.zoom
     low = max(low, 0.8 * size / max(height, width))  # not much smaller than the image itself
     scale = float(np.clip(_log_uniform(*recipe.object_share, rng) * size / side, low, max(low, high)))
@@ -248,7 +270,7 @@ def object_crop(
         pick = int(rng.integers(len(xs)))
         centre = (float(xs[pick]), float(ys[pick]))
     centre = (_inside(centre[0], width, reach), _inside(centre[1], height, reach))
-    crop_map = CropMap.make(size, centre, scale, _turn(ground, rng), bool(rng.random() < 0.5))
+    crop_map = CropMap.make(size, centre, scale, _turn(labeled, rng), bool(rng.random() < 0.5))
     weak_boxes = None
     if ids is None:
         weak_boxes = crop_map.boxes(source_box[None]).astype(np.float32)
@@ -271,14 +293,14 @@ def object_crop(
             name=category if rng.random() < 0.25 and named else None,
         )
     )
-    item = Item(text, Task.INTERACTIVE, target, None, weak_boxes, rows_, 1)
-    image = crop_map.image(ground.image)
+    item = TrainingExample(text, Task.INTERACTIVE, target, rows_, 1, boxes=weak_boxes)
+    image = crop_map.image(labeled.image)
     if recipe.light:
         image = change_light(image, rng)
     packed = no_points()
     packed[: len(points)] = np.asarray(points, np.float32).reshape(-1, 3)
     return Crop(
-        image, packed, np.zeros(4, np.float32) if box is None else np.asarray(box, np.float32), (item,), ground.source
+        image, packed, np.zeros(4, np.float32) if box is None else np.asarray(box, np.float32), (item,), labeled.source
     )
 
 
@@ -319,11 +341,11 @@ def _pick_absent(absent: Sequence[AbsentCategory], rng: np.random.Generator) -> 
     return same[int(rng.integers(len(same)))]
 
 
-def _pick_category(ground: LabeledImage, rng: np.random.Generator) -> str | None:
+def _pick_category(labeled: LabeledImage, rng: np.random.Generator) -> str | None:
     """A category with objects: rarer ones on box-labelled images are not drowned by cars."""
-    present = ground.present
+    present = labeled.present
     if not present:
-        return next(iter(ground.labels), None) if ground.labels else None
+        return next(iter(labeled.labels), None) if labeled.labels else None
     return present[int(rng.integers(len(present)))]
 
 
@@ -337,22 +359,22 @@ def _inside(centre: float, length: int, reach: float) -> float:
 
 
 def _towards(
-    ground: LabeledImage, category: str, reach: float, centre: tuple[float, float], rng: np.random.Generator
+    labeled: LabeledImage, category: str, reach: float, centre: tuple[float, float], rng: np.random.Generator
 ) -> tuple[float, float]:
     """Move the crop so that some of the category is in it."""
-    if ground.weak:
-        boxes = ground.boxes[category]
+    if labeled.weak:
+        boxes = labeled.boxes[category]
         if not len(boxes):
             return centre
         x0, y0, x1, y1 = boxes[int(rng.integers(len(boxes)))]
         spot = (x0 + x1) / 2, (y0 + y1) / 2
     else:
-        ys, xs = np.nonzero(ground.labels[category][::4, ::4])
+        ys, xs = np.nonzero(labeled.labels[category][::4, ::4])
         if not len(xs):
             return centre
         k = int(rng.integers(len(xs)))
         spot = 4.0 * xs[k], 4.0 * ys[k]
-    height, width = ground.image.shape[:2]
+    height, width = labeled.image.shape[:2]
     moved = []
     for s, length in zip(spot, (width, height), strict=True):
         near = float(s + rng.uniform(-0.8, 0.8) * reach)
@@ -361,7 +383,7 @@ def _towards(
 
 
 def no_rows() -> NDArray[np.float32]:
-    """:attr:`Item.coordinates` of an item without points and boxes."""
+    """:attr:`TrainingExample.coordinates` of an item without points and boxes."""
     return np.zeros((_ROWS, 4), np.float32)
 
 

@@ -20,15 +20,14 @@ from terraprompt.language.writer import interactive_instruction
 from terraprompt.models.unigeoseg import Dialogue
 from terraprompt.models.unigeoseg.config import TASK_INDEX
 from terraprompt.prompt import Task
-from terraprompt.training.crops import CropRecipe, Item, make_crop
+from terraprompt.training.crops import Crop, CropRecipe, TrainingExample, make_crop, single_crop
 from terraprompt.training.labeled_image import LabeledImage
 from terraprompt.training.schedule import TaskSchedule
 
 __all__ = [
+    "CropProvider",
     "CropSource",
     "DialogueBatch",
-    "Sample",
-    "SampleSource",
     "TaskStream",
     "byte_tokenizer",
     "collate",
@@ -43,33 +42,11 @@ _END = "<|endoftext|>"
 _TRIES = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One instruction about one square image.
+class CropProvider(Protocol):
+    """Whatever gives crops of a task, each with one example."""
 
-    Attributes:
-        image: uint8 (S, S, 3).
-        text, task: the instruction.
-        coordinates: float32 (3, 4) in [0, 1] of the image, a box or points; zero where absent.
-        target: uint8 (S, S) 0/1.
-        known: uint8 (S, S), 0 where nothing is known, or None.
-        answer: what the language model learns to say.
-    """
-
-    image: NDArray[np.uint8]
-    text: str
-    task: Task
-    coordinates: NDArray[np.float32]
-    target: NDArray[np.uint8]
-    known: NDArray[np.uint8] | None
-    answer: str
-
-
-class SampleSource(Protocol):
-    """Whatever gives samples of a task."""
-
-    def draw(self, task: Task, rng: np.random.Generator) -> Sample:
-        """A sample of ``task``, chosen by ``rng`` alone."""
+    def draw(self, task: Task, rng: np.random.Generator) -> Crop:
+        """A crop of ``task``, chosen by ``rng`` alone."""
         ...
 
 
@@ -82,28 +59,28 @@ class CropSource:
         recipe: how crops are cut; ``size`` is the model's.
     """
 
-    def __init__(self, grounds: Sequence[LabeledImage], shares: Mapping[str, float], recipe: CropRecipe) -> None:
-        masks = [g for g in grounds if not g.weak and shares.get(g.source, 0) > 0]
+    def __init__(self, images: Sequence[LabeledImage], shares: Mapping[str, float], recipe: CropRecipe) -> None:
+        masks = [g for g in images if not g.weak and shares.get(g.source, 0) > 0]
         objects = [g for g in masks if g.present and not g.centreline]
         self.recipe = recipe
         self.pools = {task: objects if task is Task.INTERACTIVE else masks for task in Task}
         self.weights = {task: _weights(pool, shares) for task, pool in self.pools.items()}
         if not masks:
             raise DatasetError(
-                "There is nothing to train on.", received=f"{len(grounds)} images, none with masks and a share"
+                "There is nothing to train on.", received=f"{len(images)} images, none with masks and a share"
             )
 
-    def draw(self, task: Task, rng: np.random.Generator) -> Sample:
+    def draw(self, task: Task, rng: np.random.Generator) -> Crop:
         """A crop with an instruction of ``task``."""
         pool = self.pools[task]
         for _ in range(_TRIES if pool else 0):
-            ground = pool[int(rng.choice(len(pool), p=self.weights[task]))]
-            crop = make_crop(ground, task, 1.0 if task is Task.REASONING else 0.0, self.recipe, rng)
+            labeled = pool[int(rng.choice(len(pool), p=self.weights[task]))]
+            crop = make_crop(labeled, task, 1.0 if task is Task.REASONING else 0.0, self.recipe, rng)
             items = [item for item in crop.items if item.task is task]
             if items:
                 item = items[int(rng.integers(len(items)))]
-                text = _spoken(item, rng)
-                return Sample(crop.image, text, task, item.coordinates, item.target, item.known, _said(item))
+                example = replace(item, text=_spoken(item, rng), answer=_answer(item))
+                return single_crop(crop.image, example, crop.source)
         raise DatasetError(
             "The images hold nothing that this task can ask for.",
             received=f"{task.value}, {len(pool)} images",
@@ -113,14 +90,14 @@ class CropSource:
 
 def _weights(pool: Sequence[LabeledImage], shares: Mapping[str, float]) -> NDArray[np.float64]:
     count: dict[str, int] = {}
-    for ground in pool:
-        count[ground.source] = count.get(ground.source, 0) + 1
+    for labeled in pool:
+        count[labeled.source] = count.get(labeled.source, 0) + 1
     weights = np.array([shares[g.source] / count[g.source] for g in pool])
     scaled: NDArray[np.float64] = weights / weights.sum() if len(weights) else weights
     return scaled
 
 
-def _spoken(item: Item, rng: np.random.Generator) -> str:
+def _spoken(item: TrainingExample, rng: np.random.Generator) -> str:
     """The text; of points and boxes with their coordinates, as the released weights were trained."""
     rows = [[float(v) for v in row] for row in item.coordinates if row.any()]
     if item.task is not Task.INTERACTIVE or not rows:
@@ -130,23 +107,23 @@ def _spoken(item: Item, rng: np.random.Generator) -> str:
     return interactive_instruction(rng, points=[row[:2] for row in np.clip(rows, 0, 1).tolist()])
 
 
-def _said(item: Item) -> str:
+def _answer(item: TrainingExample) -> str:
     """An answer for crops, which bring none: whether there is anything."""
     if item.presence == 0:
         return "nothing in this image"
     return "the object at that place" if item.task is Task.INTERACTIVE else "the marked area"
 
 
-class TaskStream(Dataset[tuple[int, Sample]]):
+class TaskStream(Dataset[tuple[int, Crop]]):
     """Sample ``i`` of a training of ``total`` samples; its task follows the schedule at ``i / total``."""
 
-    def __init__(self, source: SampleSource, schedule: TaskSchedule, seed: int, total: int) -> None:
+    def __init__(self, source: CropProvider, schedule: TaskSchedule, seed: int, total: int) -> None:
         self.source, self.schedule, self.seed, self.total = source, schedule, seed, total
 
     def __len__(self) -> int:
         return self.total
 
-    def __getitem__(self, index: int) -> tuple[int, Sample]:
+    def __getitem__(self, index: int) -> tuple[int, Crop]:
         rng = np.random.default_rng([self.seed, index])
         return index, self.source.draw(self.schedule.draw(index / self.total, rng), rng)
 
@@ -182,7 +159,7 @@ class DialogueBatch:
         return 0 if labels is None else int((labels[:, 1:] != -100).sum())
 
 
-def collate(writer: DialogueWriter, samples: Sequence[tuple[int, Sample]]) -> DialogueBatch:
+def collate(writer: DialogueWriter, samples: Sequence[tuple[int, Crop]]) -> DialogueBatch:
     """Write dialogues with their answers, and stack.
 
     After the instruction: `` [/INST] Sure, It is . \\n{answer}[SEG]. <|endoftext|>``; everything behind ``[/INST]`` is
@@ -195,8 +172,9 @@ def collate(writer: DialogueWriter, samples: Sequence[tuple[int, Sample]]) -> Di
 
     heard, reply = ids(_HEARD), ids(_REPLY) + ids(_BEFORE_ANSWER)
     end = ids(_AFTER_ANSWER) + ids(writer.tokenizer.eos_token or _END)
-    asked = [writer.instruction(s.text) for _, s in samples]
-    told = [[*reply, *ids(s.answer), writer.seg, *end] for _, s in samples]
+    examples = [crop.items[0] for _, crop in samples]
+    asked = [writer.instruction(s.text) for s in examples]
+    told = [[*reply, *ids(s.answer), writer.seg, *end] for s in examples]
     longest = max(len(a) + len(heard) + len(t) for a, t in zip(asked, told, strict=True))
     count = len(samples)
     tokens = torch.full((count, longest), writer.seg)
@@ -208,24 +186,24 @@ def collate(writer: DialogueWriter, samples: Sequence[tuple[int, Sample]]) -> Di
         labels[i, start : len(whole)] = torch.tensor(t)
         refer[i, : len(a)] = True
     known = None
-    if any(s.known is not None for _, s in samples):
-        masks = [np.ones_like(s.target) if s.known is None else s.known for _, s in samples]
+    if any(s.known is not None for s in examples):
+        masks = [np.ones_like(s.target) if s.known is None else s.known for s in examples]
         known = torch.from_numpy(np.stack(masks))
     dialogue = Dialogue(
         writer.prefix,
         writer.template,
         tokens,
         refer,
-        torch.tensor([TASK_INDEX[s.task] for _, s in samples]),
-        torch.from_numpy(np.stack([s.coordinates for _, s in samples])),
+        torch.tensor([TASK_INDEX[s.task] for s in examples]),
+        torch.from_numpy(np.stack([s.coordinates for s in examples])),
         torch.arange(count),
         labels,
     )
     return DialogueBatch(
         torch.tensor([i for i, _ in samples]),
-        torch.from_numpy(np.stack([s.image for _, s in samples])).permute(0, 3, 1, 2).contiguous(),
+        torch.from_numpy(np.stack([crop.image for _, crop in samples])).permute(0, 3, 1, 2).contiguous(),
         dialogue,
-        torch.from_numpy(np.stack([s.target for _, s in samples])),
+        torch.from_numpy(np.stack([s.target for s in examples])),
         known,
     )
 

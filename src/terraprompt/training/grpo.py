@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from terraprompt.datasets.sample import Sample
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.segmenters.base import PromptableSegmenter
 from terraprompt.training.grpo_processor import ReasonerProcessor
 from terraprompt.training.grpo_rewards import THINK2SEG, GroupDraw, rewards_of
-from terraprompt.training.lessons import Labelled, instances_of
-from terraprompt.training.reasoner_run import (
+from terraprompt.training.reasoner import (
     LANGUAGE_LINEAR,
     MetricsLog,
     WholeCheckpoints,
@@ -36,6 +36,7 @@ from terraprompt.training.reasoner_run import (
     start_reasoner,
     train_vision,
 )
+from terraprompt.training.sft_examples import instances_of
 from terraprompt.vlm.local import LocalReasoner
 from terraprompt.vlm.wording import DEFAULT_TEMPLATE
 
@@ -187,13 +188,13 @@ class GrpoRun:
 
 
 def train_grpo(
-    samples: Sequence[Labelled],
+    samples: Sequence[Sample],
     start: str | Path,
     segmenter: PromptableSegmenter | None,
     run: Path,
     config: GrpoConfig | None = None,
     *,
-    held_out: Sequence[Labelled] = (),
+    held_out: Sequence[Sample] = (),
     device: str = "cpu",
     resume: bool = False,
     progress: bool = False,
@@ -252,7 +253,7 @@ def train_grpo(
 
 
 def _trainer(
-    samples: Sequence[Labelled],
+    samples: Sequence[Sample],
     train: int,
     reasoner: LocalReasoner,
     draw: GroupDraw,
@@ -332,7 +333,7 @@ def _trainer(
 
 
 def _rows(
-    samples: Sequence[Labelled],
+    samples: Sequence[Sample],
     indices: range,
     reasoner: LocalReasoner,
     config: GrpoConfig,

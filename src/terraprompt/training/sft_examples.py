@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from terraprompt.datasets.pack import Record
+from terraprompt.datasets.sample import RunLengths, Sample
 from terraprompt.datasets.sampling import tight_box
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.geometry.connectivity import label
@@ -25,64 +26,39 @@ from terraprompt.vlm.answer_parser import Instance
 from terraprompt.vlm.conventions import Convention, Units
 
 __all__ = [
-    "Labelled",
-    "Question",
+    "MemorySample",
     "SftExample",
     "answer_text",
     "instances_of",
-    "lessons_of",
     "pack_questions",
     "rounded",
     "scene_questions",
+    "sft_examples",
 ]
 
 
-class Labelled(Protocol):
-    """An image, what is asked about it and the mask that answers, e.g. :class:`terraprompt.datasets.sample.Sample`."""
-
-    @property
-    def id(self) -> str:
-        """Unique among the samples of a training."""
-        ...
-
-    @property
-    def instructions(self) -> tuple[str, ...]:
-        """Wordings of the question, at least one."""
-        ...
-
-    def load_image(self) -> NDArray[np.uint8]:
-        """RGB uint8 (height, width, 3)."""
-        ...
-
-    def load_mask(self) -> NDArray[np.uint8]:
-        """uint8 (height, width), not 0 = target; all 0 = there is no target in the image."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class Question:
-    """A labelled question held in memory.
+class MemorySample(Sample):
+    """A sample whose image is held in memory: ``pixels`` RGB uint8 (height, width, 3)."""
 
-    Attributes:
-        id, instructions: see :class:`Labelled`.
-        image: RGB uint8 (height, width, 3).
-        mask: uint8 (height, width), not 0 = target.
-        category: what the target is, or "".
-    """
-
-    id: str
-    instructions: tuple[str, ...]
-    image: NDArray[np.uint8]
-    mask: NDArray[np.uint8]
-    category: str = ""
+    pixels: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
 
     def load_image(self) -> NDArray[np.uint8]:
-        """See :class:`Labelled`."""
-        return self.image
+        """See :class:`~terraprompt.datasets.sample.Sample`."""
+        return self.pixels
 
-    def load_mask(self) -> NDArray[np.uint8]:
-        """See :class:`Labelled`."""
-        return self.mask
+    @classmethod
+    def make(
+        cls,
+        name: str,
+        instructions: tuple[str, ...],
+        pixels: NDArray[np.uint8],
+        mask: NDArray[np.uint8],
+        category: str = "",
+    ) -> MemorySample:
+        """A sample ``name`` that ``mask`` (height, width) answers, 1 = target."""
+        truth = RunLengths.encode(mask)
+        return cls(name, Path(), Task.REFERRING, instructions, truth, category=category, pixels=pixels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,8 +127,8 @@ def answer_text(instances: Sequence[Instance], think: str) -> str:
     return f"<think>{think}</think><answer>```json\n{json.dumps(items)}\n```</answer>"
 
 
-def lessons_of(
-    samples: Sequence[Labelled], convention: Convention, *, points: int = 2, step: float | None = None, seed: int = 0
+def sft_examples(
+    samples: Sequence[Sample], convention: Convention, *, points: int = 2, step: float | None = None, seed: int = 0
 ) -> list[SftExample]:
     """A lesson a sample: its mask as boxes and interior points, a short thought, one of its wordings.
 
@@ -186,9 +162,7 @@ def rounded(instance: Instance, step: float) -> Instance:
     return Instance(box, points, instance.labels, instance.name)
 
 
-def pack_questions(
-    records: Sequence[Record], *, seed: int = 0, wordings: int = 4, absent: bool = True
-) -> list[Question]:
+def pack_questions(records: Sequence[Record], *, seed: int = 0, wordings: int = 4, absent: bool = True) -> list[Sample]:
     """Questions about the mask-labelled images of a pack: every category in words of name and of purpose.
 
     Args:
@@ -201,19 +175,22 @@ def pack_questions(
         DatasetError: no record has masks.
     """
     rng = np.random.default_rng(seed)
-    made = []
+    made: list[Sample] = []
+
+    def add(record: Record, category: str, mask: NDArray[np.uint8]) -> None:
+        words = _wordings(category, wordings, rng)
+        name, truth = f"{record.id}/{category}", RunLengths.encode(mask)
+        made.append(Sample(name, record.image, Task.REFERRING, words, truth, category=category, source=record.source))
+
     for record in records:
         if record.label_kind != "mask":
             continue
-        image = record.load_image()
         for category in record.present:
-            name = f"{record.id}/{category}"
-            made.append(Question(name, _wordings(category, wordings, rng), image, record.load_mask(category), category))
+            add(record, category, record.load_mask(category))
         missing = absent_categories(record)
         if absent and missing:
             category = missing[int(rng.integers(len(missing)))].category
-            empty = np.zeros(image.shape[:2], np.uint8)
-            made.append(Question(f"{record.id}/{category}", _wordings(category, wordings, rng), image, empty, category))
+            add(record, category, np.zeros((record.height, record.width), np.uint8))
     if not made:
         raise DatasetError("There is nothing to train on: no record has masks.", received=f"{len(records)} records")
     return made
@@ -221,16 +198,16 @@ def pack_questions(
 
 def scene_questions(
     scenes: Iterable[RenderedScene], categories: Sequence[str] = RENDERED, *, seed: int = 0, wordings: int = 4
-) -> list[Question]:
+) -> list[Sample]:
     """Questions about rendered scenes: each of the categories that is visible in a scene."""
     rng = np.random.default_rng(seed)
-    made = []
+    made: list[Sample] = []
     for scene in scenes:
         for category in categories:
             mask = scene.mask(category)
             if mask.any():
                 name = f"rendered/{scene.style}/{scene.seed}/{category}"
-                made.append(Question(name, _wordings(category, wordings, rng), scene.rgb, mask, category))
+                made.append(MemorySample.make(name, _wordings(category, wordings, rng), scene.rgb, mask, category))
     return made
 
 

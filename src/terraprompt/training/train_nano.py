@@ -19,11 +19,11 @@ from terraprompt.errors import CheckpointError, ConfigError
 from terraprompt.models.sentence import SentenceEncoder, packaged_sentence_encoder
 from terraprompt.models.unigeoseg import UniGeoSeg, preset
 from terraprompt.models.unigeoseg.vision import imagenet_state
-from terraprompt.training.asked import QuestionCrops, Questions
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.labeled_image import LabeledImage, from_record
 from terraprompt.training.loader import Crops, CropStream, Mixed
 from terraprompt.training.nano_step import TrainConfig, Trainer
+from terraprompt.training.questions import QuestionCrops, Questions
 from terraprompt.training.rendered import render_images
 from terraprompt.training.schedule import TaskSchedule
 
@@ -32,7 +32,7 @@ __all__ = [
     "SHARES",
     "export_nano",
     "imagenet_backbone",
-    "load_grounds",
+    "load_labeled_images",
     "shares_of",
     "train_nano",
 ]
@@ -70,12 +70,12 @@ def imagenet_backbone(path: Path | None = None) -> dict[str, torch.Tensor]:
     return imagenet_state(torch.load(path, map_location="cpu", weights_only=True))
 
 
-def shares_of(grounds: Sequence[LabeledImage]) -> dict[str, float]:
+def shares_of(images: Sequence[LabeledImage]) -> dict[str, float]:
     """How often each source is drawn: :data:`SHARES` where it lists all, else by the root of its number of images.
 
     Rendered scenes keep their listed share of the whole in either case.
     """
-    count = Counter(ground.source for ground in grounds)
+    count = Counter(labeled.source for labeled in images)
     if set(count) <= set(SHARES):
         return {source: SHARES[source] for source in count}
     real = {source: n**0.5 for source, n in count.items() if source != "rendered"}
@@ -85,12 +85,12 @@ def shares_of(grounds: Sequence[LabeledImage]) -> dict[str, float]:
     return shares
 
 
-def load_grounds(
+def load_labeled_images(
     data: Path, *, split: str = "train", rendered: int = 0, seed: int = 0, workers: int = 1
 ) -> list[LabeledImage]:
     """All labelled images of ``split`` in ``data``, and ``rendered`` rendered scenes."""
-    grounds = [from_record(record) for record in read_pack(data, split=split)]
-    return grounds + render_images(rendered, seed, workers=workers)
+    images = [from_record(record) for record in read_pack(data, split=split)]
+    return images + render_images(rendered, seed, workers=workers)
 
 
 def train_nano(
@@ -109,7 +109,7 @@ def train_nano(
     start: Path | None = None,
     backbone: Path | None = None,
     text_encoder: Path | None = None,
-    grounds: Sequence[LabeledImage] | None = None,
+    images: Sequence[LabeledImage] | None = None,
     questions: Questions | None = None,
     question_share: float = 0.5,
 ) -> Trainer:
@@ -149,11 +149,11 @@ def train_nano(
         trainer.resume()
     recipe, total = recipe or CropRecipe(), config.steps * config.batch
     parts: list[Crops] = []
-    if grounds is None and data is not None:
-        grounds = load_grounds(data, rendered=rendered, seed=config.seed, workers=workers)
-    if grounds is not None:
-        log.info("%d images", len(grounds))
-        parts.append(CropStream(grounds, shares or shares_of(grounds), schedule, recipe, config.seed, total))
+    if images is None and data is not None:
+        images = load_labeled_images(data, rendered=rendered, seed=config.seed, workers=workers)
+    if images is not None:
+        log.info("%d images", len(images))
+        parts.append(CropStream(images, shares or shares_of(images), schedule, recipe, config.seed, total))
     if questions is not None:
         log.info("%d questions", len(questions))
         parts.append(QuestionCrops(questions, schedule, recipe, config.seed, total))

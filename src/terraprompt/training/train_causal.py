@@ -16,13 +16,13 @@ from terraprompt.errors import CheckpointError, ConfigError
 from terraprompt.models.unigeoseg import UniGeoSeg, UniGeoSegConfig, preset
 from terraprompt.models.unigeoseg.mask2former import mask2former
 from terraprompt.training.ablations import ablation
-from terraprompt.training.asked import MixedSource, Questions, QuestionSource
 from terraprompt.training.causal_step import CausalTrainConfig, CausalTrainer
 from terraprompt.training.crops import CropRecipe
-from terraprompt.training.dialogues import CropSource, SampleSource, TaskStream, byte_tokenizer
+from terraprompt.training.dialogues import CropProvider, CropSource, TaskStream, byte_tokenizer
 from terraprompt.training.labeled_image import LabeledImage
-from terraprompt.training.nano import SCHEDULE, load_grounds, shares_of
+from terraprompt.training.questions import MixedSource, Questions, QuestionSource
 from terraprompt.training.schedule import TaskSchedule
+from terraprompt.training.train_nano import SCHEDULE, load_labeled_images, shares_of
 
 __all__ = ["TINY", "train_causal"]
 
@@ -50,7 +50,7 @@ def train_causal(
     device: str | None = None,
     resume: bool = False,
     system: str = SYSTEM,
-    grounds: Sequence[LabeledImage] | None = None,
+    images: Sequence[LabeledImage] | None = None,
     questions: Questions | None = None,
     question_share: float = 0.5,
 ) -> CausalTrainer:
@@ -104,12 +104,12 @@ def train_causal(
     trainer = CausalTrainer(_model(member, start, mask2former_start), writer, config, run, device=device)
     if resume:
         trainer.resume()
-    source: SampleSource | None = None
-    if grounds is None and data is not None:
-        grounds = load_grounds(data, rendered=rendered, seed=config.seed, workers=max(workers, 1))
-    if grounds is not None:
-        log.info("%d images", len(grounds))
-        source = CropSource(grounds, shares_of(grounds), CropRecipe(size=member.vision.size))
+    source: CropProvider | None = None
+    if images is None and data is not None:
+        images = load_labeled_images(data, rendered=rendered, seed=config.seed, workers=max(workers, 1))
+    if images is not None:
+        log.info("%d images", len(images))
+        source = CropSource(images, shares_of(images), CropRecipe(size=member.vision.size))
     if questions is not None:
         log.info("%d questions", len(questions))
         asked = QuestionSource(questions, member.vision.size)

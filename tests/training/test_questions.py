@@ -16,14 +16,14 @@ from terraprompt.engines.weights import packaged
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Task
-from terraprompt.training.asked import MixedSource, QuestionCrops, Questions, QuestionSource
-from terraprompt.training.causal_run import TINY, train_causal
 from terraprompt.training.crops import Crop, CropRecipe
 from terraprompt.training.loader import Mixed, collate
 from terraprompt.training.loop import step_batches
-from terraprompt.training.nano import train_nano
 from terraprompt.training.nano_step import TrainConfig
+from terraprompt.training.questions import MixedSource, QuestionCrops, Questions, QuestionSource
 from terraprompt.training.schedule import TaskSchedule
+from terraprompt.training.train_causal import TINY, train_causal
+from terraprompt.training.train_nano import train_nano
 
 WIDTH, HEIGHT = 60, 40
 EVEN = TaskSchedule((1.0, 1.0, 1.0))
@@ -151,17 +151,18 @@ def test_two_streams_in_one(samples: list[Sample]) -> None:
 def test_causal_members_see_what_the_engine_sees(samples: list[Sample]) -> None:
     source = QuestionSource(Questions(samples), 96, light=False)
     rng = np.random.default_rng(0)
-    boxed = source.draw(Task.INTERACTIVE, rng)
-    assert boxed.image.shape == (96, 96, 3)
-    assert not boxed.image[:16].any(), "letterboxed: 60 x 40 becomes 96 x 64"
+    crop = source.draw(Task.INTERACTIVE, rng)
+    (boxed,) = crop.items
+    assert crop.image.shape == (96, 96, 3)
+    assert not crop.image[:16].any(), "letterboxed: 60 x 40 becomes 96 x 64"
     ys, xs = np.nonzero(boxed.target)
     assert (xs.min(), xs.max() + 1, ys.min() - 16, ys.max() + 1 - 16) == pytest.approx((64, 89.6, 6.4, 25.6), abs=1)
     np.testing.assert_allclose(boxed.coordinates[0], [40 / 60, 4 / 40, 56 / 60, 16 / 40])
     assert "0.667" in boxed.text, "as the released weights were trained, the coordinates are in the sentence"
-    why = source.draw(Task.REASONING, rng)
+    (why,) = source.draw(Task.REASONING, rng).items
     assert (why.text, why.answer) == ("Where is it dry?", "Below the roof.")
     assert not why.coordinates.any()
-    said = {source.draw(Task.REFERRING, rng).answer for _ in range(20)}
+    said = {source.draw(Task.REFERRING, rng).items[0].answer for _ in range(20)}
     assert said == {"the marked area", "nothing in this image"}
 
 

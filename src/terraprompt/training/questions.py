@@ -20,9 +20,18 @@ from terraprompt.language.writer import interactive_instruction
 from terraprompt.models.preprocess import letterboxed
 from terraprompt.models.unigeoseg.config import TASK_INDEX
 from terraprompt.prompt import Task
-from terraprompt.training import dialogues
 from terraprompt.training.augment import CropMap, change_light
-from terraprompt.training.crops import Crop, CropRecipe, Item, no_points, no_rows, object_crop, presence_of
+from terraprompt.training.crops import (
+    Crop,
+    CropRecipe,
+    TrainingExample,
+    no_points,
+    no_rows,
+    object_crop,
+    presence_of,
+    single_crop,
+)
+from terraprompt.training.dialogues import CropProvider
 from terraprompt.training.labeled_image import LabeledImage
 from terraprompt.training.loader import Crops
 from terraprompt.training.schedule import TaskSchedule
@@ -111,8 +120,8 @@ class QuestionCrops(Crops):
             sample = self.questions.draw(Task.INTERACTIVE, rng)
             image, mask = _pixels(sample)
             target = {sample.category or "": mask.astype(np.int32)}
-            ground = LabeledImage(sample.id, sample.source, image, target, {}, centreline=False, absent=())
-            crop = object_crop(ground, self.recipe, rng, named=False)  # its category may be in no list of ours
+            labeled = LabeledImage(sample.id, sample.source, image, target, {}, centreline=False, absent=())
+            crop = object_crop(labeled, self.recipe, rng, named=False)  # its category may be in no list of ours
             if crop is not None:
                 return crop
         raise DatasetError(
@@ -133,7 +142,7 @@ class QuestionSource:
     def __init__(self, questions: Questions, size: int, *, light: bool = True) -> None:
         self.questions, self.size, self.light = questions, size, light
 
-    def draw(self, task: Task, rng: np.random.Generator) -> dialogues.Sample:
+    def draw(self, task: Task, rng: np.random.Generator) -> Crop:
         """A question of ``task``."""
         sample = self.questions.draw(task, rng)
         image, mask = _pixels(sample)
@@ -143,7 +152,9 @@ class QuestionSource:
         target[top : top + frame.content[0], left : left + frame.content[1]] = _nearest(mask, frame.content)
         shown = letterboxed(change_light(image, rng) if self.light else image, frame)
         rows = coordinate_rows(sample.prompt(), image.shape[:2]).numpy()
-        return dialogues.Sample(shown, _words(sample, rows, rng), task, rows, target, None, _said(sample, mask, rng))
+        text, answer = _words(sample, rows, rng), _answer(sample, mask, rng)
+        example = TrainingExample(text, task, target, rows, presence_of(target), answer=answer)
+        return single_crop(shown, example, sample.source)
 
 
 class MixedSource:
@@ -155,12 +166,12 @@ class MixedSource:
         share: of ``second`` among the samples of the tasks that it has.
     """
 
-    def __init__(self, first: dialogues.SampleSource, second: QuestionSource, share: float) -> None:
+    def __init__(self, first: CropProvider, second: QuestionSource, share: float) -> None:
         if not 0 < share < 1:
             raise ConfigError("Two sources mix by a share between 0 and 1.", received=share)
         self.first, self.second, self.share = first, second, share
 
-    def draw(self, task: Task, rng: np.random.Generator) -> dialogues.Sample:
+    def draw(self, task: Task, rng: np.random.Generator) -> Crop:
         """A sample of ``task``."""
         chosen = rng.random() < self.share and self.second.questions.by_task[task]
         return (self.second if chosen else self.first).draw(task, rng)
@@ -188,7 +199,7 @@ def _whole(samples: Sequence[Sample], recipe: CropRecipe, rng: np.random.Generat
         target = crop_map.labels(mask.astype(np.int32)).astype(np.uint8)
         presence = 0 if not mask.any() else 1 if presence_of(target) == 1 else -1
         text = sample.instructions[int(rng.integers(len(sample.instructions)))]
-        items.append(Item(text, sample.task, target, None, None, no_rows(), presence))
+        items.append(TrainingExample(text, sample.task, target, no_rows(), presence))
     shown = crop_map.image(image)
     if recipe.light:
         shown = change_light(shown, rng)
@@ -213,7 +224,7 @@ def _words(sample: Sample, rows: NDArray[np.float32], rng: np.random.Generator) 
     return interactive_instruction(rng, points=[row[:2] for row in used])
 
 
-def _said(sample: Sample, mask: NDArray[np.uint8], rng: np.random.Generator) -> str:
+def _answer(sample: Sample, mask: NDArray[np.uint8], rng: np.random.Generator) -> str:
     """What the language model learns to answer: the data set's own words where it has some."""
     if sample.answer:
         return sample.answer[int(rng.integers(len(sample.answer)))]

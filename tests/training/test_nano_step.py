@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from training_grounds import parking, rendered, street, tiny, town
+from labeled_images import parking, rendered, street, tiny, town
 
 from terraprompt.errors import CheckpointError, TerrapromptError
 from terraprompt.models.sentence import packaged_sentence_encoder
@@ -21,18 +21,18 @@ from terraprompt.models.unigeoseg import Prediction, UniGeoSeg
 from terraprompt.training import nano_step
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.loader import Batch, CropStream, collate
-from terraprompt.training.nano import imagenet_backbone
 from terraprompt.training.nano_step import TrainConfig, Trainer, losses
 from terraprompt.training.schedule import TaskSchedule
 from terraprompt.training.step import cosine
+from terraprompt.training.train_nano import imagenet_backbone
 
 CONFIG = TrainConfig(steps=4, batch=2, points=64, frozen_blocks=1, warmup=0.25, save_every=100)
 
 
 def crops(config: TrainConfig = CONFIG) -> CropStream:
     shares = {"town": 0.4, "parking": 0.3, "rendered": 0.3}
-    grounds, schedule = [town(), parking(), rendered()], TaskSchedule((0.4, 0.3, 0.3))
-    return CropStream(grounds, shares, schedule, CropRecipe(size=64), config.seed, config.steps * config.batch)
+    images, schedule = [town(), parking(), rendered()], TaskSchedule((0.4, 0.3, 0.3))
+    return CropStream(images, shares, schedule, CropRecipe(size=64), config.seed, config.steps * config.batch)
 
 
 def trainer(run: Path, config: TrainConfig = CONFIG) -> Trainer:
@@ -42,8 +42,8 @@ def trainer(run: Path, config: TrainConfig = CONFIG) -> Trainer:
 
 def batch_of(ground_source: str = "town", seed: int = 0) -> Batch:
     recipe = CropRecipe(size=64)
-    grounds = [town(), parking(), street()]
-    crops = CropStream(grounds, {ground_source: 1}, TaskSchedule((0, 1, 1)), recipe, seed, 2)
+    images = [town(), parking(), street()]
+    crops = CropStream(images, {ground_source: 1}, TaskSchedule((0, 1, 1)), recipe, seed, 2)
     return collate([crops[0], crops[1]])
 
 
