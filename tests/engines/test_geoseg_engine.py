@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from terraprompt.errors import BudgetError, ConfigError, EngineError, LimitError
 from terraprompt.flow.session import segment
 from terraprompt.outputs import Status as Ended
 from terraprompt.prompt import Prompt
+from terraprompt.vlm.base import Reply
 from terraprompt.vlm.bias import BiasFit
 from terraprompt.vlm.box_calibration import BoxCalibration
 from terraprompt.vlm.box_refinement import Correction
@@ -552,14 +552,40 @@ def test_questions_are_calls_too(make: Make, server: EndpointServer) -> None:
     assert len(server.asked) == 2
 
 
-def test_a_query_that_takes_too_long_fails(make: Make, server: EndpointServer, roofs: Path) -> None:
+class Clock:
+    """``time.monotonic`` that stands still until something takes time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+    def slow_down(self, engine: GeoSegEngine, seconds: float) -> GeoSegEngine:
+        """The engine, whose reasoner takes so many seconds for a reply."""
+        reason = engine.reasoner.reason
+
+        def slow(*args: Any, **options: Any) -> Reply:
+            reply = reason(*args, **options)
+            self.advance(seconds)
+            return reply
+
+        engine.reasoner.reason = slow  # type: ignore[method-assign]
+        return engine
+
+
+def test_a_query_that_takes_too_long_fails(
+    make: Make, server: EndpointServer, roofs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
     said = listed(item((18, 28, 52, 62)), item((98, 18, 142, 52)))
-    late = make(Say(said, after=0.3), max_seconds=0.2).propose(scene_of(80, 160), "x")
+    late = clock.slow_down(make(said, max_seconds=0.2), 0.3).propose(scene_of(80, 160), "x")
     assert (late.status, late.reason) == ("failed", "The query took more than 0.2 seconds before anything was drawn.")
-    unclear = make(Say("hm", after=0.3), max_seconds=0.2).propose(scene_of(80, 160), "x")
+    unclear = clock.slow_down(make("hm", max_seconds=0.2), 0.3).propose(scene_of(80, 160), "x")
     assert "before an answer could be used" in unclear.reason
     assert len(server.asked) == 1
-    slow = BrightSegmenter(before=lambda: time.sleep(0.5))
+    slow = BrightSegmenter(before=lambda: clock.advance(0.6))
     engine = make(said, segmenter=slow, max_seconds=1.0, tile=replace(TILE, batch=1))
     with segment(roofs, "x", engine=engine) as result:
         assert result.status is Ended.FAILED

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from terraprompt.errors import CheckpointError, ConfigError, ReasonerError
+from terraprompt.io.redact import redact_source
 from terraprompt.vlm.answer_parser import AnswerRules
 from terraprompt.vlm.base import ReasonerInfo, Reply
 from terraprompt.vlm.conventions import Convention, Units, View
@@ -256,9 +257,11 @@ def load_local(
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype=_PRECISIONS[precision])
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        said = str(error).partition("\n")[0]
-        raise CheckpointError(f"The local model cannot be loaded: {said}", received=source) from error
-    info = ReasonerInfo("local", str(source), folder, {"precision": precision, "revision": revision})
+        said = redact_source(str(error).partition("\n")[0])
+        raise CheckpointError(
+            f"The local model cannot be loaded: {said}", received=redact_source(str(source))
+        ) from error
+    info = ReasonerInfo("local", redact_source(str(source)), folder, {"precision": precision, "revision": revision})
     return LocalReasoner(model.to(device), tokenizer, family, info, **options)
 
 
@@ -274,12 +277,12 @@ def local_folder(source: str, revision: str | None) -> str:
             snapshot_download(source, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt"])
         )
     except (OSError, HfHubHTTPError, HFValidationError) as error:
-        said = str(error).partition("\n")[0]
+        said = redact_source(str(error).partition("\n")[0])
         raise CheckpointError(
             f"The local model is neither a folder nor to be had from the hub: {said}",
-            received=source,
+            received=redact_source(source),
             hint="Give the folder of a checkpoint, or use an endpoint.",
-        ) from error
+        ) from None
 
 
 def _check_view(view: View, size: tuple[int, int], units: Units, family: Family) -> None:

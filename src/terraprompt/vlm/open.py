@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from terraprompt.errors import ConfigError
+from terraprompt.io.redact import redact_source
 from terraprompt.vlm import ENDPOINT_VARIABLE, LOCAL_VARIABLE, MODEL_VARIABLE
 from terraprompt.vlm.base import Reasoner
 from terraprompt.vlm.budget import Budget
@@ -66,7 +67,9 @@ def open_reasoner(
         CheckpointError: the local model cannot be loaded.
     """
     if endpoint and local:
-        raise ConfigError("Two reasoners are named.", received=f"{endpoint} and {local}", hint="Choose one.")
+        raise ConfigError(
+            "Two reasoners are named.", received=redact_source(f"{endpoint} and {local}"), hint="Choose one."
+        )
     if not endpoint and not local:
         endpoint, local = os.environ.get(ENDPOINT_VARIABLE), os.environ.get(LOCAL_VARIABLE)
     if endpoint:
@@ -81,7 +84,7 @@ def open_reasoner(
         return connect(endpoint, model, convention=convention, cache=cache, budget=budget, server=server, **settings)
     if local:
         if cache is not None or budget is not None:
-            raise ConfigError("A cache and a budget are for endpoints.", received=f"local model {local}")
+            raise ConfigError("A cache and a budget are for endpoints.", received=redact_source(f"local model {local}"))
         from terraprompt.vlm.local import LocalReasoner, load_local
 
         _check_names(settings, LocalReasoner, "a local model")

@@ -19,6 +19,8 @@ from typing import Any
 import httpx2
 
 from terraprompt.errors import ConfigError, ReasonerError
+from terraprompt.io.redact import redact_source
+from terraprompt.io.text import sanitize_text
 from terraprompt.vlm import KEY_VARIABLE
 
 __all__ = ["RefusedError", "Server", "ServerConfig"]
@@ -27,7 +29,6 @@ log = logging.getLogger(__name__)
 
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _LARGEST = 16 << 20  # bytes of a reply
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
 
 
 class RefusedError(ReasonerError):
@@ -94,16 +95,23 @@ class Server:
     Args:
         config: of the server.
         sleep: waits for so many seconds.
+        jitter: draws the jitter of retries; None = from the operating system, so that no two clients draw alike, in
+            forked processes neither.
     """
 
-    def __init__(self, config: ServerConfig, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        jitter: random.Random | None = None,
+    ) -> None:
         self.config = config
-        self._sleep = sleep
+        self._sleep, self._jitter = sleep, jitter or random.SystemRandom()
         host = httpx2.URL(config.base_url).host
         self._client = httpx2.Client(trust_env=not _is_local(host), headers={"Accept-Encoding": "identity"})
         self._lock = threading.Lock()
         self._next = 0.0
-        self._jitter = random.Random(0)
         if self._key() and config.base_url.startswith("http:") and not _is_local(host):
             log.warning("The key goes to %s without encryption.", config.base_url)
 
@@ -125,10 +133,8 @@ class Server:
         return self._ask("POST", path, json.dumps(payload).encode())
 
     def clean(self, text: object) -> str:
-        """Text of the server, fit for a message: without the key and control characters, 200 characters at most."""
-        words = self._without(str(text), self._key())
-        words = _CONTROL.sub(" ", words.encode("utf-8", "replace").decode()).strip()
-        return words if len(words) <= 200 else words[:199] + "…"
+        """Text of the server, fit for a message: no key, no secret of an address, 200 characters at most."""
+        return sanitize_text(redact_source(self._without(str(text), self._key())), 200)
 
     def without_key(self, text: str) -> str:
         """An answer of the server, whole, but for the key (unless that is so short that it may be any word)."""
@@ -214,9 +220,8 @@ class Server:
             self._sleep(turn - now)
 
     def _back_off(self, attempt: int, asked: float | None, fault: str) -> None:
-        with self._lock:
-            jitter = self._jitter.uniform(0.5, 1.0)
-        wait = min(self.config.backoff * 2**attempt * jitter, self.config.longest_wait) if asked is None else asked
+        jittered = self.config.backoff * 2**attempt * self._jitter.uniform(0.5, 1.0)
+        wait = min(jittered, self.config.longest_wait) if asked is None else asked
         if wait > self.config.longest_wait:
             raise ReasonerError(
                 f"The reasoner at {self.config.base_url} wants to be left alone for {wait:.0f} s: {fault}.",
