@@ -436,7 +436,7 @@ def test_ctrl_c_while_writing(
 
 
 def test_ctrl_c_while_looking(town: Any, old: Path, tmp_path: Path, write_raster: Callable[..., Path]) -> None:
-    big = write_raster(tmp_path / "big.tif", np.tile(np.moveaxis(town.truth.rgb, -1, 0), (1, 14, 12)))
+    big = write_raster(tmp_path / "big.tif", np.tile(np.moveaxis(town.truth.rgb, -1, 0), (1, 7, 6)))
     work = tmp_path / "work"
     work.mkdir()
     command = [sys.executable, "-m", "terraprompt", "segment", str(big), "the buildings", *map(str, to(old))]

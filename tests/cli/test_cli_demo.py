@@ -14,12 +14,18 @@ import pytest
 import rasterio
 from PIL import Image
 
+from terraprompt_synthetic import demo_scene
+
 NAMES = ("text", "reasoning", "solar", "point", "box")
 
 
 def test_the_demo_gives_a_cog_polygons_and_a_picture_for_every_kind_of_prompt(
-    run: Callable[..., Any], tmp_path: Path
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    renderer = sys.modules[demo_scene.__module__]
+    whole = renderer._render  # type: ignore[attr-defined]
+    # a fifth of the demo's scene, with every kind of target in it
+    monkeypatch.setattr(renderer, "_render", lambda seed, width, height, *style: whole(6, 640, 512, *style))
     folder = tmp_path / "new" / "demo"
     done = run("demo", folder)
     assert done.code == 0
@@ -39,7 +45,7 @@ def test_the_demo_gives_a_cog_polygons_and_a_picture_for_every_kind_of_prompt(
         info = pyogrio.read_info(folder / f"{name}.gpkg")
         assert (info["crs"], info["features"]) == (grid[0].to_string(), count)
         with Image.open(folder / f"{name}.png") as picture:
-            assert np.asarray(picture).shape[1] == grid[2][1]
+            assert np.asarray(picture).shape[1] == 2 * grid[2][1], "a small scene is enlarged"
         shown = "a (point|box) [a-z ]+" if name in ("point", "box") else f'"{instruction}"'
         assert re.search(rf"\n{shown} +{count} objects? +[01]\.\d\d   {name}\.tif \.gpkg \.png\n", done.out)
     assert tasks == {"referring", "reasoning", "interactive"}
