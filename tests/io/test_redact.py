@@ -27,6 +27,13 @@ CASES = {
         "/vsicurl?max_retry=3&header.Authorization=Bearer%20SECRET&url=https%3A%2F%2Fu%3ASECRET%40h%2Fa.tif%3Fx%3D1%26sig%3DSECRET",
         "/vsicurl?max_retry=3&header.Authorization=***&url=https%3A%2F%2F***@h%2Fa.tif%3Fx%3D1%26sig%3D***",
     ),
+    "header with a space": (
+        "/vsicurl?header.Authorization=Bearer SECRET&url=h",
+        "/vsicurl?header.Authorization=***&url=h",
+    ),
+    "s3 with a key": ("s3://KEY:SECRET@bucket/a.tif", "s3://***@bucket/a.tif"),
+    "postgis": ("PG:host=h user=u password='SEC RET' table=t", "PG:host=h user=u password=*** table=t"),
+    "inline xml": ("<GDAL_WMS><UserPwd>u:SECRET</UserPwd></GDAL_WMS>", "<GDAL_WMS><UserPwd>***</UserPwd></GDAL_WMS>"),
     "amid a message": ('Cannot open "https://h/a?sig=SECRET": 403', 'Cannot open "https://h/a?sig=***": 403'),
     "two": ("http://a:SECRET@h http://h?token=SECRET&b=1", "http://***@h http://h?token=***&b=1"),
 }  # fmt: skip

@@ -16,7 +16,12 @@ _NAMES = (
 )
 _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 _ENCODED_USERINFO = re.compile(r"(?<=%3A%2F%2F)(?:(?!%2F|%3F|%23)[^\s&/?#])*(?:%40|@)", re.IGNORECASE)
-_QUERY = re.compile(rf"([?&;]|%3F|%26|%3B)({_NAMES})(=|%3D)(?:(?!%26|%23)[^&;#\s\"'<>])*", re.IGNORECASE)
+#: "Bearer SECRET" is one value.
+_SCHEME = r"(?:(?:bearer|basic|digest|token|apikey)(?:\s|\+|%20)+)?"
+_QUERY = re.compile(rf"([?&;]|%3F|%26|%3B)({_NAMES})(=|%3D){_SCHEME}(?:(?!%26|%23)[^&;#\s\"'<>])*", re.IGNORECASE)
+#: Connection strings (``PG:dbname=x password=SECRET``) and GDAL's inline XML (``<UserPwd>user:SECRET</UserPwd>``).
+_SETTING = re.compile(r"((?:^|[\s:,])(?:password|passwd|pwd)=)(?:'[^']*'|[^\s,;&'\"]+)", re.IGNORECASE)
+_ELEMENT = re.compile(r"(<(UserPwd|Password|AccessToken|XOAuth2Bearer)>)[^<]*", re.IGNORECASE)
 
 
 def redact_source(text: str) -> str:
@@ -27,4 +32,5 @@ def redact_source(text: str) -> str:
     that a person still sees which source is meant. Applying it twice changes nothing.
     """
     text = _ENCODED_USERINFO.sub(f"{_MASK}@", _USERINFO.sub(f"{_MASK}@", text))
+    text = _ELEMENT.sub(rf"\1{_MASK}", _SETTING.sub(rf"\1{_MASK}", text))
     return _QUERY.sub(rf"\1\2\3{_MASK}", text)

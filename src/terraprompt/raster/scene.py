@@ -18,9 +18,10 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from terraprompt.errors import PromptError, SceneError
+from terraprompt.io.redact import redact_source
 from terraprompt.prompt import Prompt
 from terraprompt.raster import mapping
-from terraprompt.raster.source import Bands, choose_bands, gdal_env, open_dataset, read_palette
+from terraprompt.raster.source import Bands, choose_bands, gdal_env, open_dataset, read_palette, source_label
 
 __all__ = ["Scene", "open_scene"]
 
@@ -60,7 +61,7 @@ class Scene:
     Reading is safe from several threads: they share one handle and take turns.
 
     Attributes:
-        source: what was opened.
+        source: what was opened, fit for messages and outputs: secrets in it are replaced.
         bands: 1-based indexes in use: one (grey) or three (red, green, blue).
         left, top: offset of this scene in the file, pixels (not 0 only after a bbox).
         width, height: pixels.
@@ -81,7 +82,8 @@ class Scene:
     ) -> None:
         self._dataset = dataset
         self._lock: threading.Lock = threading.Lock()
-        self.source = source
+        self._opened = source
+        self.source = source_label(source)
         self.bands = bands
         self.width: int
         self.height: int
@@ -119,7 +121,7 @@ class Scene:
     @property
     def path(self) -> Path:
         """The source as a path."""
-        return Path(self.source)
+        return Path(self._opened)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -153,7 +155,7 @@ class Scene:
         try:
             stat = self.path.stat()
         except (OSError, ValueError):
-            return self.source
+            return self._opened
         return f"{self.path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
 
     def whole(self) -> Scene:
@@ -161,7 +163,7 @@ class Scene:
         return self._part(0, 0, self._dataset.width, self._dataset.height)
 
     def _part(self, left: int, top: int, width: int, height: int) -> Scene:
-        part = Scene(self._dataset, source=self.source, bands=self.bands, window=(left, top, width, height))
+        part = Scene(self._dataset, source=self._opened, bands=self.bands, window=(left, top, width, height))
         part._lock = self._lock
         return part
 
@@ -318,13 +320,13 @@ class Scene:
                 if self._validity == "mask":
                     mask = self._read_mask(options)
         except RasterioError as error:
-            cause = error.__cause__ or error
+            cause = redact_source(str(error.__cause__ or error))
             raise SceneError(
                 f"The scene is damaged or truncated: pixels x {window.col_off}..{window.col_off + width}, "
                 f"y {window.row_off}..{window.row_off + height} cannot be read ({cause}).",
                 received=self.source,
                 hint="Fetch or write the file again; gdalinfo -checksum finds damage.",
-            ) from error
+            ) from (error if self.source == self._opened else None)
         return self._finish(values, mask)
 
     def _read_bands(self, how: Resampling, options: dict[str, Any]) -> NDArray[Any]:

@@ -15,8 +15,9 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
 from terraprompt.errors import SceneError
+from terraprompt.io.redact import redact_source
 
-__all__ = ["Bands", "choose_bands", "gdal_env", "open_dataset", "read_palette"]
+__all__ = ["Bands", "choose_bands", "gdal_env", "open_dataset", "read_palette", "source_label"]
 
 Bands = int | str | Sequence[int | str] | None
 
@@ -55,19 +56,27 @@ def open_dataset(src: str | os.PathLike[str]) -> Any:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             dataset = rasterio.open(name)
     except RasterioIOError as error:
+        label = source_label(name)
+        cause = error if label == name else None  # a traceback would show what the label hides
         if _is_local(name) and not Path(name).exists():
-            raise SceneError("The scene does not exist.", received=name, hint="Check the path.") from error
+            raise SceneError("The scene does not exist.", received=label, hint="Check the path.") from cause
         raise SceneError(
-            f"The scene cannot be opened as a raster ({error}).",
-            received=name,
+            f"The scene cannot be opened as a raster ({redact_source(str(error))}).",
+            received=label,
             hint="Check with gdalinfo that the file is complete and of a format that GDAL reads.",
-        ) from error
+        ) from cause
     try:
-        _refuse_unusable(dataset, name)
+        _refuse_unusable(dataset, source_label(name))
     except SceneError:
         dataset.close()
         raise
     return dataset
+
+
+def source_label(name: str) -> str:
+    """Name of a source for messages, outputs and logs: with secrets replaced; an existing local path as it is."""
+    label = redact_source(name)
+    return name if label == name or (_is_local(name) and Path(name).exists()) else label
 
 
 def _is_local(name: str) -> bool:
@@ -76,7 +85,7 @@ def _is_local(name: str) -> bool:
 
 def _refuse_unusable(dataset: Any, name: str) -> None:
     if dataset.count == 0:
-        inside = ", ".join(dataset.subdatasets[:4])
+        inside = redact_source(", ".join(dataset.subdatasets[:4]))
         raise SceneError(
             "The scene has no bands.",
             received=name,
@@ -118,7 +127,7 @@ def choose_bands(dataset: Any, bands: Bands = None) -> tuple[int, ...]:
         return tuple(colours.index(colour) + 1 for colour in marked)
     usable = [i + 1 for i, colour in enumerate(colours) if colour is not ColorInterp.alpha]
     if not usable:
-        raise SceneError("The scene has no band but an alpha band.", received=dataset.name)
+        raise SceneError("The scene has no band but an alpha band.", received=source_label(dataset.name))
     return tuple(usable[:3] if len(usable) >= 3 else usable[:1])
 
 
