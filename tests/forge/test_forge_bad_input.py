@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_image_and_mask_of_different_size(copy: Path, tmp_path: Path) -> None:
     save(mask, indexed("loveda", ground(2, 6, 500)))
     with pytest.raises(DatasetError, match=r"560 x 560 and 500 x 500.*1\.png"):
         forge(recipe(tmp_path), tmp_path / "out")
-    done = forge(recipe(tmp_path, broken="skip"), tmp_path / "skipped")
+    done = forge(recipe(tmp_path, on_broken_file="skip"), tmp_path / "skipped")
     assert done.notes["loveda: image left out, broken"] == 1
     assert done.finished
 
@@ -55,9 +56,9 @@ def test_an_unknown_index_is_counted_and_named(copy: Path, tmp_path: Path) -> No
     values[:10, :20] = 77
     values[-5:, -3:] = 78
     save(mask, values)
-    with pytest.raises(DatasetError, match=r"code 77: 200 pixels, code 78: 15 pixels.*0\.png.*unknown: skip"):
+    with pytest.raises(DatasetError, match=r"code 77: 200 pixels, code 78: 15 pixels.*0\.png.*on_unknown_code: skip"):
         forge(recipe(tmp_path), tmp_path / "out")
-    done = forge(recipe(tmp_path, unknown="skip"), tmp_path / "skipped")
+    done = forge(recipe(tmp_path, on_unknown_code="skip"), tmp_path / "skipped")
     assert done.notes["loveda: unknown code 77"] == 200
     assert done.notes["loveda: unknown code 78"] == 15
     assert done.notes["loveda: patch with unknown codes"] == 2
@@ -83,7 +84,7 @@ def test_a_truncated_file(copy: Path, tmp_path: Path, which: str) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(DatasetError, match=r"cannot be read.*0\.png"):
         forge(recipe(tmp_path), tmp_path / "out")
-    done = forge(recipe(tmp_path, broken="skip"), tmp_path / "skipped")
+    done = forge(recipe(tmp_path, on_broken_file="skip"), tmp_path / "skipped")
     assert done.notes["loveda: image left out, broken"] == 1
     # none of its patches counts, however far it could be read
     assert {row["item"] for row in rows(tmp_path / "skipped", "patches")} == {"loveda/Train/Urban/images_png/1"}
@@ -228,6 +229,30 @@ def test_labels_that_declare_entities_are_refused(tmp_path: Path) -> None:
 def test_a_broken_recipe(tmp_path: Path, settings: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         recipe(tmp_path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "name"),
+    [
+        ({"regions": {"speck": 9}}, "regions.speck", "min_component_px"),
+        ({"regions": {"reach": 9}}, "regions.reach", "search_radius_px"),
+        ({"regions": {"apart": 9}}, "regions.apart", "min_gap_px"),
+        ({"regions": {"instances": 9}}, "regions.instances", "max_instances"),
+        ({"patches": {"least": 99}}, "patches.least", "min_size_px"),
+        ({"patches": {"nodata": 0.1}}, "patches.nodata", "max_nodata_share"),
+        ({"source": {"most": 2}}, "sources.most", "max_images"),
+        ({"unknown": "skip"}, "unknown", "on_unknown_code"),
+        ({"broken": "skip"}, "broken", "on_broken_file"),
+        ({"models": {"dead": "skip"}}, "models.dead", "on_dead_endpoint"),
+    ],
+)
+def test_an_old_key_is_an_error_that_names_the_new_one(
+    tmp_path: Path, settings: dict[str, Any], key: str, name: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        recipe(tmp_path, **settings)
+    assert caught.value.received == key
+    assert name in str(caught.value.hint)
 
 
 def test_recipes_that_are_none(tmp_path: Path) -> None:

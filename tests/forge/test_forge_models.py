@@ -306,7 +306,7 @@ def test_a_dead_endpoint_can_be_skipped_and_is_counted(copy: Path, server: Endpo
         return Status(503, "away") if asked.body["model"] == "bo-1" else None
 
     server.script = player = Player(odd)
-    made = recipe(tmp_path, copy, server.url, dead="skip", each={"retries": 0, "concurrency": 1})
+    made = recipe(tmp_path, copy, server.url, on_dead_endpoint="skip", each={"retries": 0, "concurrency": 1})
     report = forge(made, tmp_path / "out")
     roles, notes = usage_by_role(report.notes)
     assert roles["judge bo"]["given up"] == roles["judge bo"]["questions"] > 6
@@ -324,7 +324,7 @@ def test_a_wrong_key_stops_even_where_a_dead_endpoint_is_skipped(
     monkeypatch.setenv("FORGE_TEST_KEY", KEY)
     server.script = [Status(401, f"bad key {KEY}")]
     with pytest.raises(ReasonerError, match="FORGE_TEST_KEY") as caught:
-        forge(recipe(tmp_path, copy, server.url, dead="skip"), tmp_path / "out")
+        forge(recipe(tmp_path, copy, server.url, on_dead_endpoint="skip"), tmp_path / "out")
     assert KEY not in str(caught.value)
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes()
@@ -481,7 +481,7 @@ def test_settings_that_change_no_answer_may_change_and_others_may_not(
     server.script = Player()
     forge(recipe(tmp_path, copy, server.url), tmp_path / "out", until="filter")
     slower = recipe(
-        tmp_path, copy, server.url, each={"rate": 1e6, "concurrency": 2}, budget={"calls": 999}, dead="skip"
+        tmp_path, copy, server.url, each={"rate": 1e6, "concurrency": 2}, budget={"calls": 999}, on_dead_endpoint="skip"
     )
     forge(slower, tmp_path / "out", until="model_filter", resume=True)
     for other in ({"reasks": 1}, {"judges": ["ada"]}, {"each": {"max_tokens": 99}}):
@@ -501,7 +501,7 @@ def test_settings_that_change_no_answer_may_change_and_others_may_not(
         (lambda r: r["models"].update(judges=["ada", "ada"]), "judges twice"),
         (lambda r: r["models"].update(thresholds={"referring": {"grammar": 3}}), "grammar is no dimension"),
         (lambda r: r["models"].update(thresholds={"reasoning": {"reason_quality": 6}}), "scored from 1 to 5"),
-        (lambda r: r["models"].update(dead="retry"), "'stop' or 'skip'"),
+        (lambda r: r["models"].update(on_dead_endpoint="retry"), "'stop' or 'skip'"),
         (lambda r: r["models"].update(line={"width": 9}), "line.width"),
         (lambda r: r["models"].update(writer=None), "names no endpoint"),
         (lambda r: r["writing"].update(writer="rules"), "writing.writer is rules"),

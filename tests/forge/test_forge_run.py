@@ -65,7 +65,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe_of_all(copies: Path, **settings: object) -> str:
-    sources: list[dict[str, object]] = [{"table": name, "root": str(copies / name), "most": 2} for name in MAKERS]
+    sources: list[dict[str, object]] = [{"table": name, "root": str(copies / name), "max_images": 2} for name in MAKERS]
     sources += [{"table": name, "root": str(copies / name), "segmenter": "fill"} for name in BOXES]
     sources.append({"table": str(copies / "own" / "own.toml"), "root": str(copies / "own")})
     # one patch an image: what is looked at here is the codings; windows have tests of their own
@@ -268,7 +268,7 @@ def test_a_dry_run_counts_and_costs_nothing(copies: Path, tmp_path: Path) -> Non
 
 
 def test_a_stage_can_be_run_alone_and_gone_on_from(copies: Path, tmp_path: Path) -> None:
-    source = {"table": "loveda", "root": str(copies / "loveda"), "most": 1}
+    source = {"table": "loveda", "root": str(copies / "loveda"), "max_images": 1}
     recipe = read_recipe(written(tmp_path, recipe_text([source])))
     report = forge(recipe, tmp_path / "out", until="regions")
     assert not report.finished
@@ -326,6 +326,6 @@ def test_real_images_of_the_pack(tmp_path: Path) -> None:
     pack = find_pack()
     if pack is None:
         pytest.skip("no image pack: set TERRAPROMPT_DATA")
-    source = {"table": "pack", "root": str(pack), "only_split": "train", "most": 40}
+    source = {"table": "pack", "root": str(pack), "only_split": "train", "max_images": 40}
     forge(read_recipe(written(tmp_path, recipe_text([source]))), tmp_path / "out")
     assert wrong(tmp_path / "out" / "dataset") == {}

@@ -50,7 +50,9 @@ def read_boxes(path: Path, kind: str) -> list[Outline]:
         return list({"dota": _dota, "voc": _voc, "fair1m": _fair1m}[kind](text))
     except (OSError, UnicodeDecodeError, ElementTree.ParseError, ValueError) as error:
         raise DatasetError(
-            f"A file of boxes cannot be read: {error}.", received=path, hint="Repair the copy, or set `broken: skip`."
+            f"A file of boxes cannot be read: {error}.",
+            received=path,
+            hint="Repair the copy, or set `on_broken_file: skip`.",
         ) from None
 
 

@@ -79,11 +79,11 @@ def datasheet(
         "## How it was made",
         "",
         f"1. Images and masks were cut into patches of {recipe.patches.size} px every {recipe.patches.stride} px.",
-        "2. Regions are 8-connected parts of one category; "
-        f"those below {rules.speck} px were dropped, but no instruction was written that they would make ambiguous.",
+        f"2. Regions are 8-connected parts of one category; those below {rules.min_component_px} px were dropped, but "
+        "no instruction was written that they would make ambiguous.",
         f"3. A region is asked about if it covers {low:g} to {high:g} % of its patch, its category has at most "
-        f"{rules.instances} regions there, and no other of them lies within {rules.apart:g} px; at most {rules.quota} "
-        "a category and patch."
+        f"{rules.max_instances} regions there, and no other of them lies within {rules.min_gap_px:g} px; at most "
+        f"{rules.quota} a category and patch."
         + (
             ""
             if models.filter is None

@@ -88,8 +88,8 @@ def gather_items(job: Job) -> Iterator[tuple[int, Iterable[Row]]]:
                 received=f"{source.root} / {source.table.layout.image}",
                 hint="Look at the copy with: terraprompt dataset forge inspect DIR.",
             )
-        if source.use.most is not None:
-            drawn = sorted(found, key=lambda row: chance(job.recipe.seed, "most", row["item"]))[: source.use.most]
+        if source.use.max_images is not None:
+            drawn = sorted(found, key=lambda row: chance(job.recipe.seed, "most", row["item"]))[: source.use.max_images]
             names = {row["item"] for row in drawn}
             found = [row for row in found if row["item"] in names]
         rows += found
@@ -126,7 +126,7 @@ def _items(source: Source, job: Job) -> Iterator[Row]:
         except DatasetError as error:
             _broken(error, source.name, job)
             continue
-        if min(header["width"], header["height"]) < min(job.recipe.patches.least, job.recipe.patches.size):
+        if min(header["width"], header["height"]) < min(job.recipe.patches.min_size_px, job.recipe.patches.size):
             job.notes[f"{source.name}: image too small"] += 1
             continue
         place = "/".join(parts[name] for name in layout.group) if layout.group else relative
@@ -164,7 +164,7 @@ def _pack_items(source: Source, job: Job) -> Iterator[Row]:
         _broken(error, source.name, job)
 
     split = source.use.only_split
-    records = read_pack(source.root, None, skip=skip if job.recipe.broken == "skip" else None)
+    records = read_pack(source.root, None, skip=skip if job.recipe.on_broken_file == "skip" else None)
     for record in records:
         if split is not None and record.split != split:
             continue
@@ -194,13 +194,13 @@ def _unfit(record: Record, source: Source, job: Job) -> str | None:
         return "centre lines are no areas"
     if record.label_kind == "box" and source.use.segmenter is None:
         return "boxes without a segmenter"
-    if min(record.width, record.height) < min(job.recipe.patches.least, job.recipe.patches.size):
+    if min(record.width, record.height) < min(job.recipe.patches.min_size_px, job.recipe.patches.size):
         return "image too small"
     return None
 
 
 def _broken(error: DatasetError, source: str, job: Job) -> None:
-    if job.recipe.broken == "error":
+    if job.recipe.on_broken_file == "error":
         raise error
     log.warning("left out: %s", error)
     job.notes[f"{source}: image left out, broken"] += 1

@@ -92,7 +92,7 @@ class _Coded:
         return DatasetError(
             f"A label has codes that the table does not name ({listed}).",
             received=self._path,
-            hint="Add them to the table, or leave such patches out with `unknown: skip`.",
+            hint="Add them to the table, or leave such patches out with `on_unknown_code: skip`.",
         )
 
 
@@ -207,7 +207,7 @@ def check_pair(image: Any, label: Any, image_path: Path, label_path: Path) -> No
             "An image and its label differ in size: "
             f"{image.width} x {image.height} and {label.width} x {label.height} pixels.",
             received=f"{image_path} and {label_path}",
-            hint="Repair the copy, or set `broken: skip`.",
+            hint="Repair the copy, or set `on_broken_file: skip`.",
         )
     if image.crs is None or label.crs is None:
         return
@@ -222,5 +222,5 @@ def check_pair(image: Any, label: Any, image_path: Path, label_path: Path) -> No
         raise DatasetError(
             f"An image and its label lie on different ground, {shift:g} units apart.",
             received=f"{image_path} and {label_path}",
-            hint="Repair the copy, or set `broken: skip`.",
+            hint="Repair the copy, or set `on_broken_file: skip`.",
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -188,7 +188,7 @@ class Line(Strict):
 #: Settings that change how models are reached and what they may cost, but not what is asked.
 OPERATION: dict[str, Any] = {
     "budget": True,
-    "dead": True,
+    "on_dead_endpoint": True,
     "endpoints": {
         "__all__": {
             *("url", "key_env", "timeout", "retries", "backoff", "longest_wait", "rate", "concurrency", "price")
@@ -208,9 +208,11 @@ class Models(Strict):
         thresholds: what is enough.
         reasks: how often a question is asked again whose answer cannot be used.
         budget: of the whole run.
-        dead: at an endpoint that gives no answer: stop the run, or leave out and count what it was asked.
+        on_dead_endpoint: at an endpoint that gives no answer: stop the run, or leave out and count what it was asked.
         line: how regions are marked.
     """
+
+    renamed: ClassVar = {"dead": "on_dead_endpoint"}
 
     endpoints: dict[str, Endpoint] = Field(default_factory=dict)
     filter: str | None = None
@@ -219,7 +221,7 @@ class Models(Strict):
     thresholds: Thresholds = Thresholds()
     reasks: int = Field(default=2, ge=0, le=10)
     budget: Limits = Limits()
-    dead: Literal["stop", "skip"] = "stop"
+    on_dead_endpoint: Literal["stop", "skip"] = "stop"
     line: Line = Line()
 
     @field_validator("endpoints")
@@ -250,7 +252,7 @@ class Models(Strict):
             names=names,
             budget=Budget(tokens=self.budget.tokens, cost=self.budget.cost, calls=self.budget.calls, prices=Prices()),
             reasks=self.reasks,
-            on_dead=self.dead,
+            on_dead=self.on_dead_endpoint,
         )
 
     @property

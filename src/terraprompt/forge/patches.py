@@ -36,7 +36,7 @@ def cut_patches(rows: Iterator[Row], job: Job) -> Iterator[Row]:
         try:
             yield from _of_item(item, sources[item["number"]], job)
         except DatasetError as error:
-            if job.recipe.broken == "error":
+            if job.recipe.on_broken_file == "error":
                 raise
             log.warning("left out: %s", error)
             job.notes[f"{item['source']}: image left out, broken"] += 1
@@ -50,7 +50,7 @@ def _of_item(item: Row, source: Source, job: Job) -> Iterator[Row]:
 
     # Kept until the image has been read to its end only if broken images are skipped: a row holds no picture.
     found = _windows(item, source, job, note)
-    yield from list(found) if job.recipe.broken == "skip" else found
+    yield from list(found) if job.recipe.on_broken_file == "skip" else found
 
 
 def _windows(item: Row, source: Source, job: Job, note: Callable[[str, int], None]) -> Iterator[Row]:
@@ -72,7 +72,7 @@ def _windows(item: Row, source: Source, job: Job, note: Callable[[str, int], Non
                 note("patches cut", 1)
                 if bands is not None and image.has_gaps:
                     seen = bands[3, :, column : column + wide] > 0
-                    if 1 - float(seen.mean()) > rules.nodata:
+                    if 1 - float(seen.mean()) > rules.max_nodata_share:
                         note("patch without data", 1)
                         continue
                     numbers = np.where(seen, numbers, 0).astype(np.uint8)
@@ -163,16 +163,16 @@ def _opened(
         raster = stack.enter_context(open_raster(label, "label"))
         check_pair(file, raster, path, label)
         codec = IndexLabels if table.codec == "index" else PaletteLabels
-        return image, codec(raster, label, table, taxonomy, recipe.unknown, note)
+        return image, codec(raster, label, table, taxonomy, recipe.on_unknown_code, note)
     if table.codec == "boxes":
         outlines = read_boxes(label, str(table.layout.boxes))
         segmenter = segmenter_of(source.use.segmenter)
-        return image, BoxLabels(outlines, segmenter, label, table, taxonomy, recipe.unknown, note)
+        return image, BoxLabels(outlines, segmenter, label, table, taxonomy, recipe.on_unknown_code, note)
     if table.layout.polygons == "coco":
         shapes = coco_shapes(label, item["image"])
     else:
         shapes = vector_shapes(label, table, file, path)
-    return image, PolygonLabels(shapes, label, table, taxonomy, recipe.unknown, note)
+    return image, PolygonLabels(shapes, label, table, taxonomy, recipe.on_unknown_code, note)
 
 
 @lru_cache(maxsize=2)
@@ -206,7 +206,7 @@ def _pack_labels(
                 x0, y0, x1, y1 = region.box
                 outlines.append(Outline(region.category, ((x0, y0), (x1, y0), (x1, y1), (x0, y1))))
         segmenter = segmenter_of(source.use.segmenter)
-        return BoxLabels(outlines, segmenter, record.image, source.table, taxonomy, recipe.unknown, note)
+        return BoxLabels(outlines, segmenter, record.image, source.table, taxonomy, recipe.on_unknown_code, note)
     mapping = {row.label: row.category for row in source.table.classes}
     numbers = np.zeros((record.height, record.width), np.uint8)
     for name in record.present:

@@ -102,7 +102,7 @@ def reading(path: Path, what: str = "image") -> Iterator[None]:
     except (RasterioError, OSError) as error:
         said = " ".join(str(error.__cause__ or error).split()).rstrip(".")
         raise DatasetError(
-            f"The {what} cannot be read: {said}.", received=path, hint="Repair the copy, or set `broken: skip`."
+            f"The {what} cannot be read: {said}.", received=path, hint="Repair the copy, or set `on_broken_file: skip`."
         ) from None
 
 

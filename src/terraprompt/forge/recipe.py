@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from terraprompt.errors import ConfigError
 from terraprompt.forge.model_settings import OPERATION, Models
-from terraprompt.forge.strict import Strict, check_keys, keys_of
-from terraprompt.forge.tables import faults
+from terraprompt.forge.strict import Strict, check_keys, faults, keys_of
 
 __all__ = ["KINDS", "Recipe", "SourceUse", "Subset", "read_recipe"]
 
@@ -32,8 +31,10 @@ class SourceUse(Strict):
         only_split: take only what the source itself puts there.
         gsd_m: metres a pixel, where neither table nor rasters say.
         segmenter: of box labels: "nano" or another segmenter, or "fill" for the boxes themselves.
-        most: at most so many images, drawn with the seed.
+        max_images: size of a random subset (seeded) of the images; None = all.
     """
+
+    renamed: ClassVar = {"most": "max_images"}
 
     table: str
     root: str
@@ -41,7 +42,7 @@ class SourceUse(Strict):
     only_split: Split | None = None
     gsd_m: float | None = Field(default=None, gt=0)
     segmenter: str | None = None
-    most: int | None = Field(default=None, ge=1)
+    max_images: int | None = Field(default=None, ge=1)
 
 
 class PatchRules(Strict):
@@ -49,14 +50,16 @@ class PatchRules(Strict):
 
     Attributes:
         size, stride: pixels.
-        least: an image smaller than ``size`` is one patch of its own size if both sides have at least so many pixels.
-        nodata: patches with more than this share of pixels without data are left out.
+        min_size_px: smaller images are left out; one below ``size`` is one patch of its own size.
+        max_nodata_share: patches with a larger share of pixels without data are left out.
     """
+
+    renamed: ClassVar = {"least": "min_size_px", "nodata": "max_nodata_share"}
 
     size: int = Field(default=512, ge=32, le=4096)
     stride: int = Field(default=256, ge=16)
-    least: int = Field(default=128, ge=16)
-    nodata: float = Field(default=0.5, ge=0, le=1)
+    min_size_px: int = Field(default=128, ge=16)
+    max_nodata_share: float = Field(default=0.5, ge=0, le=1)
 
     @model_validator(mode="after")
     def _no_gaps(self) -> PatchRules:
@@ -69,19 +72,26 @@ class RegionRules(Strict):
     """What a region is, and which are kept. Spec: rules of section 4.
 
     Attributes:
-        speck: fewer pixels are no region.
-        reach: how far relations to other regions look, pixels.
+        min_component_px: connected components with fewer pixels are no regions.
+        search_radius_px: relations to other regions are found within this distance.
         area: least and largest share of the patch.
-        instances: most regions of the category in the patch.
-        apart: pixels without another region of the category round it.
+        max_instances: regions of the category in the patch.
+        min_gap_px: distance to the nearest region of the same category.
         quota: regions kept of a category and patch, drawn at random.
     """
 
-    speck: int = Field(default=16, ge=1)
-    reach: int = Field(default=96, ge=1)
+    renamed: ClassVar = {
+        "speck": "min_component_px",
+        "reach": "search_radius_px",
+        "instances": "max_instances",
+        "apart": "min_gap_px",
+    }
+
+    min_component_px: int = Field(default=16, ge=1)
+    search_radius_px: int = Field(default=96, ge=1)
     area: tuple[float, float] = (0.005, 0.70)
-    instances: int = Field(default=6, ge=1)
-    apart: float = Field(default=15, ge=0)
+    max_instances: int = Field(default=6, ge=1)
+    min_gap_px: float = Field(default=15, ge=0)
     quota: int = Field(default=2, ge=1)
 
     @field_validator("area")
@@ -191,13 +201,15 @@ class Recipe(Strict):
         sources: at least one.
         patches, regions, writing, caps, duplicates, splits, subsets: see there.
         models: who is asked what, see :mod:`terraprompt.forge.model_settings`; by default nobody.
-        unknown: what to do at a code that the table does not name: stop, or leave the patch out and count it.
-        broken: what to do at a file that cannot be read: stop, or leave the image out and count it.
+        on_unknown_code: at a code that the table does not name: stop, or leave the patch out and count it.
+        on_broken_file: at a file that cannot be read: stop, or leave the image out and count it.
         formats: beside the layout of GeoSeg-Bench: "jsonl" (COCO run lengths), "webdataset".
         shard: samples a WebDataset shard.
         part: about how many patches a work file holds.
         folder: of the recipe; not a key.
     """
+
+    renamed: ClassVar = {"unknown": "on_unknown_code", "broken": "on_broken_file"}
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     seed: int = Field(default=0, ge=0)
@@ -210,8 +222,8 @@ class Recipe(Strict):
     duplicates: Duplicates = Duplicates()
     splits: Splits = Splits()
     subsets: tuple[Subset, ...] = ()
-    unknown: Literal["error", "skip"] = "error"
-    broken: Literal["error", "skip"] = "error"
+    on_unknown_code: Literal["error", "skip"] = "error"
+    on_broken_file: Literal["error", "skip"] = "error"
     formats: tuple[Literal["jsonl", "webdataset"], ...] = ("jsonl",)
     shard: int = Field(default=1000, ge=1)
     part: int = Field(default=256, ge=1)

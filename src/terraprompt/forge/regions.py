@@ -50,7 +50,7 @@ def regions_of(numbers: NDArray[np.uint8], gsd_m: float | None, rules: RegionRul
         if number == 0:
             continue
         name = taxonomy.of_number(int(number)).name
-        found = components(numbers == number, min_area=rules.speck)
+        found = components(numbers == number, min_area=rules.min_component_px)
         if found.specks:
             specks[name] += found.specks
         np.copyto(labels, found.labels + len(items), where=found.labels > 0)
@@ -59,7 +59,7 @@ def regions_of(numbers: NDArray[np.uint8], gsd_m: float | None, rules: RegionRul
     edges = outlines(labels, len(items)) if items else []
     shapes = [Shape(kind, item.box, item.centroid, edge) for kind, item, edge in zip(kinds, items, edges, strict=True)]
     nearest = nearest_of_kind(shapes)
-    relations = related(shapes, reach=rules.reach)
+    relations = related(shapes, reach=rules.search_radius_px)
     counts = _run_lengths(labels, len(items))
     out = []
     for index, item in enumerate(items):
@@ -146,8 +146,8 @@ def _fault(region: Row, count: int, whole: int, rules: RegionRules) -> str:
         return "too small"
     if share > rules.area[1]:
         return "too large"
-    if count > rules.instances:
+    if count > rules.max_instances:
         return "too many of the category"
-    if region["nearest"] is not None and region["nearest"] <= rules.apart:
+    if region["nearest"] is not None and region["nearest"] <= rules.min_gap_px:
         return "another one too near"
     return ""

@@ -1,22 +1,27 @@
-"""Settings that know their own keys: an unknown one is an error that names the known ones."""
+"""Base of settings that are read from files: an unknown key is an error that names the known ones."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from terraprompt.errors import ConfigError
 
-__all__ = ["Strict", "check_keys", "keys_of"]
+__all__ = ["Strict", "check_keys", "faults", "keys_of"]
 
 
 class Strict(BaseModel):
-    """Base of all settings of a recipe."""
+    """Base of the settings of recipes and source tables.
+
+    Attributes:
+        renamed: old key -> its name now; an old one is an error that says so.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    renamed: ClassVar[dict[str, str]] = {}
 
 
 def keys_of(model: type[BaseModel]) -> list[str]:
@@ -31,7 +36,14 @@ def check_keys(raw: dict[Any, Any], model: type[BaseModel], where: str = "") -> 
         ConfigError: there is one; the message gives its place and the nearest known key, never its value.
     """
     known = keys_of(model)
+    renamed: dict[str, str] = getattr(model, "renamed", {})
     for key, value in raw.items():
+        if key in renamed:
+            raise ConfigError(
+                "A key of the recipe has another name now.",
+                received=f"{where}{key}",
+                hint=f'Write "{renamed[key]}" instead of "{key}".',
+            )
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
             meant = f'Did you mean "{near[0]}"? ' if near else ""
@@ -43,6 +55,15 @@ def check_keys(raw: dict[Any, Any], model: type[BaseModel], where: str = "") -> 
             for place, item in _items(value, f"{where}{key}.", named=_is_named(annotation)):
                 if isinstance(item, dict):
                     check_keys(item, part, place)
+
+
+def faults(error: ValidationError) -> str:
+    """What pydantic found, in one line."""
+    parts = []
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"])
+        parts.append(f"{place}: {fault['msg']}" if place else str(fault["msg"]))
+    return "; ".join(parts[:5])
 
 
 def _settings_in(annotation: Any) -> Iterator[type[BaseModel]]:

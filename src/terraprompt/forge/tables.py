@@ -11,9 +11,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from terraprompt.errors import ConfigError
+from terraprompt.forge.strict import Strict, faults
 from terraprompt.forge.taxonomy import Taxonomy
 
 __all__ = ["Layout", "SourceClass", "SourceTable", "load_table", "table_names"]
@@ -23,11 +24,7 @@ BoxFormat = Literal["dota", "voc", "fair1m"]
 PolygonFormat = Literal["coco", "vector"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Layout(_Strict):
+class Layout(Strict):
     """Where images and labels are, relative to the folder of the source.
 
     Attributes:
@@ -53,7 +50,7 @@ class Layout(_Strict):
     attribute: str = "class"
 
 
-class SourceClass(_Strict):
+class SourceClass(Strict):
     """A class of a source.
 
     Attributes:
@@ -77,7 +74,7 @@ class SourceClass(_Strict):
         return self
 
 
-class SourceTable(_Strict):
+class SourceTable(Strict):
     """One source.
 
     Attributes:
@@ -101,7 +98,7 @@ class SourceTable(_Strict):
     confirmed: bool
     notes: tuple[str, ...] = ()
     layout: Layout
-    splits: dict[str, Literal["train", "val", "test"]] = {}
+    splits: dict[str, Literal["train", "val", "test"]] = Field(default_factory=dict)
     classes: tuple[SourceClass, ...] = Field(alias="class", min_length=1)
 
     @model_validator(mode="after")
@@ -184,12 +181,3 @@ def _parsed(text: str, name: str, where: str) -> SourceTable:
         return SourceTable.model_validate({**raw, "name": name})
     except ValidationError as error:
         raise ConfigError(f"The table of a source is broken: {faults(error)}.", received=where) from None
-
-
-def faults(error: ValidationError) -> str:
-    """What pydantic found, in one line."""
-    parts = []
-    for fault in error.errors():
-        place = ".".join(str(part) for part in fault["loc"])
-        parts.append(f"{place}: {fault['msg']}" if place else str(fault["msg"]))
-    return "; ".join(parts[:5])

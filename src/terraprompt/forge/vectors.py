@@ -55,7 +55,7 @@ class _Classes:
             raise DatasetError(
                 f"A label has classes that the table does not name ({listed}).",
                 received=path,
-                hint="Add them to the table, or leave such patches out with `unknown: skip`.",
+                hint="Add them to the table, or leave such patches out with `on_unknown_code: skip`.",
             )
         for label, count in odd.items():
             self._note(f"unknown class {label!r}", count)
