@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import sys
 import tarfile
@@ -19,12 +20,14 @@ import numpy as np
 import pytest
 from codings import BOXES, MAKERS, loveda, polygons, recipe_text
 
+import terraprompt
 from terraprompt.datasets import find_pack
 from terraprompt.datasets.registry import open_dataset
 from terraprompt.errors import ConfigError, OutputError
 from terraprompt.forge import Recipe, forge, plan, read_recipe, run
 from terraprompt.forge.run import stages_of
 from terraprompt.forge.stages import Parts
+from terraprompt.io import identity
 
 REPO = Path(__file__).parents[2]
 
@@ -238,7 +241,7 @@ def test_a_run_killed_in_any_stage_goes_on_to_the_same(
     assert killed == 8
     forge(recipe, out, resume=True)
     assert contents(out / "dataset") == whole
-    assert not list((out / "work").rglob(".part-*"))
+    assert not list(out.rglob(".*"))
 
 
 def test_a_process_killed_at_a_random_moment_loses_nothing(
@@ -278,6 +281,65 @@ def test_a_stage_can_be_run_alone_and_gone_on_from(copies: Path, tmp_path: Path)
     assert forge(recipe, tmp_path / "out", resume=True).finished
     with pytest.raises(ConfigError, match="Stages: items"):
         forge(recipe, tmp_path / "other", until="regoins")
+
+
+@pytest.fixture(scope="module")
+def done(copies: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    """A recipe with a table of its own, and the folder of its finished run."""
+    folder = tmp_path_factory.mktemp("done")
+    shutil.copytree(copies / "own", folder / "own")
+    source = {"table": str(folder / "own" / "own.toml"), "root": str(folder / "own")}
+    recipe = read_recipe(written(folder, recipe_text([source], splits={"shares": {"train": 1.0}})))
+    forge(recipe, folder / "out")
+    return recipe, folder / "out"
+
+
+@pytest.mark.parametrize(
+    ("changed", "first"),
+    [
+        ("forge/items.py", "items"),
+        ("forge/fingerprints.py", "patches"),
+        ("language/wordings.toml", "limits"),
+        ("forge/image_dedup.py", "select"),
+        ("forge/export.py", "export"),
+        ("forge/model_writer.py", None),
+        ("forge/sources/dior.toml", None),
+    ],
+)
+def test_a_change_of_what_a_stage_depends_on_renews_it_and_what_follows(
+    done: tuple[Recipe, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str, first: str | None
+) -> None:
+    recipe, made = done
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    package = tmp_path / "terraprompt"
+    only_code = shutil.ignore_patterns("*.safetensors", "*.onnx", "__pycache__")
+    shutil.copytree(Path(terraprompt.__file__).parent, package, ignore=only_code)
+    (package / changed).write_text((package / changed).read_text() + "\n# changed\n")
+    monkeypatch.setattr(identity, "_ROOT", package)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("work/*/part-*")}
+    (out / "dataset" / "stale.txt").write_text("of the set before")
+    assert forge(recipe, out, resume=True).finished
+    renewed = {path.parent.name for path, time in before.items() if path.stat().st_mtime_ns != time}
+    names = [stage.name for stage in stages_of(recipe)]
+    assert renewed == (set() if first is None else set(names[names.index(first) :]))
+    assert (out / "dataset" / "stale.txt").exists() == (first is None)
+    (out / "dataset" / "stale.txt").unlink(missing_ok=True)
+    assert contents(out / "dataset") == contents(made / "dataset")
+
+
+def test_a_change_of_a_table_of_the_recipe_renews_all(done: tuple[Recipe, Path], tmp_path: Path) -> None:
+    recipe, made = done
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    table = Path(recipe.sources[0].table)
+    text = table.read_text()
+    table.write_text(text.replace('licence = "', 'licence = "newer, '))
+    before = {path: path.stat().st_mtime_ns for path in out.glob("work/*/part-*")}
+    assert forge(recipe, out, resume=True).finished
+    assert all(path.stat().st_mtime_ns != time for path, time in before.items())
+    assert "newer, " in (out / "dataset" / "datasheet.md").read_text()
+    table.write_text(text)
 
 
 def test_work_of_another_recipe_is_not_gone_on_with(copies: Path, tmp_path: Path) -> None:

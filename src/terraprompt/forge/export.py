@@ -32,10 +32,11 @@ from terraprompt.io.files import translated
 from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Task
 
-__all__ = ["DATASET", "assemble", "export_part", "files_of"]
+__all__ = ["DATASET", "SUBSETS", "assemble", "export_part", "files_of"]
 
-#: Folder of the set below the folder of a run.
+#: Folders of the set and of its subsets below the folder of a run.
 DATASET = "dataset"
+SUBSETS = "subsets"
 _SPLITS = ("train", "val", "test")
 _FOLDERS = {
     "point": "interactive",
@@ -206,7 +207,7 @@ def _sample(row: Row, root: Path) -> Sample:
 
 def _subset(recipe: Recipe, subset: Subset, out: Path, exported: Parts) -> None:
     """A folder of its own that any reader of the layout opens; its files are links where the disk knows them."""
-    root, target = out / DATASET, out / "subsets" / subset.name
+    root, target = out / DATASET, out / SUBSETS / subset.name
     rows = [
         row
         for row in exported.rows(["sample", "source", "kind", "split", "img", "mask", "json"])

@@ -21,7 +21,7 @@ from terraprompt.forge.layout import fill, match
 from terraprompt.forge.recipe import Recipe, SourceUse
 from terraprompt.forge.records import Row, chance
 from terraprompt.forge.stages import Job
-from terraprompt.forge.tables import SourceTable, load_table
+from terraprompt.forge.tables import SourceTable, load_table, table_path
 from terraprompt.forge.taxonomy import load_taxonomy
 
 __all__ = ["Source", "gather_items", "read_header", "sources_of", "starts"]
@@ -38,12 +38,14 @@ class Source:
         use: what the recipe says.
         table: what the source is.
         name: in records.
+        path: of the table's file.
         root: folder of the copy.
     """
 
     def __init__(self, number: int, use: SourceUse, folder: Path) -> None:
         self.number = number
         self.use = use
+        self.path = table_path(use.table, folder=folder)
         self.table: SourceTable = load_table(use.table, folder=folder)
         self.name = use.name or self.table.name
         self.root = (folder / Path(use.root).expanduser()).resolve()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from terraprompt import __version__
 from terraprompt.errors import ConfigError, OutputError
 from terraprompt.forge import records
 from terraprompt.forge.estimate import Load, StageCost, estimate, load_of_headers, load_of_regions
 from terraprompt.forge.executors import Run, running
-from terraprompt.forge.export import assemble, export_part
+from terraprompt.forge.export import DATASET, SUBSETS, assemble, export_part
 from terraprompt.forge.items import gather_items, sources_of, starts
 from terraprompt.forge.judges import judge_samples
 from terraprompt.forge.model_filter import ask_filter
@@ -30,7 +29,8 @@ from terraprompt.forge.regions import filter_regions, find_regions
 from terraprompt.forge.select import gather_selection
 from terraprompt.forge.stages import REGIONS, Job, Parts, Stage, read_notes, read_rows, write_rows
 from terraprompt.forge.writer import gather_limits, write_instructions
-from terraprompt.io.files import translated
+from terraprompt.io.files import translated, write_atomic
+from terraprompt.io.identity import code_fingerprint
 from terraprompt.io.progress import Progress
 from terraprompt.vlm.model_pool import ModelPool
 
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 _WORK = "work"
 _STATE = "run.json"
 _DONE = "done.json"
+_MADE_WITH = "made_with.json"
 _CALLS = "calls"
 
 
@@ -162,7 +163,7 @@ def forge(
         recipe: what to make.
         out: its folder; work files lie in ``work`` below it, the set in ``dataset``.
         until: stop after this stage.
-        resume: go on with what is there.
+        resume: go on with what is there; a stage whose code or data have changed is done anew, and all after it.
         jobs: processes; the result does not depend on it.
         executor: "local" or "ray".
         progress: told (parts done, parts) of the stage at work.
@@ -183,8 +184,11 @@ def forge(
     notes: Counter[str] = Counter()
     with running(executor, jobs) as run:
         _settle(recipe, out, resume)
+        identity = ""
         for place, stage in enumerate(stages):
             folder = out / _WORK / stage.name
+            identity = _identity(stage, recipe, identity)
+            _renew(folder, identity, out)
             if not (folder / _DONE).is_file():
                 log.info("stage %s", stage.name)
                 source = stage.source or (names[place - 1] if place else None)
@@ -202,7 +206,7 @@ def forge(
 def _settle(recipe: Recipe, out: Path, resume: bool) -> None:
     """Make the folder, or check that what is there belongs to this recipe."""
     state = out / _WORK / _STATE
-    mine = {"recipe": json.loads(recipe.identity()), "version": __version__, "code": _code()}
+    mine = {"recipe": json.loads(recipe.identity())}
     if state.is_file():
         if not resume:
             raise OutputError(
@@ -210,40 +214,44 @@ def _settle(recipe: Recipe, out: Path, resume: bool) -> None:
                 received=out,
                 hint="Go on with it with --resume, or choose another folder.",
             )
-        there = json.loads(state.read_text(encoding="utf-8"))
-        if there != mine:
-            changed = [key for key in mine if there.get(key) != mine[key]]
+        if json.loads(state.read_text(encoding="utf-8")).get("recipe") != mine["recipe"]:
             raise OutputError(
-                f"The run in this folder was begun with another {' and '.join(changed)}.",
+                "The run in this folder was begun with another recipe.",
                 received=out,
                 hint="Choose another folder, or delete this one.",
             )
     else:
         if out.exists() and any(out.iterdir()):
             raise OutputError("The folder is not empty.", received=out, hint="Choose another one.")
-        with translated(out):
-            state.parent.mkdir(parents=True, exist_ok=True)
-            _write_json(state, mine)
+        _write_json(state, mine)
     with translated(out):  # left by a process that was killed
-        for path in state.parent.rglob(".part-*"):
+        for path in state.parent.rglob(".tmp-*"):
             path.unlink()
 
 
-def _code() -> str:
-    """Checksum of the tables and categories: with others the parts would not fit together."""
-    digest = hashlib.sha256()
-    folder = Path(__file__).parent
-    for path in sorted([*folder.glob("*.toml"), *folder.glob("sources/*.toml")]):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
+def _identity(stage: Stage, recipe: Recipe, before: str) -> str:
+    """Hash of what a stage is made with: its code and data, the sources' tables, and the stages before it."""
+    work = stage.work or stage.gather
+    tables = [source.path for source in sources_of(recipe)] if stage.name == "items" else []
+    made_with = code_fingerprint(str(getattr(work, "__module__", "")), *tables)
+    return hashlib.sha256(f"{before} {stage.name} {made_with}".encode()).hexdigest()
+
+
+def _renew(folder: Path, identity: str, out: Path) -> None:
+    """Keep the work files of a stage only if they were made with the same code and data; files of the set likewise."""
+    state = folder / _MADE_WITH
+    if state.is_file() and json.loads(state.read_text(encoding="utf-8")) == identity:
+        return
+    with translated(folder):
+        if folder.exists():
+            log.warning("stage %s is done anew: code or data that it depends on have changed", folder.name)
+            for stale in (folder, out / DATASET, out / SUBSETS):
+                shutil.rmtree(stale, ignore_errors=True)
+    _write_json(state, identity)
 
 
 def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1, sort_keys=True), encoding="utf-8")
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_atomic(path, json.dumps(value, indent=1, sort_keys=True), durable=True)
 
 
 @dataclass(frozen=True)
@@ -276,8 +284,6 @@ def _run_stage(
     progress: Progress | None,
 ) -> None:
     folder = out / _WORK / stage.name
-    with translated(folder):
-        folder.mkdir(exist_ok=True)
     parts = Parts(folder)
     notes: Counter[str] = Counter()
     if stage.gather is not None:
@@ -309,8 +315,7 @@ def _run_stage(
     for path in parts.paths():
         notes.update(read_notes(path))
         rows_written += _row_count(path)
-    with translated(folder):
-        _write_json(folder / _DONE, {"rows": rows_written, "notes": dict(notes)})
+    _write_json(folder / _DONE, {"rows": rows_written, "notes": dict(notes)})
 
 
 def _ask(stage: Stage, tasks: Sequence[_Task], recipe: Recipe, out: Path, told: Callable[[int], None]) -> None:

@@ -8,7 +8,6 @@ put a :class:`Stage` into the list of :mod:`terraprompt.forge.run`.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ import pyarrow.parquet as pq
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.forge.recipe import Recipe
 from terraprompt.forge.records import Row
-from terraprompt.io.files import translated
+from terraprompt.io.files import atomic_path
 
 if TYPE_CHECKING:
     from terraprompt.vlm.model_pool import ModelPool
@@ -139,7 +138,7 @@ class Stage:
 
 
 def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Row], notes: Callable[[], dict[str, int]]) -> int:
-    """Write a part: to a temporary name, then renamed, so that a part is whole or not there.
+    """Write a part; it is whole or not there.
 
     Args:
         path: of the part.
@@ -153,23 +152,16 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Row], notes: Callab
     Returns:
         How many rows were written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     count = 0
     waiting = iter(rows)
-    try:
-        with translated(path):
-            # nobody searches in work files, and most columns hold no value twice
-            plain = {"use_dictionary": False, "write_statistics": False}
-            with pq.ParquetWriter(temporary, schema, compression="zstd", compression_level=1, **plain) as writer:
-                while batch := list(islice(waiting, _BATCH)):
-                    writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-                    count += len(batch)
-                writer.add_key_value_metadata({_NOTE: json.dumps(notes(), sort_keys=True)})
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path, durable=True) as temporary:
+        # nobody searches in work files, and most columns hold no value twice
+        plain = {"use_dictionary": False, "write_statistics": False}
+        with pq.ParquetWriter(temporary, schema, compression="zstd", compression_level=1, **plain) as writer:
+            while batch := list(islice(waiting, _BATCH)):
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+                count += len(batch)
+            writer.add_key_value_metadata({_NOTE: json.dumps(notes(), sort_keys=True)})
     return count
 
 

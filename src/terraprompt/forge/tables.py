@@ -7,7 +7,6 @@ A layout is a path with named parts, ``{split}/images/{stem}.png``: every name t
 from __future__ import annotations
 
 import tomllib
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +16,12 @@ from terraprompt.errors import ConfigError
 from terraprompt.forge.strict import Strict, faults
 from terraprompt.forge.taxonomy import Taxonomy
 
-__all__ = ["Layout", "SourceClass", "SourceTable", "load_table", "table_names"]
+__all__ = ["Layout", "SourceClass", "SourceTable", "load_table", "table_names", "table_path"]
 
 Codec = Literal["index", "palette", "boxes", "polygons", "pack"]
 BoxFormat = Literal["dota", "voc", "fair1m"]
 PolygonFormat = Literal["coco", "vector"]
+_TABLES = Path(__file__).with_name("sources")
 
 
 class Layout(Strict):
@@ -139,8 +139,21 @@ class SourceTable(Strict):
 
 def table_names() -> tuple[str, ...]:
     """Sources that come with the package, sorted."""
-    folder = resources.files(__package__).joinpath("sources")
-    return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml")))
+    return tuple(sorted(path.stem for path in _TABLES.glob("*.toml")))
+
+
+def table_path(name: str, *, folder: Path | None = None) -> Path:
+    """The file of a source's table; arguments and errors as of :func:`load_table`."""
+    if name in table_names():
+        return _TABLES / f"{name}.toml"
+    if not name.endswith(".toml"):
+        raise ConfigError(
+            "There is no table of this source.",
+            received=name,
+            hint=f"Known: {', '.join(table_names())}; or give the path of a .toml file, which "
+            "`terraprompt dataset forge inspect DIR` drafts.",
+        )
+    return (folder or Path()) / Path(name).expanduser()
 
 
 def load_table(name: str, *, folder: Path | None = None) -> SourceTable:
@@ -153,31 +166,14 @@ def load_table(name: str, *, folder: Path | None = None) -> SourceTable:
     Raises:
         ConfigError: no such table, or a broken one; the message names what is wrong with it.
     """
-    if name in table_names():
-        text = resources.files(__package__).joinpath("sources", f"{name}.toml").read_text(encoding="utf-8")
-        return _parsed(text, name, name)
-    path = (folder or Path()) / Path(name).expanduser()
-    if not name.endswith(".toml"):
-        raise ConfigError(
-            "There is no table of this source.",
-            received=name,
-            hint=f"Known: {', '.join(table_names())}; or give the path of a .toml file, which "
-            "`terraprompt dataset forge inspect DIR` drafts.",
-        )
+    path = table_path(name, folder=folder)
     try:
-        return _parsed(path.read_text(encoding="utf-8"), path.stem, str(path))
+        return SourceTable.model_validate({**tomllib.loads(path.read_text(encoding="utf-8")), "name": path.stem})
     except FileNotFoundError:
         raise ConfigError("The table of a source is missing.", received=path) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"The table of a source is not TOML: {error}.", received=path) from None
+    except ValidationError as error:
+        raise ConfigError(f"The table of a source is broken: {faults(error)}.", received=path) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The table of a source cannot be read: {error}.", received=path) from None
-
-
-def _parsed(text: str, name: str, where: str) -> SourceTable:
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"The table of a source is not TOML: {error}.", received=where) from None
-    try:
-        return SourceTable.model_validate({**raw, "name": name})
-    except ValidationError as error:
-        raise ConfigError(f"The table of a source is broken: {faults(error)}.", received=where) from None
