@@ -93,46 +93,62 @@ from rasterio import Affine
 from terraprompt.errors import OutputError
 from terraprompt.outputs import MaskWriter
 
-folder, name, where = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+folder, names = Path(sys.argv[1]), sys.argv[2:]
 rng = np.random.default_rng(0)
-logits = np.where(rng.random((900, 900)) < 0.4, 3, -3).astype(np.float32)
+logits = np.where(rng.random((400, 400)) < 0.4, 3, -3).astype(np.float32)
 logits += rng.normal(0, 0.5, logits.shape).astype(np.float32)
 limit = lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-try:
-    crs, transform = "EPSG:32631", Affine(1, 0, 5e5, 0, -1, 5e6)
-    with MaskWriter.create(folder.parent, 900, 900, crs=crs, transform=transform) as writer:
-        if where == "work":
-            limit(20_000)
+place = {"crs": "EPSG:32631", "transform": Affine(1, 0, 5e5, 0, -1, 5e6)}
+
+def write(work, size):
+    with MaskWriter.create(work, 400, 400, **place) as writer:
+        limit(size)
         writer.write_band(0, logits, np.ones(logits.shape, bool))
-        result = writer.finish({"instruction": "specks"}, min_pixels=1)
-    limit(20_000)
-    with result:
-        if name.startswith("p"):
-            result.save_mask(folder / name, probability=True, overwrite=True)
-        elif name.endswith((".tif", ".png")):
-            result.save_mask(folder / name, overwrite=True)
-        elif name.endswith(".jpg"):
-            result.save_picture(folder / name, overwrite=True)
+        return writer.finish({"instruction": "specks"}, min_pixels=1)
+
+def attempt(name, do):
+    try:
+        do()
+    except OutputError as error:
+        print(name, "OutputError", error)
+    finally:
+        limit(resource.RLIM_INFINITY)
+
+attempt("work", lambda: write(folder, 8_000))
+with write(folder, resource.RLIM_INFINITY) as result:
+    for name in names:
+        path = folder / name / name
+        limit(8_000)
+        if name.startswith("v"):
+            attempt(name, lambda: result.save_vector(path, overwrite=True))
         else:
-            result.save_vector(folder / name, overwrite=True)
-except OutputError as error:
-    print("OutputError", error)
+            attempt(name, lambda: result.save_mask(path, probability=name == "p.tif", overwrite=True))
 """
 
 
 SAVED = ("m.tif", "p.tif", "m.png", "v.gpkg", "v.geojson", "v.fgb", "v.parquet")
 
 
-@pytest.mark.parametrize(("name", "where"), [("m.tif", "work"), *((name, "save") for name in SAVED)])
-def test_a_full_disk_is_an_error_and_the_old_file_stays(folder: Path, name: str, where: str) -> None:
-    path = folder / name
-    path.write_bytes(b"precious")
-    command = [sys.executable, "-c", LIMITED, str(folder), name, where]
+@pytest.fixture(scope="module")
+def full_disk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder in which no file could grow beyond 8,000 bytes, with a folder for each name; and what was printed."""
+    folder = tmp_path_factory.mktemp("full")
+    for name in SAVED:
+        (folder / name).mkdir()
+        (folder / name / name).write_bytes(b"precious")
+    command = [sys.executable, "-c", LIMITED, str(folder), *SAVED]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "OutputError" in done.stdout, done.stdout + done.stderr
-    assert path.read_bytes() == b"precious"
-    assert [p.name for p in folder.iterdir()] == [name]
-    assert [p.name for p in folder.parent.iterdir() if p.name.startswith("terraprompt-")] == []
+    return folder, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["work", *SAVED])
+def test_a_full_disk_is_an_error_and_the_old_file_stays(full_disk: tuple[Path, str], name: str) -> None:
+    folder, printed = full_disk
+    assert f"{name} OutputError" in printed, printed
+    if name != "work":
+        assert (folder / name / name).read_bytes() == b"precious"
+        assert [p.name for p in (folder / name).iterdir()] == [name]
+    assert [p.name for p in folder.iterdir() if p.name.startswith("terraprompt-")] == []
 
 
 def test_the_target_is_checked_before_the_work(tmp_path: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +150,27 @@ def test_a_truncated_tiff_is_noticed(large: Result, tmp_path: Path, bigtiff: str
         path.write_bytes(whole[:size])
         with pytest.raises(OutputError, match="in full"):
             verify_tiff(path)
+
+
+def test_threads_do_not_hear_each_other_s_warnings(
+    paint: Paint, squares: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong creation option fails the file it was meant for, not one that is written at the same time."""
+    result = paint(squares)
+    both = threading.Barrier(2, timeout=20)
+    copy = rasterio.shutil.copy
+
+    def together(*args: object, **options: object) -> None:
+        both.wait()
+        copy(*args, **options)
+        both.wait()
+
+    monkeypatch.setattr("rasterio.shutil.copy", together)
+    handlers = len(logging.getLogger("rasterio").handlers)
+    with ThreadPoolExecutor(2) as pool:
+        wrong = pool.submit(result.save_mask, tmp_path / "a.tif", creation_options={"COMPRES": "LZW"})
+        right = pool.submit(result.save_mask, tmp_path / "b.tif")
+        with pytest.raises(OutputError, match="creation option"):
+            wrong.result()
+        assert right.result().exists()
+    assert len(logging.getLogger("rasterio").handlers) == handlers

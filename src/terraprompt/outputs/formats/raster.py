@@ -6,6 +6,7 @@ import logging
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -34,6 +35,7 @@ __all__ = [
     "create_work",
     "gdal",
     "read_rows",
+    "strict_creation_options",
     "write_raster",
     "write_rows",
 ]
@@ -123,38 +125,46 @@ def write_raster(
         source = result.work_file("probability" if probability else "mask")
         vrt = source.parent / f"{source.stem}-{secrets.token_hex(6)}.vrt"
         vrt.write_bytes(_vrt(result, source, probability=probability, palette=is_png))
-        with _obeyed():
+        with strict_creation_options():
             rasterio.shutil.copy(vrt, temporary, **options)
         if not is_png:
             verify_tiff(temporary)
     return Path(path)
 
 
-class _Complaints(logging.Handler):
-    """What GDAL said about creation options, which it drops with a mere warning."""
+#: Warnings of GDAL about creation options in this context; None outside :func:`strict_creation_options`.
+_warnings: ContextVar[list[str] | None] = ContextVar("creation_option_warnings", default=None)
 
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.said: list[str] = []
+
+class _CreationOptionHandler(logging.Handler):
+    """Collects warnings for the context that caused them, so that threads do not hear each other."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if "creation option" in (text := record.getMessage()):
-            self.said.append(text)
+        collected = _warnings.get()
+        if collected is not None and "creation option" in (text := record.getMessage()):
+            collected.append(text)
+
+
+logging.getLogger("rasterio").addHandler(_CreationOptionHandler(logging.WARNING))
 
 
 @contextmanager
-def _obeyed() -> Iterator[None]:
-    """A creation option that GDAL does not understand is an error: the file would not be what was asked for."""
-    heard, voice = _Complaints(), logging.getLogger("rasterio")
-    voice.addHandler(heard)
+def strict_creation_options() -> Iterator[None]:
+    """Raise on a creation option that GDAL would ignore with a warning.
+
+    Raises:
+        OutputError: an option or its value is unknown to the driver.
+    """
+    collected: list[str] = []
+    token = _warnings.set(collected)
     try:
         yield
     finally:
-        voice.removeHandler(heard)
-    if heard.said:
+        _warnings.reset(token)
+    if collected:
         raise OutputError(
             "GDAL does not understand a creation option.",
-            received=heard.said[0],
+            received=collected[0],
             hint="See the options of its COG driver; nothing was written.",
         )
 
