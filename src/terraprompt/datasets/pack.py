@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from terraprompt.errors import DatasetError
-from terraprompt.raster.pictures import read_rgb
+from terraprompt.raster.pictures import picture_size, read_rgb
 
 __all__ = ["INDEX_NAME", "Record", "Region", "find_pack", "read_pack"]
 
@@ -294,18 +294,16 @@ def _fault(record: Record) -> str | None:
 def _check_files(record: Record) -> None:
     """Existence and size from the file headers."""
     for path in dict.fromkeys([record.image, *(region.mask for region in record.regions if region.mask)]):
-        _check_size(_open(path, record.id).size, (record.width, record.height), path, record.id)
+        _check_size(_size(path, record.id), (record.width, record.height), path, record.id)
 
 
-def _open(path: Path, owner: str) -> Image.Image:
+def _size(path: Path, owner: str) -> tuple[int, int]:
+    if not path.is_file():
+        raise DatasetError(f"A file of record {owner} is missing.", received=path)
     try:
-        with Image.open(path) as header:
-            header.size  # noqa: B018 - parsed on open; the file is closed again, pixels are read by _load
-            return header
-    except FileNotFoundError:
-        raise DatasetError(f"A file of record {owner} is missing.", received=path) from None
-    except (OSError, SyntaxError) as error:
-        raise DatasetError(f"A file of record {owner} cannot be read: {error}.", received=path) from None
+        return picture_size(path)
+    except DatasetError as error:
+        raise DatasetError(f"A file of record {owner} cannot be read: {error}") from None
 
 
 def _check_size(size: tuple[int, int], expected: tuple[int, int], path: Path, owner: str) -> None:
