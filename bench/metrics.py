@@ -20,7 +20,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-Mask = NDArray[np.uint8]
+from terraprompt.geometry.types import Mask
+
 T = TypeVar("T")
 
 

@@ -20,7 +20,7 @@ from terraprompt.language.object_geometry import components
 from terraprompt.language.parse_selector import parse_selector
 from terraprompt.outputs import MaskWriter, Result
 from terraprompt.raster import open_scene
-from terraprompt.training.lessons import instances_of
+from terraprompt.training.sft_examples import instances_of
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from terraprompt.errors import DatasetError
+from terraprompt.geometry.types import Box
 from terraprompt.raster.pictures import picture_size, read_rgb
 
 __all__ = ["INDEX_NAME", "Record", "Region", "find_pack", "read_pack"]
@@ -25,7 +26,6 @@ __all__ = ["INDEX_NAME", "Record", "Region", "find_pack", "read_pack"]
 INDEX_NAME = "annotations.jsonl"
 LABEL_KINDS = ("mask", "box", "centreline")
 SPLITS = ("train", "val")
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)

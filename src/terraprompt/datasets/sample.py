@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terraprompt.errors import DatasetError
+from terraprompt.geometry.types import Box
 from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Prompt, Task
 from terraprompt.raster.pictures import picture_size, read_rgb, read_values
@@ -21,7 +22,6 @@ from terraprompt.raster.pictures import picture_size, read_rgb, read_values
 __all__ = ["MaskFile", "NoTarget", "Polygons", "RunLengths", "Sample", "Truth", "UnionMask"]
 
 Point = tuple[float, float]
-Box = tuple[float, float, float, float]
 
 
 class Truth(Protocol):

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from terraprompt.errors import ConfigError, DatasetError
+from terraprompt.geometry.types import Box
 
 __all__ = ["SMALL_AREA", "jitter_box", "sample_points", "tight_box"]
 
-Box = tuple[float, float, float, float]
 
 SMALL_AREA = 200
 """Below this many pixels one point is enough (UniGeoSeg, section 3)."""

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terraprompt.errors import ConfigError, PromptError
+from terraprompt.geometry.types import Bools
 from terraprompt.vlm.box_refinement import Mode
 
 __all__ = ["Fusion", "Measure", "Rule", "fuse"]
 
-Mask = NDArray[np.bool_]
 #: How agreement is measured: the share of the smaller route that both hold, or the IoU of the two.
 Measure = Literal["smaller", "iou"]
 Rule = Literal["intersection", "points", "text", "points_scored_higher", "text_scored_higher", "union", "empty"]
@@ -30,7 +30,7 @@ class Fusion:
         agreement: of the routes, 0..1, as it was measured; None unless both routes had pixels.
     """
 
-    mask: Mask | None
+    mask: Bools | None
     rule: Rule
     agreement: float | None = None
 
@@ -92,7 +92,7 @@ def fuse(
     return Fusion(text, "text_scored_higher", agreement)
 
 
-def _sized(route: NDArray[np.generic] | None, size: tuple[int, int]) -> Mask | None:
+def _sized(route: NDArray[np.generic] | None, size: tuple[int, int]) -> Bools | None:
     """The route as bool at ``size``, None when it has no pixel."""
     if route is None:
         return None

@@ -19,6 +19,7 @@ from terraprompt.engines.clicks import clicks
 from terraprompt.engines.fusion import fuse
 from terraprompt.errors import ConfigError, EngineError
 from terraprompt.geometry.boxes import Box
+from terraprompt.geometry.types import Logits
 from terraprompt.io.rle import RunLengths
 from terraprompt.models.clip_surgery import normalised
 from terraprompt.prompt import Prompt
@@ -32,8 +33,6 @@ __all__ = ["ABSENT", "RouteRules", "Routes", "Window"]
 #: Logit where no route may draw.
 ABSENT = -30.0
 _NOTED_CELLS = 16  # a side of the similarity map in the notes
-
-Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terraprompt.geometry.connectivity import label
+from terraprompt.geometry.types import Mask
 
 __all__ = ["box_mask", "largest_component", "tight_rectangle"]
-
-Mask = NDArray[np.uint8]
 
 
 def tight_rectangle(mask: NDArray[np.generic]) -> tuple[int, int, int, int] | None:

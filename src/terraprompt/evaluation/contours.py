@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from terraprompt.evaluation.boxes import tight_rectangle
+from terraprompt.geometry.types import Bools
 
 __all__ = ["band_width", "bf_score", "boundary_band", "boundary_iou"]
-
-Bools = NDArray[np.bool_]
 
 
 def band_width(shape: tuple[int, ...], share: float) -> int:

@@ -11,10 +11,9 @@ from PIL import Image
 
 from terraprompt.errors import ConfigError
 from terraprompt.geometry.frame import Frame
+from terraprompt.geometry.types import Mask
 
 __all__ = ["Grid"]
-
-Mask = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from terraprompt.errors import ConfigError
 from terraprompt.evaluation.contours import bf_score, boundary_iou
 from terraprompt.evaluation.intervals import bootstrap
+from terraprompt.geometry.types import Mask
 
 __all__ = [
     "EXTRAS", "Overlap", "Summary", "accuracy", "bootstrap", "dice", "precision", "recall", "specificity", "summarise",
 ]  # fmt: skip
-
-Mask = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,13 @@ from terraprompt.errors import ConfigError
 from terraprompt.evaluation.intervals import bootstrap
 from terraprompt.evaluation.metrics import Overlap
 from terraprompt.evaluation.scores import Estimate
+from terraprompt.geometry.types import Bools
 
 __all__ = ["LIMIT", "Rule", "next_click", "noc", "simulate", "summarise_clicks"]
 
 #: Most clicks per target; a target that is not reached counts as this many.
 LIMIT = 20
 
-Mask = NDArray[np.uint8]
-Bools = NDArray[np.bool_]
 Rule = Literal["pixels", "depth"]
 #: Mask (H, W) for clicks: float64 (K, 2) points xy, and int64 (K,) labels, 1 = on the target, 0 = beside it.
 Predict = Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.generic]]

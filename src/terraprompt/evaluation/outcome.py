@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from terraprompt.errors import ConfigError
+from terraprompt.geometry.types import Mask
 
 __all__ = ["SIZES", "Outcome", "SampleScore", "Status", "size_bucket"]
 
-Mask = NDArray[np.uint8]
 Status = Literal["found", "no_target", "failed"]
 
 #: Names of the size buckets, by share of the image: none, below 1 %, 1 to 10 %, above 10 %.

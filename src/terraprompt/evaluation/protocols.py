@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from terraprompt.errors import ConfigError
 from terraprompt.evaluation.boxes import box_mask
@@ -21,10 +20,10 @@ from terraprompt.evaluation.grids import Grid
 from terraprompt.evaluation.metrics import EXTRAS, Overlap
 from terraprompt.evaluation.outcome import Outcome, SampleScore, size_bucket
 from terraprompt.evaluation.scores import Scores, summarise_scores
+from terraprompt.geometry.types import Mask
 
 __all__ = ["PROTOCOLS", "Protocol", "protocol"]
 
-Mask = NDArray[np.uint8]
 _NATIVE = Grid()
 
 

@@ -40,6 +40,7 @@ from terraprompt.flow.windows import (
     merge_windows,
     refined_window,
 )
+from terraprompt.geometry.types import Logits
 from terraprompt.io.progress import Progress
 from terraprompt.language.parse_selector import ParsedSelector, describe, parse_selector
 from terraprompt.outputs import MaskWriter, Result, check_refinement
@@ -59,7 +60,6 @@ from terraprompt.raster.source import Bands
 
 __all__ = ["Session", "segment"]
 
-Logits = NDArray[np.float32]
 T = TypeVar("T")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Box", "box_iou", "nms"]
+from terraprompt.geometry.types import Box
 
-Box = tuple[float, float, float, float]
+__all__ = ["Box", "box_iou", "nms"]
 
 
 def box_iou(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from terraprompt.errors import ConfigError
+from terraprompt.geometry.types import Size
 
 __all__ = ["Frame"]
-
-Size = tuple[int, int]
 
 
 def _checked(size: Size, what: str) -> Size:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from terraprompt.errors import DatasetError
+from terraprompt.geometry.types import Ints
 from terraprompt.io.rle import RunLengths
 from terraprompt.io.rle_counts import Coded, count
 
 __all__ = ["Overlaps", "Rle", "overlaps"]
 
-Ints = NDArray[np.int64]
 #: Pairs that a process gets at a time.
 _PER_TASK = 2048
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from terraprompt.geometry.connectivity import label
+from terraprompt.geometry.types import Box
 from terraprompt.language.selector import Kind, Selector, in_place
 from terraprompt.language.spatial import PLACES, SIDES
 
@@ -27,8 +28,6 @@ __all__ = [
     "components",
     "empty_selectors",
 ]
-
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ import pyproj
 from numpy.typing import ArrayLike, NDArray
 from pyproj.exceptions import CRSError, ProjError
 
+from terraprompt.geometry.types import Box
+
 __all__ = ["box_to_pixels", "extent", "ground_size", "parse_crs", "to_pixels"]
 
-Box = tuple[float, float, float, float]
 
 _GEOD = pyproj.Geod(ellps="WGS84")
 #: Points per box edge: enough to follow the curve of an edge that is straight in another CRS.

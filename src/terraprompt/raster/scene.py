@@ -18,6 +18,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from terraprompt.errors import PromptError, SceneError
+from terraprompt.geometry.types import Box
 from terraprompt.io.redact import redact_source
 from terraprompt.prompt import Prompt
 from terraprompt.raster import mapping
@@ -25,7 +26,6 @@ from terraprompt.raster.source import Bands, choose_bands, gdal_env, open_datase
 
 __all__ = ["Scene", "open_scene"]
 
-Box = tuple[float, float, float, float]
 
 _CRS_HINT = "Name it like EPSG:4326, or say pixel."
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from terraprompt.datasets.sampling import jitter_box, sample_points, tight_box
+from terraprompt.geometry.types import Box
 from terraprompt.language.object_geometry import clear_selectors, components, empty_selectors
 from terraprompt.language.writer import (
     AbsentCategory,
@@ -22,8 +23,6 @@ from terraprompt.language.writer import (
 from terraprompt.prompt import Task
 from terraprompt.training.augment import CropMap, change_light
 from terraprompt.training.labeled_image import LabeledImage
-
-Box = tuple[float, float, float, float]
 
 __all__ = [
     "Crop",

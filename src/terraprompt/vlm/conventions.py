@@ -22,6 +22,7 @@ from PIL import Image
 
 from terraprompt.errors import ConfigError
 from terraprompt.geometry.frame import Frame
+from terraprompt.geometry.types import Size
 from terraprompt.vlm.answer_parser import Instance
 
 __all__ = [
@@ -37,7 +38,6 @@ __all__ = [
     "smart_size",
 ]
 
-Size = tuple[int, int]
 
 _TOLERANCE = 1.02  # answers overshoot an edge by a little
 _STRAY = 1e-3  # share of coordinates that follow no convention

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from terraprompt.geometry.boxes import Box, nms
+from terraprompt.geometry.types import Size
 from terraprompt.vlm.answer_parser import Instance
 from terraprompt.vlm.conventions import Convention, RawAnswer, Units, detect
 
 __all__ = ["Placement", "place", "settle_units", "without_duplicates"]
 
-Size = tuple[int, int]
 
 _CONTRADICTING = 0.1  # share of instances beyond the image that no stray answers explain
 _THINNEST = 1e-3  # pixels

@@ -24,6 +24,7 @@ from typing import Any
 from terraprompt.datasets.layouts.reading import AbsentSplitError, BrokenItemError, Faults, Layout, load_json, texts
 from terraprompt.datasets.sample import MaskFile, Sample
 from terraprompt.errors import DatasetError
+from terraprompt.geometry.types import Box
 from terraprompt.prompt import Task
 from terraprompt.raster.pictures import picture_size
 
@@ -45,7 +46,6 @@ _PAIR = rf"\[\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\]"
 _BOX = re.compile(rf"x0\s*,\s*y0\s*=\s*{_PAIR}\s*,\s*x1\s*,\s*y1\s*=\s*{_PAIR}", re.IGNORECASE)
 
 Point = tuple[float, float]
-Box = tuple[float, float, float, float]
 
 
 def read(

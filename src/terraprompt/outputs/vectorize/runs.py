@@ -20,6 +20,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from terraprompt.geometry.connectivity import CONNECTIVITY
+from terraprompt.geometry.types import Bools, Ints
 from terraprompt.raster.pixel_area import GroundArea
 
 __all__ = ["NODATA", "ObjectRuns", "Runs", "SizeRule", "label_objects", "sieve"]
@@ -34,9 +35,6 @@ _PIXELS_AT_ONCE = 1 << 21
 _RUNS_AT_ONCE = 1 << 18
 
 _DIAGONAL = CONNECTIVITY == 8
-
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,11 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from terraprompt.geometry.types import Bools, Ints
 from terraprompt.outputs.vectorize.runs import ObjectRuns
 
 __all__ = ["Rings", "outline", "trace"]
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 _RUNS_AT_ONCE = 1 << 18
 
