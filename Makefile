@@ -15,7 +15,9 @@ $(READY): pyproject.toml synthetic/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "terraprompt needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11 …")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ./synthetic --editable '.[dev]'
+	@# the renderer needs terraprompt, whose tests need the renderer: first one alone, then the other
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable ./synthetic
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $(READY)
 
 demo: $(READY)

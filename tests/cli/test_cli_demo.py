@@ -80,5 +80,5 @@ def test_without_the_renderer(run: Callable[..., Any], tmp_path: Path, monkeypat
     monkeypatch.setitem(sys.modules, "terraprompt_synthetic", None)
     done = run("demo", tmp_path / "demo")
     assert (done.code, done.out) == (1, "")
-    assert 'not installed. Install it: pip install "terraprompt[synthetic]".' in done.said
+    assert 'not installed. Install it: pip install "terraprompt[synthetic]", or' in done.said
     assert not (tmp_path / "demo").exists()

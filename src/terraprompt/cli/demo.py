@@ -40,7 +40,7 @@ def demo(
     except ImportError as error:
         raise ConfigError(
             "The demo draws its scene with the package terraprompt-synthetic, which is not installed.",
-            hint='Install it: pip install "terraprompt[synthetic]".',
+            hint='Install it: pip install "terraprompt[synthetic]", or pip install ./synthetic in a clone.',
         ) from error
     names = ("text", "reasoning", "solar", "point", "box")
     path = _prepare(folder, [f"{name}{end}" for name in names for end in _ENDINGS], overwrite)
