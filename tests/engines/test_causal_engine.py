@@ -14,12 +14,12 @@ import torch
 from released import released_state, tiny_model, write_released, write_tokenizer
 from terraprompt.engines.base import Engine
 from terraprompt.engines.causal import CausalEngine, unigeoseg
+from terraprompt.engines.convert import convert
 from terraprompt.engines.dialogue import DialogueWriter, coordinate_rows
 from terraprompt.errors import CheckpointError, ConfigError, EngineError
 from terraprompt.flow.embedding_cache import EmbeddingCache
 from terraprompt.models.unigeoseg import UniGeoSeg, preset
 from terraprompt.models.unigeoseg.config import MemoryConfig, TateConfig
-from terraprompt.models.unigeoseg.convert import convert
 from terraprompt.prompt import Prompt, Task
 
 PROMPTS = (

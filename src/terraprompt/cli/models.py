@@ -74,7 +74,7 @@ def convert(
     Use the result with ``terraprompt segment … --engine unigeoseg --weights DST``.
     """
     from terraprompt.engines.checkpoint import checkpoint_folder
-    from terraprompt.models.unigeoseg.convert import convert as convert_weights
+    from terraprompt.engines.convert import convert as convert_weights
     from terraprompt.models.unigeoseg.presets import preset as member
 
     base = member(preset)

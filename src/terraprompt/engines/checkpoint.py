@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from terraprompt.engines.convert import FORMAT
 from terraprompt.errors import CheckpointError, ConfigError
+from terraprompt.io.identity import file_sha256
 from terraprompt.models.unigeoseg.config import UniGeoSegConfig
-from terraprompt.models.unigeoseg.convert import FORMAT
 from terraprompt.models.unigeoseg.model import UniGeoSeg
 
 __all__ = ["checkpoint_folder", "load_converted"]
@@ -111,8 +111,7 @@ def _check(path: Path, facts: dict[str, Any], *, verify: bool) -> None:
             "A shard is truncated or was changed.", received=path, hint="Convert the released weights again."
         )
     if verify:
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = file_sha256(path)
         if found != facts["sha256"]:
             raise CheckpointError(
                 "A shard is damaged or was changed.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from importlib import resources
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from terraprompt.errors import CheckpointError
+from terraprompt.io.identity import file_sha256
 
 __all__ = ["load_weights", "packaged", "save_weights"]
 
@@ -34,7 +34,7 @@ def save_weights(path: Path, state: dict[str, Tensor], card: dict[str, Any]) -> 
     """Write half-precision weights and ``<path>.json`` with ``card`` plus checksum and size."""
     half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in state.items()}
     save_file(half, path, metadata={"format": "pt"})
-    card = {**card, "sha256": _sha256(path), "bytes": path.stat().st_size, "tensors": len(half)}
+    card = {**card, "sha256": file_sha256(path), "bytes": path.stat().st_size, "tensors": len(half)}
     path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
 
 
@@ -59,7 +59,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             received=f"{card_path}: {error}",
             hint="It must be the JSON file that was written beside the weights; install or download both again.",
         ) from error
-    if (found := _sha256(path)) != expected:
+    if (found := file_sha256(path)) != expected:
         raise CheckpointError(
             "The weights are damaged or were changed.",
             received=f"{path} with sha256 {found}",
@@ -72,8 +72,3 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "The weights cannot be read.", received=f"{path}: {error}", hint="A .safetensors file is needed."
         ) from error
     return {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}, card
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -9,10 +9,16 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["code_files", "code_fingerprint"]
+__all__ = ["code_files", "code_fingerprint", "file_sha256"]
 
 #: Folder of the package: modules are found by their path, without importing them.
 _ROOT = Path(__file__).parents[1]
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a file's bytes: sha256, hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def code_fingerprint(*sources: ModuleType | str | Path) -> str:

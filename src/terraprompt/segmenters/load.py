@@ -30,6 +30,7 @@ from transformers.models.sam_hq.modeling_sam_hq import SamHQModel
 from transformers.utils import logging as transformers_logging
 
 from terraprompt.errors import CheckpointError, ConfigError, EngineError
+from terraprompt.io.identity import file_sha256
 from terraprompt.models.sam.lowered import precision_of
 from terraprompt.models.sam.preprocess import IMAGENET, PLAIN, Normalisation, PixelGrid
 from terraprompt.segmenters.base import PromptableSegmenter, SegmenterInfo
@@ -213,10 +214,7 @@ def _normalisation(folder: Path, usual: Normalisation) -> Normalisation:
 
 
 def _checksum(folder: Path) -> str:
-    sums = []
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as stream:
-            sums.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    sums = [file_sha256(path) for path in sorted(folder.glob("*.safetensors"))]
     if not sums:
         raise CheckpointError(
             "The folder holds no weights.",

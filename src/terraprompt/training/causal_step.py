@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from terraprompt.engines.convert import save_converted
 from terraprompt.engines.dialogue import DialogueWriter
 from terraprompt.errors import ConfigError
 from terraprompt.models.unigeoseg import UniGeoSeg
 from terraprompt.models.unigeoseg.config import TASK_INDEX
-from terraprompt.models.unigeoseg.convert import save_converted
 from terraprompt.models.unigeoseg.losses import mask_losses
 from terraprompt.training.dialogues import DialogueBatch, collate
 from terraprompt.training.loop import TrainLoop

@@ -12,9 +12,9 @@ from accelerate import PartialState
 
 from terraprompt.engines.checkpoint import checkpoint_folder, load_converted
 from terraprompt.engines.dialogue import SYSTEM, DialogueWriter
+from terraprompt.engines.mask2former import mask2former
 from terraprompt.errors import CheckpointError, ConfigError
 from terraprompt.models.unigeoseg import UniGeoSeg, UniGeoSegConfig, preset
-from terraprompt.models.unigeoseg.mask2former import mask2former
 from terraprompt.training.ablations import ablation
 from terraprompt.training.causal_step import CausalTrainConfig, CausalTrainer
 from terraprompt.training.crops import CropRecipe

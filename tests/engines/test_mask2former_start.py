@@ -13,10 +13,10 @@ import torch
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
 from released import tiny_model
+from terraprompt.engines.mask2former import mask2former
 from terraprompt.errors import CheckpointError
 from terraprompt.models.unigeoseg import PixelFeatures, UniGeoSeg, preset
 from terraprompt.models.unigeoseg.layout import to_official
-from terraprompt.models.unigeoseg.mask2former import mask2former
 
 TINY = preset("tiny")
 # stock Mask2Former has no ReLU here

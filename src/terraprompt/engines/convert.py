@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import pickle
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from terraprompt import __version__
 from terraprompt.errors import CheckpointError
+from terraprompt.io.identity import file_sha256
 from terraprompt.models.unigeoseg.config import UniGeoSegConfig
 from terraprompt.models.unigeoseg.layout import account, config_of, official_layout, split
 from terraprompt.models.unigeoseg.presets import preset
@@ -96,41 +96,25 @@ def convert(
         books = account(shapes, config)
         books.check(source)
         layout = official_layout(config)
-        part = target.with_name(f".{target.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        try:
 
-            def ours() -> Iterator[tuple[str, Tensor]]:
-                for name in books.used:
-                    value = tensors[name][1]()
-                    if not bool(value.isfinite().all()):
-                        raise CheckpointError("A tensor is not finite.", received=f"{source}: {name}")
-                    if dtype is not None:
-                        value = value.to(_DTYPES[dtype])
-                    yield from split(value, layout[name]).items()
+        def ours() -> Iterator[tuple[str, Tensor]]:
+            for name in books.used:
+                value = tensors[name][1]()
+                if not bool(value.isfinite().all()):
+                    raise CheckpointError("A tensor is not finite.", received=f"{source}: {name}")
+                if dtype is not None:
+                    value = value.to(_DTYPES[dtype])
+                yield from split(value, layout[name]).items()
 
-            written = _write_shards(part, ours(), shard_bytes)
-            tokenizer = [name for name in _TOKENIZER if (source / name).is_file()]
+        tokenizer = [name for name in _TOKENIZER if (source / name).is_file()]
+        facts = {
+            "source_files": {path.name: _facts(path) for path in files},
+            "dtype": dtype or "as stored",
+            "dropped": list(books.dropped),
+        }
+        with _written_whole(target, config, ours(), origin or source.name, facts, shard_bytes) as (part, written):
             for name in tokenizer:
                 shutil.copyfile(source / name, part / name)
-            (part / "config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")
-            provenance = {
-                "format": FORMAT,
-                "package": __version__,
-                "source": origin or source.name,
-                "source_files": {path.name: _facts(path) for path in files},
-                "files": {path.name: _facts(path) for path in sorted(part.glob("*.safetensors"))},
-                "dtype": dtype or "as stored",
-                "tensors": written,
-                "dropped": list(books.dropped),
-            }
-            (part / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
-            if target.exists():
-                shutil.rmtree(target)
-            part.rename(target)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
     log.info("%d tensors written, %d dropped", written, len(books.dropped))
     return Conversion(target, config, written, books.dropped, bool(tokenizer))
 
@@ -231,11 +215,6 @@ def _write_shards(folder: Path, tensors: Iterator[tuple[str, Tensor]], shard_byt
     return len(where)
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    with path.open("rb") as stream:
-        return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": path.stat().st_size}
-
-
 def save_converted(
     target: Path,
     config: UniGeoSegConfig,
@@ -253,21 +232,44 @@ def save_converted(
         tensors: its state dict.
         source: recorded as the weights' origin.
         facts: more for ``provenance.json``.
+        shard_bytes: at most, of one written file.
+    """
+    with _written_whole(target, config, iter(tensors.items()), source, facts or {}, shard_bytes):
+        pass
+
+
+@contextmanager
+def _written_whole(
+    target: Path,
+    config: UniGeoSegConfig,
+    tensors: Iterator[tuple[str, Tensor]],
+    source: str,
+    facts: Mapping[str, Any],
+    shard_bytes: int,
+) -> Iterator[tuple[Path, int]]:
+    """Write shards, configuration and provenance to a folder beside ``target``, which takes its place at the end.
+
+    Yields:
+        The folder, for more files, and the number of tensors.
     """
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    written = _write_shards(part, iter(tensors.items()), shard_bytes)
-    (part / "config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")
-    provenance = {
-        "format": FORMAT,
-        "package": __version__,
-        "source": source,
-        "files": {path.name: _facts(path) for path in sorted(part.glob("*.safetensors"))},
-        "tensors": written,
-        **(facts or {}),
-    }
-    (part / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
-    if target.exists():
-        shutil.rmtree(target)
-    part.rename(target)
+    try:
+        written = _write_shards(part, tensors, shard_bytes)
+        (part / "config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")
+        files = {path.name: _facts(path) for path in sorted(part.glob("*.safetensors"))}
+        provenance = {
+            "format": FORMAT, "package": __version__, "source": source, "files": files, "tensors": written, **facts,
+        }  # fmt: skip
+        (part / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
+        yield part, written
+        if target.exists():
+            shutil.rmtree(target)
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    return {"sha256": file_sha256(path), "bytes": path.stat().st_size}

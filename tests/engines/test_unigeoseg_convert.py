@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from unigeoseg_golden import golden_config, golden_model, golden_tensor, official_names, official_shapes
 
 from released import released_state, tiny_model, write_released, write_tokenizer
 from terraprompt.engines.checkpoint import checkpoint_folder, load_converted
+from terraprompt.engines.convert import convert
 from terraprompt.errors import CheckpointError
 from terraprompt.models.unigeoseg import UniGeoSeg, preset
-from terraprompt.models.unigeoseg.convert import convert
 from terraprompt.models.unigeoseg.layout import DEAD, account, config_of, official_layout, split, to_official
+from unigeoseg_golden import golden_config, golden_model, golden_tensor, official_names, official_shapes
 
 TINY = preset("tiny")
 
