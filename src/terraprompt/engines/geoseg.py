@@ -1,46 +1,37 @@
 """The engine GeoSeg: training-free reasoning segmentation (arXiv 2603.03983), calibrated and fused.
 
 A reasoner grounds the question to boxes with noun phrases, the boxes are corrected, and at native resolution two routes
-draw each target: clicks from a similarity map, and the phrase. A session shows the reasoner an overview and looks at
-each of its proposals at native resolution; ``answer`` does the whole for a single image.
+draw each target: clicks from a similarity map, and the phrase.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.engines.base import Answer, Embedding, ModelInfo, Proposals, TileSpec
-from terraprompt.engines.reasoned import REMARK, load_drawing, readable, remark, said, spent, tile_of
-from terraprompt.engines.routes import ABSENT, RouteRules, Routes, Window
-from terraprompt.errors import BudgetError, ConfigError, EngineError, LimitError, ReasonerError
+from terraprompt.engines.base import Answer, ModelInfo, TileSpec
+from terraprompt.engines.propose import ProposingEngine, ReasonerOptions, Window, evidence_text, load_mask_segmenter
+from terraprompt.engines.routes import RouteRules, Routes
+from terraprompt.errors import ConfigError, EngineError
 from terraprompt.models.clip_surgery import ClipSurgery
-from terraprompt.prompt import Prompt, Task
+from terraprompt.prompt import Prompt
 from terraprompt.segmenters import PromptableSegmenter
 from terraprompt.segmenters.base import TEXT
 from terraprompt.segmenters.similarity import ClipSimilarity, Similarity, TextSimilarity
 from terraprompt.vlm.ask import Reading
 from terraprompt.vlm.base import Reasoner
 from terraprompt.vlm.box_calibration import BoxCalibration
-from terraprompt.vlm.box_refinement import Correction, Mode, Refined, refine
-from terraprompt.vlm.budget import Budget
-from terraprompt.vlm.conventions import Convention, Units
+from terraprompt.vlm.box_refinement import Correction, Mode, refine
+from terraprompt.vlm.conventions import Convention
 from terraprompt.vlm.ground import GroundedBox, ground_boxes
-from terraprompt.vlm.open import open_reasoner
-from terraprompt.vlm.probe import probe
 from terraprompt.vlm.wording import OFFICIAL_TEMPLATE, PHRASE_TEMPLATE
 
 __all__ = ["GeoSegEngine", "geoseg"]
-
-log = logging.getLogger(__name__)
 
 #: The model of the paper's Route A, on the Hugging Face hub.
 CLIP = "openai/clip-vit-base-patch16"
@@ -49,21 +40,22 @@ _READER = "nano"
 _PHRASE = 120  # characters of a phrase
 
 
-class GeoSegEngine:
+class GeoSegEngine(ProposingEngine[GroundedBox]):
     """Answers texts through a reasoner and two routes; points and boxes alone by the segmenter of Route A.
 
     A text with one box and no points is taken for a target that is grounded already: the two routes look for the text
     in that box. A text with points is not read.
 
     Args:
-        reasoner: grounds. It must be asked for boxes with phrases (:data:`terraprompt.vlm.wording.PHRASE_TEMPLATE`).
+        reasoner: grounds. It must be asked with :data:`terraprompt.vlm.wording.PHRASE_TEMPLATE`, or
+            ``OFFICIAL_TEMPLATE`` in ``official``.
         routes: draw.
         calibration: of the reasoner: units and correction, measured on labelled boxes. None: units as declared, or
             asked for with a picture whose answer is known where they are ``AUTO``; boxes as ``correction`` says.
         correction: in place of a calibration; None = none in ``calibrated``, the release's constants in ``official``.
         tries: questions at most about one image, the first included.
         limit: targets at most.
-        overlap: box IoU above which the smaller of two targets of one phrase goes.
+        overlap: box IoU above which the smaller of two targets of one phrase is dropped.
         max_calls: passes of models that a query may take, the reasoner's and the segmenters'; what would take more
             fails before anything is drawn. None = any.
         max_seconds: after which a query fails. None = any.
@@ -74,7 +66,6 @@ class GeoSegEngine:
     """
 
     name = "geoseg"
-    tasks = frozenset(Task)
 
     def __init__(
         self,
@@ -103,128 +94,122 @@ class GeoSegEngine:
                 correction = Correction("calibrated", calibration.alpha, calibration.beta)
         if correction.mode != mode:
             raise ConfigError("The correction is of another mode.", received=f"{correction.mode} in {mode}")
-        self.reasoner, self.routes = reasoner, routes
-        self.calibration, self.correction = calibration, correction
-        self.tries = tries if max_calls is None else min(tries, max_calls)
-        self.limit, self.overlap = limit, overlap
-        self.max_calls, self.max_seconds = max_calls, max_seconds
-        self.tile = tile or tile_of(routes.drawing)
+        super().__init__(
+            reasoner,
+            routes.drawing,
+            tries=tries if max_calls is None else min(tries, max_calls),
+            limit=limit,
+            overlap=overlap,
+            max_seconds=max_seconds,
+            tile=tile,
+        )
+        self.routes, self.calibration, self.correction, self.max_calls = routes, calibration, correction, max_calls
         self.info = self._info()
-        self._lock = threading.Lock()
-        self._probed: tuple[Convention | None, str] | None = None
 
-    # The scene, as a whole
+    def ask(
+        self, image: NDArray[np.uint8], instruction: str, convention: Convention | None, deadline: float | None
+    ) -> Reading[GroundedBox]:
+        """See :func:`terraprompt.vlm.ground.ground_boxes`."""
+        return ground_boxes(
+            self.reasoner,
+            image,
+            instruction,
+            correction=self.correction,
+            convention=convention,
+            measured=self.calibration is not None,
+            tries=self.tries,
+            limit=self.limit,
+            overlap=self.overlap,
+            clean=lambda phrase: " ".join(evidence_text(phrase).split())[:_PHRASE],
+            deadline=deadline,
+        )
 
-    def overview(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) at which the reasoner is shown an image of ``size``."""
-        return self.reasoner.convention.view.size(size)
+    def convention(self) -> tuple[Convention | None, str]:
+        """How to read coordinates, and from where that is known."""
+        if self.calibration is not None:
+            return self.calibration.convention, "calibration on labelled boxes"
+        return (None, "official: always pixels") if self.correction.mode == "official" else super().convention()
 
-    def propose(self, image: NDArray[np.uint8], instruction: str) -> Proposals:
-        """Ask the reasoner; see :meth:`terraprompt.engines.base.Proposer.propose`.
+    def prompt(self, target: GroundedBox) -> Prompt:
+        """The corrected box with its phrase."""
+        return Prompt(target.phrase, boxes=(target.refined.expanded,))
 
-        Each proposal is the corrected box with its phrase. A reasoner that cannot be reached, refuses, or gives no
-        usable answer is a failed proposal with the reason, and so is a query that passes its limits.
-        """
-        found = self._ground(image, instruction)
-        if isinstance(found, Proposals):
-            return found
-        targets, notes, deadline = found
-        prompts = tuple(Prompt(t.phrase, boxes=(t.refined.expanded,)) for t in targets)
-        return Proposals("found", prompts, notes=notes, deadline=deadline)
+    def evidence(self, reading: Reading[GroundedBox]) -> dict[str, Any]:
+        """Boxes in pixels of the image, "answered" in the reasoner's own units."""
+        return {
+            "correction": asdict(self.correction),
+            "grounded": [
+                {
+                    "phrase": t.phrase,
+                    "answered": list(t.answered),
+                    "box": list(t.box),
+                    "refined": {"box": list(t.refined.expanded)},
+                }
+                for t in reading.targets
+            ],
+        }
 
-    def _ground(
-        self, image: NDArray[np.uint8], instruction: str
-    ) -> tuple[tuple[GroundedBox, ...], dict[str, Any], float | None] | Proposals:
-        """Targets, evidence and the end of the time; or why there are none."""
-        deadline = None if self.max_seconds is None else time.monotonic() + self.max_seconds
-        try:
-            convention, how = self._convention()
-            found = ground_boxes(
-                self.reasoner,
-                image,
-                instruction,
-                correction=self.correction,
-                convention=convention,
-                measured=self.calibration is not None,
-                tries=self.tries,
-                limit=self.limit,
-                overlap=self.overlap,
-                clean=_phrase,
-                deadline=deadline,
-            )
-        except BudgetError:
-            raise
-        except (ReasonerError, LimitError) as error:
-            return Proposals("failed", reason=readable(str(error)))
-        notes = self._evidence(found, (image.shape[0], image.shape[1]), how)
-        if found.status == "failed":
-            return Proposals("failed", reason=readable(found.reason), notes=notes)
-        if found.status == "no_target":
-            return Proposals("no_target", reason=remark(found.reasoning), notes=notes)
-        if fault := self._passed(notes["calls"], len(found.targets), deadline):
-            return Proposals("failed", reason=fault, notes=notes)
-        return found.targets, notes, deadline
-
-    def _passed(self, asked: int, targets: int, deadline: float | None) -> str:
-        """Why a query with so many questions and targets may not go on; "" if it may."""
-        if deadline is not None and time.monotonic() > deadline:
-            return f"The query took more than {self.max_seconds:g} seconds before anything was drawn."
-        needed = asked + targets * self.routes.most_calls
+    def refusal(self, calls: int, targets: int) -> str:
+        """Why a query with so many questions and targets may not be drawn; "" if it may."""
+        needed = calls + targets * self.routes.most_calls
         if self.max_calls is None or needed <= self.max_calls:
             return ""
         many = f"{targets} target{'' if targets == 1 else 's'}"
         return (
-            f"{many} may take {needed} calls of models, {asked} of them to the reasoner, where {self.max_calls} are "
+            f"{many} may take {needed} calls of models, {calls} of them to the reasoner, where {self.max_calls} are "
             "allowed; nothing was drawn. Allow more (max_calls), or run one route."
         )
 
-    def _convention(self) -> tuple[Convention | None, str]:
-        """How to read coordinates, and from where that is known; (None, "") = as the reasoner declares it."""
-        if self.calibration is not None:
-            return self.calibration.convention, "calibration on labelled boxes"
-        if self.correction.mode == "official":
-            return None, "official: always pixels"
-        if self.reasoner.convention.units is not Units.AUTO:
-            return None, ""
-        with self._lock:
-            if self._probed is None:
-                probed = probe(self.reasoner)
-                log.info(probed.said)
-                self._probed = probed.convention, probed.said
-            return self._probed
+    def embed(self, windows: Sequence[Window]) -> None:
+        """Embed images for Route A, where it runs."""
+        if "A" in self.routes.rules.routes:
+            super().embed(windows)
 
-    def _evidence(self, found: Reading[GroundedBox], size: tuple[int, int], how: str) -> dict[str, Any]:
-        """What was asked and said, as JSON values; boxes in pixels of the image, "answered" in the reasoner's units."""
-        shown = self.reasoner.convention.view.size(size)
+    def draw(self, window: Window, prompts: Sequence[Prompt]) -> Iterator[Answer]:
+        """Draw each phrase in its box by the two routes."""
+        return (self._draw_phrase(window, prompt) for prompt in prompts)
+
+    def draw_pointed(self, window: Window, prompts: Sequence[Prompt]) -> list[Answer]:
+        """Draw a text with a box by the two routes, anything else by the segmenter of Route A."""
+        return [
+            self._draw_phrase(window, prompt)
+            if prompt.text is not None and prompt.boxes and not prompt.points
+            else super(GeoSegEngine, self).draw_pointed(window, [prompt])[0]
+            for prompt in prompts
+        ]
+
+    def _draw_phrase(self, window: Window, prompt: Prompt) -> Answer:
+        """The box was corrected before, or the user drew it: only the crop is still to be found."""
+        if len(prompt.boxes) > 1:
+            raise EngineError(
+                "An engine takes one target a prompt.",
+                received=f"{len(prompt.boxes)} boxes",
+                hint="Use Prompt.objects().",
+            )
+        size = (window.image.shape[0], window.image.shape[1])
+        refined = refine(prompt.boxes[0], size, alpha=0.0, beta=0.0, mode=self.correction.mode)
+        return self.routes.predict(window, refined, prompt.text or "")
+
+    def notes_of(self, prompts: Sequence[Prompt], drawn: Sequence[Answer], notes: Mapping[str, Any]) -> dict[str, Any]:
+        """What each target took and how its mask came about."""
+        if not drawn:
+            return {"targets": []}
         return {
-            "think": readable(found.reasoning),
-            "units": found.convention.units.value,
-            **({"units_from": how} if how else {}),
-            "shown": {"width": shown[1], "height": shown[0]},
-            "correction": asdict(self.correction),
-            "verdicts": list(found.verdicts),
-            "grounded": [
-                {"phrase": t.phrase, "answered": list(t.answered), "box": list(t.box),
-                 "refined": {"box": list(t.refined.expanded)}}
-                for t in found.targets
-            ],
-            "mended": [readable(note, REMARK) for note in found.notes],
-            "replies": [said(reply) for reply in found.replies],
-            **spent(found.replies),
-        }  # fmt: skip
+            "targets": [answer.notes for answer in drawn],
+            "boxes": [box for answer in drawn for box in answer.notes["boxes"]],
+            "points": [point for answer in drawn for point in answer.notes.get("points", [])],
+            "calls": notes["calls"] + sum(answer.notes["calls"] for answer in drawn),
+            "seconds": round(notes["seconds"] + sum(answer.notes["seconds"] for answer in drawn), 3),
+        }
 
     def _info(self) -> ModelInfo:
-        routes, asked = self.routes, self.reasoner.info
-        reading, source, draws = routes.reading, routes.similarity, routes.drawing.info
-        names = list(dict.fromkeys([asked.model, draws.name, *([] if reading is None else [reading.info.name])]))
-        parts: dict[str, Any] = {
-            "reasoner": {"kind": asked.name, "model": asked.model, "where": asked.where, **asked.settings},
-            "segmenter": {"name": draws.name, **draws.settings},
+        routes, draws = self.routes, self.segmenter.info
+        reading, source = routes.reading, routes.similarity
+        names = [self.reasoner.info.model, draws.name, *([] if reading is None else [reading.info.name])]
+        parts = {
+            **self.parts,
             "rules": asdict(routes.rules),
             "correction": asdict(self.correction),
-            "tries": self.tries,
-            "limit": self.limit,
-            "overlap_iou": self.overlap,
             "max_calls": self.max_calls,
             "max_seconds": self.max_seconds,
         }
@@ -236,95 +221,11 @@ class GeoSegEngine:
         if self.calibration is not None:
             known = self.calibration
             parts["calibration"] = {"units": known.convention.units.value, "advised": known.advised, **known.source}
-        return ModelInfo(" + ".join(names), draws.revision, draws.checksum, parts)
-
-    # One image
-
-    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
-        """Encode RGB uint8 images (H, W, 3) for Route A; the reasoner is not asked."""
-        windows = [Window(image, None) for image in images]
-        if "A" in self.routes.rules.routes:
-            self._embed(windows)
-        return [Embedding((w.image.shape[0], w.image.shape[1]), w, _nbytes(w)) for w in windows]
-
-    def _embed(self, windows: Sequence[Window]) -> None:
-        started = time.monotonic()
-        made = self.routes.drawing.embed([window.image for window in windows])
-        each = (time.monotonic() - started) / max(len(windows), 1)
-        for window, embedding in zip(windows, made, strict=True):
-            window.embedding, window.calls, window.seconds = embedding, 1, each
-
-    def predict(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
-        """Answer ``prompts[i]`` on ``embeddings[i]``.
-
-        A text is asked of the reasoner, about this image alone; its targets are drawn and joined. A text with a box
-        goes to the two routes. The notes of the answer hold the evidence, in pixels of the image.
-
-        Raises:
-            ReasonerError: no usable answer to a text.
-            LimitError: more calls or seconds than a query may take.
-            BudgetError: nothing more may be asked.
-        """
-        if len(embeddings) != len(prompts):
-            raise EngineError("Every prompt needs an embedding.", received=(len(embeddings), len(prompts)))
-        return [self._answer(e, p) for e, p in zip(embeddings, prompts, strict=True)]
-
-    def _answer(self, embedding: Embedding, prompt: Prompt) -> Answer:
-        window: Window = embedding.data
-        if not prompt.is_spatial:
-            return self._answer_text(window, embedding.size, prompt.text or "")
-        if prompt.text is not None and prompt.boxes and not prompt.points:
-            return self.routes.predict(window, self._given(prompt, embedding.size), prompt.text)
-        if window.embedding is None:
-            self._embed([window])
-        assert window.embedding is not None
-        [drawn] = self.routes.drawing.predict(window.embedding, [replace(prompt, text=None, task_override=None)])
-        return Answer(drawn.logits, drawn.presence, {"score": drawn.score})
-
-    def _given(self, prompt: Prompt, size: tuple[int, int]) -> Refined:
-        """A box that was corrected before, or that the user drew: only the crop is still to be found."""
-        if len(prompt.boxes) > 1:
-            raise EngineError(
-                "An engine takes one target a prompt.",
-                received=f"{len(prompt.boxes)} boxes",
-                hint="Use Prompt.objects().",
-            )
-        return refine(prompt.boxes[0], size, alpha=0.0, beta=0.0, mode=self.correction.mode)
-
-    def _answer_text(self, window: Window, size: tuple[int, int], text: str) -> Answer:
-        found = self._ground(window.image, text)
-        if isinstance(found, Proposals):
-            if found.status == "failed":
-                raise ReasonerError(found.reason)
-            return Answer(np.full(size, ABSENT, np.float32), 0.0, {**found.notes, "targets": []})
-        targets, notes, deadline = found
-        logits = np.full(size, ABSENT, np.float32)
-        drawn: list[Answer] = []
-        for target in targets:
-            if deadline is not None and time.monotonic() > deadline:
-                raise LimitError(
-                    f"The query took more than {self.max_seconds:g} seconds.",
-                    received=f"{len(drawn)} of {len(targets)} targets drawn",
-                )
-            drawn.append(self.routes.predict(window, target.refined, target.phrase))
-            if drawn[-1].presence is None or drawn[-1].presence >= 0.5:
-                np.maximum(logits, drawn[-1].logits, out=logits)
-        known = [answer.presence for answer in drawn if answer.presence is not None]
-        notes |= {
-            "targets": [answer.notes for answer in drawn],
-            "boxes": [box for answer in drawn for box in answer.notes["boxes"]],
-            "points": [point for answer in drawn for point in answer.notes.get("points", [])],
-            "calls": notes["calls"] + sum(answer.notes["calls"] for answer in drawn),
-            "seconds": round(notes["seconds"] + sum(answer.notes["seconds"] for answer in drawn), 3),
-        }
-        return Answer(logits, max(known) if len(known) == len(drawn) else None, notes)
+        return ModelInfo(" + ".join(dict.fromkeys(names)), draws.revision, draws.checksum, parts)
 
 
 def geoseg(
     *,
-    endpoint: str | None = None,
-    model: str | None = None,
-    local: str | Path | None = None,
     segmenter: str | Path = "nano",
     text_segmenter: str | Path | None = None,
     similarity: str | Path = "text",
@@ -345,24 +246,14 @@ def geoseg(
     confidence: float = 0.25,
     max_calls: int | None = None,
     max_seconds: float | None = None,
-    units: str | None = None,
-    side: int | None = None,
     tries: int = 3,
     limit: int = 64,
     overlap: float = 0.5,
-    cache: str | Path | None = None,
-    tokens: int | None = None,
-    budget: Budget | None = None,
-    key_env: str | None = None,
-    timeout: float | None = None,
-    max_tokens: int | None = None,
-    server: Mapping[str, Any] | None = None,
-    asking: Mapping[str, Any] | None = None,
+    **reasoner: Any,
 ) -> GeoSegEngine:
-    """The engine from names.
+    """Load the engine from names.
 
     Args:
-        endpoint, model, local: the reasoner, as in :func:`terraprompt.engines.think2seg.think2seg`.
         segmenter: of Route A, see :func:`terraprompt.segmenters.load_segmenter`.
         text_segmenter: of Route B; None = that of Route A where it reads texts, else nano. The paper's is sam3.
         similarity: of Route A's map: "text" = the text branch of Route B's segmenter, which works offline but is no
@@ -379,8 +270,7 @@ def geoseg(
         clicks: at most, the strongest; None = all.
         confidence: least one of an instance of SAM3.
         max_calls, max_seconds, tries, limit, overlap: see :class:`GeoSegEngine`.
-        units, side, cache, tokens, budget, key_env, timeout, max_tokens, server, asking: of the reasoner, as in
-            :func:`terraprompt.engines.think2seg.think2seg`.
+        reasoner: fields of :class:`terraprompt.engines.propose.ReasonerOptions`.
 
     Raises:
         ConfigError: no reasoner is named, settings contradict each other, or the calibration is of another reasoner.
@@ -393,33 +283,18 @@ def geoseg(
     )
     known = None if calibration is None else BoxCalibration.load(calibration)
     correction = _correction(mode, refine, known, alpha, beta)
-    if tokens is not None:
-        if budget is not None:
-            raise ConfigError("A budget is given twice.", received=tokens, hint="Put the tokens into the budget.")
-        budget = Budget(tokens=tokens)
-    link = {name: value for name, value in (("key_variable", key_env), ("timeout", timeout)) if value is not None}
-    template = OFFICIAL_TEMPLATE if mode == "official" else PHRASE_TEMPLATE
-    words = {"template": template} | ({} if max_tokens is None else {"max_tokens": max_tokens})
-    reasoner = open_reasoner(
-        endpoint=endpoint,
-        model=model,
-        local=local,
-        units=units,
-        side=side,
-        cache=cache,
-        budget=budget,
-        server={**link, **(server or {})},
+    opened = ReasonerOptions.of("geoseg", reasoner).open(
         device=device,
         served={"structured": "off"},  # the schema that endpoints are bound to wants points and knows no phrases
-        **{**words, **(asking or {})},
+        template=OFFICIAL_TEMPLATE if mode == "official" else PHRASE_TEMPLATE,
     )
     how: dict[str, Any] = {"precision": precision, "device": device, "threshold": confidence}
-    drawing = load_drawing(segmenter, weights, **how)
+    drawing = load_mask_segmenter(segmenter, weights, **how)
     reads = TEXT in drawing.reads and text_segmenter in (None, segmenter)
-    reading = drawing if reads else load_drawing(text_segmenter or _READER, **how)
+    reading = drawing if reads else load_mask_segmenter(text_segmenter or _READER, **how)
     source = _similarity(similarity, reading, device) if "A" in routes else None
     return GeoSegEngine(
-        reasoner,
+        opened,
         Routes(drawing, reading, source, rules),
         calibration=known,
         correction=correction,
@@ -456,13 +331,3 @@ def _similarity(name: str | Path, reading: PromptableSegmenter, device: str) -> 
         return TextSimilarity(reading)
     source = CLIP if str(name) == "clip" else str(name)
     return ClipSimilarity(ClipSurgery.load(source, device=device), source)
-
-
-def _phrase(words: str) -> str:
-    """A stranger's phrase: in one line, of a bounded length."""
-    return " ".join(readable(words).split())[:_PHRASE]
-
-
-def _nbytes(window: Window) -> int:
-    held = 0 if window.embedding is None else window.embedding.nbytes
-    return window.image.nbytes + held

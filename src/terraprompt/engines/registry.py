@@ -61,7 +61,9 @@ def load_engine(name: str, **options: Any) -> Engine:
     try:
         inspect.signature(loader).bind(**options)
     except TypeError as error:
-        raise EngineError(f'The engine "{name}" does not take these options ({error}).', received=options) from error
+        raise EngineError(
+            f'The engine "{name}" does not take these options ({error}).', received=", ".join(options)
+        ) from error
     engine = loader(**options)
     if not isinstance(engine, Engine):
         raise EngineError(f'The entry point of "{name}" did not return an engine.', received=type(engine).__name__)

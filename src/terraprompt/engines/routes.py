@@ -17,21 +17,20 @@ from numpy.typing import NDArray
 from terraprompt.engines.base import Answer
 from terraprompt.engines.clicks import clicks
 from terraprompt.engines.fusion import fuse
+from terraprompt.engines.propose import ABSENT, Window
 from terraprompt.errors import ConfigError, EngineError
 from terraprompt.geometry.boxes import Box
 from terraprompt.geometry.types import Logits
 from terraprompt.io.rle import RunLengths
 from terraprompt.models.clip_surgery import normalised
 from terraprompt.prompt import Prompt
-from terraprompt.segmenters import PromptableSegmenter, SegmenterAnswer, SegmenterEmbedding
+from terraprompt.segmenters import PromptableSegmenter, SegmenterAnswer
 from terraprompt.segmenters.base import BOXES, POINTS, TEXT
 from terraprompt.segmenters.similarity import Similarity, TextSimilarity
 from terraprompt.vlm.box_refinement import Mode, Refined
 
-__all__ = ["ABSENT", "RouteRules", "Routes", "Window"]
+__all__ = ["RouteRules", "Routes"]
 
-#: Logit where no route may draw.
-ABSENT = -30.0
 _NOTED_CELLS = 16  # a side of the similarity map in the notes
 
 
@@ -77,22 +76,6 @@ class RouteRules:
                 received=(self.similar, self.most, self.disagreement, self.context),
                 hint="similar and disagreement are 0..1, clicks at least 1, context at least 0.",
             )
-
-
-@dataclass(slots=True)
-class Window:
-    """A picture that the segmenter of clicks has embedded.
-
-    Attributes:
-        image: RGB uint8 (H, W, 3).
-        embedding: of it; None where only Route B runs.
-        calls, seconds: of embedding it, until an answer has taken them on its account.
-    """
-
-    image: NDArray[np.uint8]
-    embedding: SegmenterEmbedding | None
-    calls: int = 0
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

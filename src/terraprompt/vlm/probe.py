@@ -38,7 +38,7 @@ class Probe:
         parsed: the reply, read leniently.
         table: how its box fits under every convention.
         convention: the one that it fits; None where it fits none, or two alike.
-        said: one sentence.
+        summary: one sentence.
     """
 
     def __init__(self, reply: Reply, reasoner: Reasoner) -> None:
@@ -50,7 +50,7 @@ class Probe:
         first, second = self.table.candidates[:2]
         clear = first.agreement >= _SURE and second.agreement < first.agreement / 2
         self.convention: Convention | None = first.convention if clear else None
-        self.said = (
+        self.summary = (
             f"Coordinates are read as {first.name}: {PROBE_TEXT} of a probe was answered so, IoU {first.agreement:.2f}."
             if clear
             else f"A probe with {PROBE_TEXT} did not tell the units (best: {first.name}, IoU {first.agreement:.2f})."
