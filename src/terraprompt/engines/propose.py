@@ -216,12 +216,7 @@ class ProposingEngine(Generic[_T]):
         """Encode RGB uint8 images (H, W, 3) for the segmenter; the reasoner is not asked."""
         windows = [Window(image) for image in images]
         self.embed(windows)
-        return [
-            Embedding(
-                (w.image.shape[0], w.image.shape[1]), w, w.image.nbytes + (w.embedding.nbytes if w.embedding else 0)
-            )
-            for w in windows
-        ]
+        return [Embedding((w.image.shape[0], w.image.shape[1]), w, w.nbytes) for w in windows]
 
     def embed(self, windows: Sequence[Window]) -> None:
         """Embed images by the segmenter."""
