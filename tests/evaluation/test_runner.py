@@ -202,7 +202,7 @@ def test_killed_half_way_it_goes_on_to_the_same_numbers(tmp_path, jobs):
     _, kept = read_predictions(tmp_path / "out")
     dataset = make_dataset(tmp_path / "data", 12)
     assert 6 <= len(kept) < len(dataset.samples)
-    (parts / ".part-00009.parquet.tmp").write_bytes(b"half a part")
+    (parts / ".tmp-0123-part-00009.parquet").write_bytes(b"half a part")
 
     report = run_it(dataset, tmp_path / "out", resume=True)
     assert len(report.judged) == len(dataset.samples)

@@ -22,6 +22,7 @@ from terraprompt.evaluation.report import Report, Scope, make_report, to_markdow
 from terraprompt.evaluation.report_html import to_html
 from terraprompt.evaluation.runner import Loader, Run, predict, to_ask
 from terraprompt.evaluation.scoring import asked_of, can_judge, judge, write_scores
+from terraprompt.io.atomic import write_atomic
 from terraprompt.io.files import translated
 from terraprompt.prompt import Task
 
@@ -209,11 +210,8 @@ def write_report(report: Report, folder: Path, *, pictures: bool = True) -> None
         "report.html": to_html(report, pictures=pictures),
     }
     for name, text in texts.items():
-        path = folder / name
-        temporary = path.with_name(f".{name}.tmp")
-        with translated(path):
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
+        with translated(folder / name):
+            write_atomic(folder / name, text)
 
 
 def check_answers(report: Report) -> None:

@@ -7,7 +7,6 @@ end. Every file carries in its metadata what the answers depend on, so that none
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from terraprompt.errors import ConfigError, DatasetError
+from terraprompt.io.atomic import atomic_path, remove_temporaries
 from terraprompt.io.files import translated
 from terraprompt.io.rle_overlap import Rle
 
@@ -169,13 +169,8 @@ def _table(rows: Sequence[Prediction], settings: Settings) -> pa.Table:
 
 
 def _write(rows: Sequence[Prediction], settings: Settings, path: Path) -> None:
-    """Whole or not at all: a temporary name that no reader looks at, on the disk before it is renamed."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with translated(path):
+    with translated(path), atomic_path(path) as temporary:
         pq.write_table(_table(rows, settings), temporary, compression="zstd")
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
 
 
 def _read(path: Path) -> tuple[Settings, list[Prediction]]:
@@ -265,8 +260,7 @@ class PredictionWriter:
         self._since = time.monotonic()
         with translated(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            for left in self.folder.glob(".part-*.tmp"):  # of a run that was killed
-                left.unlink()
+            remove_temporaries(self.folder)
         numbers = [int(p.stem.removeprefix("part-")) for p in self.folder.glob("part-*.parquet")]
         self._number = max(numbers, default=-1) + 1
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from terraprompt.engines.base import Embedding
 from terraprompt.errors import ConfigError, OutputError
+from terraprompt.io.atomic import atomic_path
 
 __all__ = ["EmbeddingCache", "PackingEngine", "cache_key"]
 
@@ -132,19 +131,15 @@ class EmbeddingCache:
         if self._packer is None or self._folder is None:
             return
         arrays = self._packer.pack(embedding)
-        part: Path | None = None
         try:
-            handle, name = tempfile.mkstemp(dir=self._folder, suffix=".part")
-            part = Path(name)
-            with os.fdopen(handle, "wb") as file:
+            with (
+                atomic_path(self._file(key), durable=False, parents=False) as temporary,
+                temporary.open("wb") as file,
+            ):
                 np.savez(file, _size=np.array(embedding.size), **arrays)  # type: ignore[arg-type]
-            part.replace(self._file(key))
         except OSError as error:
             raise OutputError(
                 f"An embedding cannot be written ({error}).",
                 received=self._folder,
                 hint="Free some space there or leave out the cache folder.",
             ) from error
-        finally:
-            if part is not None:
-                part.unlink(missing_ok=True)

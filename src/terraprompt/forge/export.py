@@ -28,6 +28,7 @@ from terraprompt.forge.recipe import KINDS, Recipe, Subset
 from terraprompt.forge.records import Row, chance
 from terraprompt.forge.stages import REGIONS, SAMPLES, Job, Parts, last_of
 from terraprompt.forge.statistics import Statistics
+from terraprompt.io.atomic import atomic_path, remove_temporaries, write_atomic
 from terraprompt.io.files import translated
 from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Task
@@ -99,14 +100,8 @@ def _png(pixels: Any) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name[-80:]}")
     with translated(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomic(path, content, durable=False)
 
 
 def assemble(recipe: Recipe, out: Path, before: dict[str, Parts], notes: dict[str, int]) -> None:
@@ -116,8 +111,7 @@ def assemble(recipe: Recipe, out: Path, before: dict[str, Parts], notes: dict[st
     """
     root = out / DATASET
     with translated(root):
-        for path in root.rglob(".tmp-*"):
-            path.unlink()
+        remove_temporaries(root)
     exported, kept = before["export"], before["select"]
     statistics = Statistics()
     for row in exported.rows():
@@ -156,30 +150,18 @@ def _pairs(kept: Parts, exported: Parts, split: str) -> Iterator[tuple[Row, Row]
 
 
 def _manifest(path: Path, rows: Iterable[Row]) -> None:
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    with translated(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write("[")
-                for number, row in enumerate(rows):
-                    entry = {key: row[key] for key in ("img", "mask", "json")}
-                    file.write(f"{',' if number else ''}\n{json.dumps(entry, ensure_ascii=False)}")
-                file.write("\n]\n")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with translated(path), atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for number, row in enumerate(rows):
+            entry = {key: row[key] for key in ("img", "mask", "json")}
+            file.write(f"{',' if number else ''}\n{json.dumps(entry, ensure_ascii=False)}")
+        file.write("\n]\n")
 
 
 def _index(path: Path, kept: Parts, root: Path, split: str, name: str) -> None:
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    with translated(path):
-        try:
-            samples = (_sample(row, root) for row in kept.rows() if row["split"] == split)
-            write_index(temporary, samples, root, name="geoseg-bench-1m", split=split)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    samples = (_sample(row, root) for row in kept.rows() if row["split"] == split)
+    with translated(path), atomic_path(path) as temporary:
+        write_index(temporary, samples, root, name="geoseg-bench-1m", split=split)
 
 
 def _sample(row: Row, root: Path) -> Sample:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import IO
 
 from terraprompt.forge.records import Row
 from terraprompt.forge.stages import Parts
+from terraprompt.io.atomic import atomic_path
 from terraprompt.io.files import translated
 
 __all__ = ["write_jsonl", "write_regions", "write_shards"]
@@ -20,15 +20,8 @@ __all__ = ["write_jsonl", "write_regions", "write_shards"]
 
 @contextmanager
 def _lines(path: Path) -> Iterator[IO[str]]:
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    with translated(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                yield file
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with translated(path), atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yield file
 
 
 def write_jsonl(path: Path, pairs: Iterable[tuple[Row, Row]]) -> None:
@@ -139,31 +132,29 @@ def write_shards(folder: Path, split: str, root: Path, pairs: Iterable[tuple[Row
 
 
 def _shard(path: Path, pairs: Iterable[tuple[Row, Row]], root: Path, first: int) -> None:
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    with translated(path):
-        try:
-            # USTAR without times and owners: the same samples give the same bytes
-            with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
-                for number, (row, files) in enumerate(pairs, first):
-                    text = {
-                        "id": row["sample"],
-                        "task": row["kind"],
-                        "category": row["category"],
-                        "question": row["question"],
-                        "reason": row["reason"] or None,
-                        "points": row["points"],
-                        "box": row["box"],
-                        "source": row["source"],
-                        "licence": row["licence"],
-                    }
-                    for suffix, content in (
-                        ("png", (root / files["img"]).read_bytes()),
-                        ("mask.png", (root / files["mask"]).read_bytes()),
-                        ("json", json.dumps(text, ensure_ascii=False).encode()),
-                    ):
-                        member = tarfile.TarInfo(f"{number:09d}.{suffix}")
-                        member.size = len(content)
-                        tar.addfile(member, io.BytesIO(content))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with (
+        translated(path),
+        atomic_path(path) as temporary,
+        # USTAR without times and owners: the same samples give the same bytes
+        tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for number, (row, files) in enumerate(pairs, first):
+            text = {
+                "id": row["sample"],
+                "task": row["kind"],
+                "category": row["category"],
+                "question": row["question"],
+                "reason": row["reason"] or None,
+                "points": row["points"],
+                "box": row["box"],
+                "source": row["source"],
+                "licence": row["licence"],
+            }
+            for suffix, content in (
+                ("png", (root / files["img"]).read_bytes()),
+                ("mask.png", (root / files["mask"]).read_bytes()),
+                ("json", json.dumps(text, ensure_ascii=False).encode()),
+            ):
+                member = tarfile.TarInfo(f"{number:09d}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))

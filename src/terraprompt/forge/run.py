@@ -29,7 +29,8 @@ from terraprompt.forge.regions import filter_regions, find_regions
 from terraprompt.forge.select import gather_selection
 from terraprompt.forge.stages import REGIONS, Job, Parts, Stage, read_notes, read_rows, write_rows
 from terraprompt.forge.writer import gather_limits, write_instructions
-from terraprompt.io.files import translated, write_atomic
+from terraprompt.io.atomic import remove_temporaries, write_atomic
+from terraprompt.io.files import translated
 from terraprompt.io.identity import code_fingerprint
 from terraprompt.io.progress import Progress
 from terraprompt.vlm.model_pool import ModelPool
@@ -225,8 +226,7 @@ def _settle(recipe: Recipe, out: Path, resume: bool) -> None:
             raise OutputError("The folder is not empty.", received=out, hint="Choose another one.")
         _write_json(state, mine)
     with translated(out):  # left by a process that was killed
-        for path in state.parent.rglob(".tmp-*"):
-            path.unlink()
+        remove_temporaries(state.parent)
 
 
 def _identity(stage: Stage, recipe: Recipe, before: str) -> str:
@@ -251,7 +251,8 @@ def _renew(folder: Path, identity: str, out: Path) -> None:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    write_atomic(path, json.dumps(value, indent=1, sort_keys=True), durable=True)
+    with translated(path):
+        write_atomic(path, json.dumps(value, indent=1, sort_keys=True))
 
 
 @dataclass(frozen=True)

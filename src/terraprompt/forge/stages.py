@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.forge.recipe import Recipe
 from terraprompt.forge.records import Row
-from terraprompt.io.files import atomic_path
+from terraprompt.io.atomic import atomic_path
+from terraprompt.io.files import translated
 
 if TYPE_CHECKING:
     from terraprompt.vlm.model_pool import ModelPool
@@ -154,7 +155,7 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Row], notes: Callab
     """
     count = 0
     waiting = iter(rows)
-    with atomic_path(path, durable=True) as temporary:
+    with translated(path), atomic_path(path) as temporary:
         # nobody searches in work files, and most columns hold no value twice
         plain = {"use_dictionary": False, "write_statistics": False}
         with pq.ParquetWriter(temporary, schema, compression="zstd", compression_level=1, **plain) as writer:

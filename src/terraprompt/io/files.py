@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import secrets
 import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +19,9 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from terraprompt.errors import OutputError
+from terraprompt.io.atomic import atomic_path
 
-__all__ = ["KINDS", "Kind", "WorkFolder", "atomic_path", "check_target", "replacing", "translated", "write_atomic"]
+__all__ = ["KINDS", "Kind", "WorkFolder", "check_target", "replacing", "translated"]
 
 log = logging.getLogger(__name__)
 
@@ -108,58 +108,13 @@ def replacing(path: str | Path, overwrite: bool = False, *, kind: Kind | None = 
         OutputError: as :func:`check_target`, and when the disk is full or the writer fails.
     """
     path = check_target(path, overwrite, kind=kind)
-    stem = f".{path.stem[:40]}-{secrets.token_hex(6)}"
-    temporary = path.parent / (stem + path.suffix.lower())
-    try:
-        with translated(path):
+    with translated(path):
+        with atomic_path(path, sidecars=True) as temporary:
             yield temporary
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
             if path.exists() and not overwrite:
                 raise OutputError("The output appeared meanwhile.", received=path, hint="Choose another name.")
-            temporary.replace(path)
-            for suffix in _SIDECARS:
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-    finally:
-        for left in path.parent.iterdir():
-            if left.name.startswith(stem):
-                with suppress(OSError):
-                    left.unlink()
-
-
-@contextmanager
-def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Write a work file: to a temporary name in its folder, then renamed, so that it is whole or not there.
-
-    The folder is made; a file that is there is replaced. For what a user names use :func:`replacing`.
-
-    Args:
-        path: of the file.
-        durable: also wait until it is on the disk, for what a resumed run relies on.
-
-    Yields:
-        The temporary path, ``.tmp-<process>-<name>``.
-
-    Raises:
-        OutputError: the disk is full, or the writer fails.
-    """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name[-80:]}")
-    with translated(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            if durable:
-                with temporary.open("rb") as file:
-                    os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def write_atomic(path: Path, content: str | bytes, *, durable: bool = False) -> None:
-    """Write a small work file whole, as :func:`atomic_path` does; text as UTF-8."""
-    with atomic_path(path, durable=durable) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        for suffix in _SIDECARS:
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from terraprompt.errors import OutputError
+from terraprompt.io.atomic import write_atomic
 from terraprompt.vlm.base import Reply
 
 __all__ = ["ReplyCache", "question_key"]
@@ -97,17 +96,8 @@ class ReplyCache:
         body = asdict(reply) | {"cached": False}
         stored = {"version": _VERSION, "key": key, "sha256": question_key(body), "reply": body, "counted": counted}
         path = self._path(key)
-        temporary = path.with_name(f".{key[:16]}-{secrets.token_hex(6)}.tmp")
         try:
-            path.parent.mkdir(exist_ok=True)
-            try:
-                with temporary.open("w", encoding="utf-8") as file:
-                    json.dump(stored, file)  # ASCII: a lone surrogate of a hostile reply stays an escape
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_atomic(path, json.dumps(stored))  # ASCII: a lone surrogate of a hostile reply stays an escape
         except OSError as error:
             if self.strict:
                 raise OutputError(
@@ -120,7 +110,7 @@ class ReplyCache:
     def paid(self) -> tuple[int, int, int]:
         """Replies in the folder, and their tokens of question and answer."""
         calls = tokens_in = tokens_out = 0
-        for path in self.folder.glob("??/*.json"):
+        for path in self.folder.glob("??/[!.]*.json"):
             try:
                 stored = json.loads(path.read_bytes())
                 body, counted = stored["reply"], stored.get("counted") or (0, 0)

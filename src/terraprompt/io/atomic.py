@@ -1,0 +1,60 @@
+"""Files that are either whole or not there: a temporary name while writing, one rename at the end."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["atomic_path", "remove_temporaries", "write_atomic"]
+
+_PREFIX = ".tmp-"
+
+
+@contextmanager
+def atomic_path(path: Path, *, durable: bool = True, sidecars: bool = False, parents: bool = True) -> Iterator[Path]:
+    """Write to a temporary name in the same folder, then rename.
+
+    Whatever goes wrong, also Ctrl-C, the old file stays and the temporary one goes.
+
+    Args:
+        path: of the file to be.
+        durable: wait until the content is on the disk before the rename.
+        sidecars: also remove whatever else was written under a name that begins with the temporary one.
+        parents: create the folder if it is missing.
+
+    Yields:
+        The temporary path, with the same extension.
+
+    Raises:
+        OSError: as it comes.
+    """
+    prefix = f"{_PREFIX}{secrets.token_hex(6)}-"
+    temporary = path.with_name(f"{prefix}{path.stem[-80:]}{path.suffix.lower()}")
+    if parents:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        for left in path.parent.iterdir() if sidecars else (temporary,):
+            if left.name.startswith(prefix):
+                with suppress(OSError):
+                    left.unlink()
+
+
+def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+    """Replace a file by bytes or UTF-8 text as a whole; see :func:`atomic_path`."""
+    with atomic_path(path, durable=durable) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what a process that was killed left in a folder and below it; nothing may be writing there."""
+    for path in folder.rglob(f"{_PREFIX}*"):
+        path.unlink()
