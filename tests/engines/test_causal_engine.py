@@ -193,6 +193,11 @@ def test_what_is_left_out_is_said(engine: CausalEngine) -> None:
     beside = Prompt(points=((20.0, 20.0),), boxes=((5.0, 5.0, 50.0, 50.0),))
     answers = engine.predict([view] * 3, [many, beside, Prompt("the pond")])
     assert [answer.notes for answer in answers] == [{"points_left_out": 2}, {"points_left_out": 1}, {}]
+    assert [[remark.split(":")[0] for remark in answer.remarks] for answer in answers] == [
+        ["2 points left out"],
+        ["1 point left out"],
+        [],
+    ]
 
 
 def test_the_dialogue_is_the_published_sentence(engine: CausalEngine) -> None:

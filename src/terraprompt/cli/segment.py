@@ -152,13 +152,16 @@ def segment(
             summary = _summary(result, files, time.monotonic() - started)
     if as_json:
         typer.echo(to_json(summary))
+    if not quiet and not as_json:
+        for remark in summary["remarks"]:
+            typer.echo(f"Note: {remark}", err=True)
     if failed:
         raise EngineError(f"No mask was made. {result.reason}")
     if not quiet and not as_json:
         ground = "" if summary["area_m2"] is None else f", {summary['area_m2']:,.1f} m2"
         count = summary["objects"]
-        remark = f" ({result.reason})" if result.reason else ""
-        what = f"{count:,} object{'' if count == 1 else 's'}{ground}" if count else f"no target found{remark}"
+        reason = f" ({result.reason})" if result.reason else ""
+        what = f"{count:,} object{'' if count == 1 else 's'}{ground}" if count else f"no target found{reason}"
         typer.echo(f"{what} in {summary['seconds']:.1f} s: {', '.join(summary['files'].values())}", err=True)
     raise typer.Exit(0 if result.status is Status.FOUND else 3)
 
@@ -284,6 +287,7 @@ def _summary(result: Result, files: dict[str, str], seconds: float) -> dict[str,
     return {
         "status": result.status.value,
         "reason": result.reason,
+        "remarks": list(result.remarks),
         "objects": len(result.objects),
         "area_m2": round(sum(known), 3) if len(known) == len(areas) and known else None,
         "files": files,

@@ -82,11 +82,13 @@ class Answer:
         notes: intermediate evidence (boxes, points, reasoning text, …). Coordinates stand under the keys "box", "crop"
             (one box), "boxes" and "points" at any depth, in pixels of the image; the flow moves them to the scene.
             "calls" and "seconds" are what this answer cost.
+        remarks: sentences that the user must read: what of the prompt was left out, what was guessed.
     """
 
     logits: NDArray[np.float32]
     presence: float | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -129,6 +131,7 @@ class Proposals:
         notes: evidence as JSON values (reasoning, replies, verdicts, what was mended, tokens, seconds, ...). What
             stands under "grounded" is in pixels of that image too, as in :class:`Answer`.
         deadline: ``time.monotonic()`` at which drawing is given up; None = it may take its time.
+        remarks: as in :class:`Answer`.
 
     Raises:
         EngineError: the parts contradict each other.
@@ -139,6 +142,7 @@ class Proposals:
     reason: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
     deadline: float | None = None
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.status not in ("found", "no_target", "failed") or (self.status == "failed" and not self.reason):

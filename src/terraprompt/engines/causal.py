@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ class CausalEngine:
         query = self.model.predict_query(states, dialogue.refer, dialogue.task, res5, dialogue.image)
         drawn = self.model.predict_masks(query, _joined([view.pixels for view in distinct]), dialogue.image)
         return [
-            Answer(self._on_image(logits, view.frame), notes=_left_out(prompt))
+            _with_left_out(Answer(self._on_image(logits, view.frame)), prompt)
             for logits, view, prompt in zip(drawn.logits[-1], views, prompts, strict=True)
         ]
 
@@ -228,12 +229,15 @@ def _together(contexts: Sequence[Context]) -> Context:
     return contexts[0] if all(context is contexts[0] for context in contexts) else Context.stack(contexts)
 
 
-def _left_out(prompt: Prompt) -> dict[str, Any]:
-    """What this system cannot take: negative points, more than three points, points beside a box."""
-    if prompt.task is not Task.INTERACTIVE:
-        return {}
+def _with_left_out(answer: Answer, prompt: Prompt) -> Answer:
+    """The answer, noting what this system cannot take: negative points, more than three points, points beside a box."""
     used = 0 if prompt.boxes else min(3, sum(prompt.labels))
-    return {"points_left_out": len(prompt.points) - used} if len(prompt.points) > used else {}
+    left_out = len(prompt.points) - used
+    if prompt.task is not Task.INTERACTIVE or left_out <= 0:
+        return answer
+    count = f"{left_out} point{'' if left_out == 1 else 's'}"
+    said = f"{count} left out: this engine reads one box, or up to 3 positive points."
+    return replace(answer, notes={"points_left_out": left_out}, remarks=(said,))
 
 
 def unigeoseg(

@@ -13,7 +13,7 @@ from terraprompt.geometry.frame import Frame
 from terraprompt.outputs import Result, Status
 from terraprompt.raster import Scene, Tile
 
-__all__ = ["failure", "notes_to_scene", "proposals_to_scene", "with_notes"]
+__all__ = ["failure", "no_target_reason", "notes_to_scene", "proposals_to_scene", "with_notes"]
 
 #: Keys of notes that hold coordinates, and how many numbers a row of them has at least.
 _PLACES = {"box": 4, "crop": 4, "boxes": 4, "points": 2}
@@ -43,6 +43,13 @@ def proposals_to_scene(proposals: Proposals, scene: Scene, overview: tuple[int, 
     return replace(proposals, prompts=tuple(prompts), notes=notes)
 
 
+def no_target_reason(proposals: Proposals) -> str | None:
+    """Why nothing was found where this was proposed."""
+    count = len(proposals.prompts)
+    proposed = f"{count} target{'' if count == 1 else 's'} proposed, nothing drawn above the threshold."
+    return proposed if count else proposals.reason or None
+
+
 def failure(reason: str, scene: Scene, provenance: Mapping[str, Any], proposals: Proposals) -> Result:
     """A failed result with the evidence."""
     return Result.failure(
@@ -67,14 +74,10 @@ def with_notes(
     Args:
         result: of what was proposed.
         proposals: on the scene.
-        told: what the engine noted on each proposal, by its number, in pixels of the scene.
+        notes_by_target: what the engine noted on each proposal, by its number, in pixels of the scene.
         seconds: that the whole query took.
     """
-    remark = None
-    if result.status is Status.NO_TARGET:
-        count = len(proposals.prompts)
-        proposed = f"{count} target{'' if count == 1 else 's'} proposed, nothing drawn above the threshold."
-        remark = proposed if count else proposals.reason or None
+    reason = no_target_reason(proposals) if result.status is Status.NO_TARGET else None
     notes = dict(proposals.notes)
     if notes_by_target and any(notes_by_target.values()):
         targets = [dict(notes_by_target.get(i, {})) for i in range(len(proposals.prompts))]
@@ -82,7 +85,7 @@ def with_notes(
         notes["points"] = [*notes.get("points", []), *(p for target in targets for p in target.get("points", []))]
         calls = notes.get("calls", 0) + sum(target.get("calls", 0) for target in targets)
         notes["cost"] = {"calls": calls, "seconds": round(seconds, 3)}
-    return replace(result, reason=remark, notes=notes)
+    return replace(result, reason=reason, notes=notes)
 
 
 def notes_to_scene(notes: Mapping[str, Any], tile: Tile) -> dict[str, Any]:

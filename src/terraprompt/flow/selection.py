@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shapely import affinity
@@ -10,7 +11,7 @@ from terraprompt.language.parse_selector import Selector
 from terraprompt.outputs import Result, SegmentedObject
 from terraprompt.raster import Scene
 
-__all__ = ["apply_selector"]
+__all__ = ["apply_selector", "select_objects"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +32,17 @@ def apply_selector(result: Result, selector: Selector, scene: Scene) -> Result:
     """
     if not result.objects:
         return result
-    frame = _map_frame(scene) if selector.compass and scene.crs is not None else _picture_frame(scene)
-    (a, b, d, e, x, y), width, height = frame
-    found = [_extent(item, (a, b, d, e, x, y)) for item in result.objects]
-    kept = selector.select(found, width, height)
-    chosen = result.select(result.objects[i].id for i in kept)
+    chosen = result.select(select_objects(result.objects, selector, scene))
     result.close()
     return chosen
+
+
+def select_objects(objects: Sequence[SegmentedObject], selector: Selector, scene: Scene) -> list[int]:
+    """Ids of the objects that the selector means."""
+    frame = _map_frame(scene) if selector.compass and scene.crs is not None else _picture_frame(scene)
+    to_frame, width, height = frame
+    kept = selector.select([_extent(item, to_frame) for item in objects], width, height)
+    return [objects[i].id for i in kept]
 
 
 Frame = tuple[tuple[float, float, float, float, float, float], float, float]

@@ -1,4 +1,4 @@
-"""The sentence: scene + prompt -> tiles -> session.encode(tiles) -> session.predict(prompt) -> stitch -> Result."""
+"""Scene + prompt -> windows -> encode -> predict -> stitch -> Result."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,11 @@ from terraprompt.errors import (
     TerrapromptError,
 )
 from terraprompt.flow.embedding_cache import EmbeddingCache, cache_key
-from terraprompt.flow.proposals import failure, notes_to_scene, proposals_to_scene, with_notes
-from terraprompt.flow.selection import apply_selector
-from terraprompt.flow.stitch import StitchedRows, Stitcher, apply_presence
+from terraprompt.flow.evidence import Evidence, ScenePrediction
+from terraprompt.flow.proposals import failure, no_target_reason, notes_to_scene, proposals_to_scene, with_notes
+from terraprompt.flow.selection import apply_selector, select_objects
+from terraprompt.flow.settings import SegmentSettings
+from terraprompt.flow.stitch import ABSENT, StitchedRows, Stitcher, apply_presence
 from terraprompt.flow.windows import (
     PromptWindow,
     WindowLogits,
@@ -43,7 +45,8 @@ from terraprompt.flow.windows import (
 from terraprompt.geometry.types import Logits
 from terraprompt.io.progress import Progress
 from terraprompt.language.parse_selector import ParsedSelector, describe, parse_selector
-from terraprompt.outputs import MaskWriter, Result, check_refinement
+from terraprompt.outputs import MaskWriter, Result, Status, check_refinement
+from terraprompt.outputs.mask_writer import sieve_mask
 from terraprompt.prompt import Prompt
 from terraprompt.raster import (
     RowBand,
@@ -73,6 +76,9 @@ def segment(
     bbox_crs: str | None = None,
     stretch: StretchMode = "auto",
     batch: int | None = None,
+    settings: SegmentSettings | None = None,
+    progress: Progress | None = None,
+    workdir: Path | None = None,
     **options: Any,
 ) -> Result:
     """Find in a raster what the prompt asks for.
@@ -85,15 +91,17 @@ def segment(
             the corner of the bbox.
         stretch: as in :func:`terraprompt.raster.estimate_stretch`.
         batch: tiles encoded together; None = what the engine recommends.
-        options: as in :meth:`Session.segment` (threshold, refine, selector, progress, workdir, ...).
+        settings, progress, workdir, options: as in :meth:`Session.segment`.
 
     Raises:
         SceneError, PromptError, EngineError, OutputError, ConfigError: a failure is never an empty result. (That of a
             reasoner has its own: see :meth:`Session.segment`.)
     """
+    settings = (settings or SegmentSettings()).updated(options)
     with open_scene(src, bands, bbox=bbox, bbox_crs=bbox_crs) as scene:
         # One prompt needs no memory of what was seen.
-        return Session(engine, scene, stretch=stretch, batch=batch, cache_bytes=0).segment(prompt, **options)
+        session = Session(engine, scene, stretch=stretch, batch=batch, cache_bytes=0)
+        return session.segment(prompt, settings=settings, progress=progress, workdir=workdir)
 
 
 class Session:
@@ -139,96 +147,114 @@ class Session:
         self,
         prompt: Prompt | str,
         *,
-        threshold: float = 0.5,
-        refine: bool = True,
-        selector: ParsedSelector | Literal["auto"] | None = "auto",
+        settings: SegmentSettings | None = None,
         progress: Progress | None = None,
         workdir: Path | None = None,
-        **finish: Any,
+        **options: Any,
     ) -> Result:
-        """Scene and prompt to result.
+        """Segment the scene by a prompt.
 
-        A text is asked of every tile of the scene; points and boxes are looked at through windows around each target.
-        An engine that points (:class:`terraprompt.engines.base.Proposer`) is shown an overview with the text instead,
-        and each target that it proposes is looked at like one that was given; its evidence is in the result's notes.
+        A text is predicted on every tile of the scene; points and boxes through windows around each target. An engine
+        that proposes (:class:`terraprompt.engines.base.Proposer`) is shown an overview with the text instead, and each
+        target that it proposes is predicted like one that was given; its evidence is in the result's notes.
 
         Args:
             prompt: a sentence, or a :class:`Prompt`; coordinates in any CRS, or in pixels of the scene.
-            threshold: probability above which a pixel is target, between 0 and 1.
-            refine: look a second time, closer, at a small target that points lie on.
-            selector: which of the found objects are meant: its ``phrase`` is asked in place of the text, its choice is
-                made over the whole scene. "auto" takes it from a text without points and boxes
-                (:func:`.parse_selector`) if the engine does not point; None sends every text to
-                the engine as it is.
+            settings: of this query; None = the defaults.
             progress: called with (done, total).
             workdir: an existing folder for work files, which go with the result; None = the system's temporary folder.
-            finish: options of :meth:`terraprompt.outputs.MaskWriter.finish` (min_area_m2, min_pixels, fill_holes_m2,
-                simplify).
+            options: fields of :class:`SegmentSettings`, in place of those of ``settings``.
 
         Returns:
-            Found or no target. Failed, with a reason and no mask, where an engine that points gave no usable answer.
+            Found or no target. Failed, with a reason and no mask, where an engine that proposes gave no usable answer.
 
         Raises:
             PromptError: the prompt does not fit the scene.
+            ConfigError: an unknown option, or one out of range.
             BudgetError: the tokens or the money of an engine that asks others are used up.
             SceneError: no valid pixel in the extent, or damage met while reading.
             EngineError: the engine does not answer such prompts, or failed; the message names the tile.
-            OutputError: the canvas cannot be written.
+            OutputError: the work files cannot be written.
         """
+        query = self._query(prompt, (settings or SegmentSettings()).updated(options), progress)
+        scene, settings = self.scene, query.settings
+        with MaskWriter.create(
+            workdir or Path(tempfile.gettempdir()),
+            scene.width,
+            scene.height,
+            crs=scene.crs,
+            transform=scene.transform,
+            threshold=settings.threshold,
+        ) as writer:
+            for band in query.rows():
+                writer.write_band(band.top, band.logits, band.valid)
+            if query.failed:
+                return query.failure(scene)
+            result = writer.finish(query.provenance, **settings.refinement)
+        result = query.annotate(result)
+        return result if query.selector is None else apply_selector(result, query.selector.selector, scene)
+
+    def predict_mask(
+        self, prompt: Prompt | str, settings: SegmentSettings | None = None, *, progress: Progress | None = None
+    ) -> ScenePrediction:
+        """Predict like :meth:`segment`, in memory and without files; raises the same errors.
+
+        The mask equals ``segment(prompt, settings=settings).mask() == 1``; ``SegmentSettings(min_pixels=1)`` is the
+        model's own mask, nothing sieved or filled. Takes some 10 bytes a pixel.
+        """
+        query = self._query(prompt, settings or SegmentSettings(), progress)
+        scene, settings = self.scene, query.settings
+        logits = np.full((scene.height, scene.width), ABSENT, np.float32)
+        valid = np.zeros(logits.shape, bool)
+        for band in query.rows():
+            rows = slice(band.top, band.top + len(band.logits))
+            logits[rows], valid[rows] = band.logits, band.valid
+        if query.failed:
+            return ScenePrediction(Status.FAILED, query.failed, None, None, None, query.evidence, query.provenance)
+        limit = np.float32(math.log(settings.threshold / (1 - settings.threshold)))
+        raw = np.where(valid, logits > limit, np.uint8(255))
+        mask, objects, ids = sieve_mask(raw, scene.crs, scene.transform, **settings.refinement)
+        if query.selector is not None and objects:
+            kept = select_objects(objects, query.selector.selector, scene)
+            mask[(mask == 1) & ~np.isin(ids, kept)] = 0
+        found = mask == 1
+        status = Status.FOUND if found.any() else Status.NO_TARGET
+        reason = None if objects else query.no_target_reason
+        return ScenePrediction(status, reason, found, valid, logits, query.evidence, query.provenance)
+
+    def _query(self, prompt: Prompt | str, settings: SegmentSettings, progress: Progress | None) -> _Query:
+        """Check a prompt and prepare its rows of logits; an engine that proposes is asked here."""
         given = Prompt(prompt) if isinstance(prompt, str) else prompt
-        if not 0 < threshold < 1:
-            raise ConfigError("The threshold is a probability between 0 and 1.", received=threshold)
         if given.task not in self.engine.tasks:
             able = ", ".join(sorted(task.value for task in self.engine.tasks))
             raise EngineError(
                 f'The engine "{self.engine.name}" answers {able} prompts only.', received=given.task.value
             )
-        check_refinement(self.scene.crs, **finish)
+        check_refinement(self.scene.crs, **settings.refinement)
         asked = self.scene.to_pixels(given)
-        points = isinstance(self.engine, Proposer) and not asked.is_spatial
+        proposes = isinstance(self.engine, Proposer) and not asked.is_spatial
+        selector = settings.selector
         if selector == "auto":
-            selector = None if asked.is_spatial or points else parse_selector(given.text or "")
+            selector = None if asked.is_spatial or proposes else parse_selector(given.text or "")
         if selector is not None:
             asked = replace(asked, text=selector.phrase)
-        settings = {"threshold": threshold, "refine": refine, **finish}
-        provenance = self._provenance(given, selector, settings)
-        started = time.monotonic()
-        proposals = self._propose(asked.text or "") if points else None
-        notes_by_target: dict[int, dict[str, Any]] = {}
-        if proposals is not None and proposals.status == "failed":
-            return failure(proposals.reason, self.scene, provenance, proposals)
+        provenance = self._provenance(given, selector, settings.effective)
+        query = _Query(settings, selector, provenance)
+        if proposes:
+            query.proposals = self._propose(asked.text or "")
+        query.bands = self._bands(asked, query, progress)
+        return query
+
+    def _bands(self, asked: Prompt, query: _Query, progress: Progress | None) -> Iterator[StitchedRows]:
+        settings, proposals = query.settings, query.proposals
+        refine = settings.threshold if settings.refine else None
         if proposals is not None and not proposals.prompts:
-            rows = empty_rows(self.scene)
-        elif proposals is not None or asked.is_spatial:
-            targets = asked.objects() if proposals is None else proposals.prompts
-            deadline = None if proposals is None else proposals.deadline
-            rows = self._focus(targets, threshold if refine else None, progress, notes_by_target, deadline)
-        else:
-            rows = self._sweep(asked, progress)
-        with MaskWriter.create(
-            workdir or Path(tempfile.gettempdir()),
-            self.scene.width,
-            self.scene.height,
-            crs=self.scene.crs,
-            transform=self.scene.transform,
-            threshold=threshold,
-        ) as canvas:
-            try:
-                for band in rows:
-                    canvas.write_band(band.top, band.logits, band.valid)
-            except PromptError as error:  # of windows without a valid pixel
-                if proposals is None:
-                    raise
-                said = f"What was proposed cannot be looked at: {error.what}"
-                return failure(said, self.scene, provenance, proposals)
-            except LimitError as error:
-                if proposals is None:
-                    raise
-                return failure(str(error), self.scene, provenance, proposals)
-            result = canvas.finish(provenance, **finish)
+            return empty_rows(self.scene)
         if proposals is not None:
-            result = with_notes(result, proposals, notes_by_target, time.monotonic() - started)
-        return result if selector is None else apply_selector(result, selector.selector, self.scene)
+            return self._focus(proposals.prompts, refine, progress, query.evidence, proposals.deadline)
+        if asked.is_spatial:
+            return self._focus(asked.objects(), refine, progress, query.evidence, None)
+        return self._sweep(asked, progress, query.evidence)
 
     def encode(
         self, tiles: Sequence[Tile], images: Sequence[NDArray[np.uint8] | None] | None = None
@@ -292,7 +318,7 @@ class Session:
         whole = Tile(0, 0, self.scene.width, self.scene.height, (height, width))
         return self.look_at(whole)
 
-    def _sweep(self, prompt: Prompt, progress: Progress | None) -> Iterator[StitchedRows]:
+    def _sweep(self, prompt: Prompt, progress: Progress | None, evidence: Evidence) -> Iterator[StitchedRows]:
         """Ask every tile that holds a valid pixel, a row of tiles at a time."""
         tiles, stitcher = self.plan, Stitcher(self.plan)
         known = {row for row in range(tiles.rows) if self._is_known(row)}
@@ -312,6 +338,7 @@ class Session:
                     answers = self.predict(group, embeddings, [prompt] * len(group))
                     for tile, answer in zip(group, answers, strict=True):
                         stitcher.add(tile, answer.logits)
+                        evidence.add(answer)
                     done += len(group)
                     if progress is not None:
                         progress(done, len(tiles))
@@ -338,18 +365,18 @@ class Session:
         targets: Sequence[Prompt],
         refine: float | None,
         progress: Progress | None,
-        notes_by_target: dict[int, dict[str, Any]],
+        evidence: Evidence,
         deadline: float | None,
     ) -> Iterator[StitchedRows]:
         """Look at each target, given by points or a box, through a window round it.
 
-        What the engine notes on a target goes to ``notes_by_target`` by number; after ``deadline`` a LimitError ends
+        What the engine notes on a target goes to ``evidence`` by number; after ``deadline`` a LimitError ends
         the looking.
         """
         tile = self.engine.tile
         looks = initial_windows(targets, self.scene, tile.size, tile.focus or tile.size, shared=tile.shared)
         return merge_windows(
-            self._fields(looks, None if tile.shared else refine, progress, notes_by_target, deadline), self.scene
+            self._fields(looks, None if tile.shared else refine, progress, evidence, deadline), self.scene
         )
 
     def _fields(
@@ -357,7 +384,7 @@ class Session:
         looks: Sequence[PromptWindow],
         refine: float | None,
         progress: Progress | None,
-        notes_by_target: dict[int, dict[str, Any]],
+        evidence: Evidence,
         deadline: float | None,
     ) -> Iterator[WindowLogits]:
         size, done = self.engine.tile.focus or self.engine.tile.size, 0
@@ -366,11 +393,11 @@ class Session:
         for group in _batches(looks, self._batch):
             if deadline is not None and time.monotonic() > deadline:
                 raise LimitError("The time for this query is over.", received=f"{done} of {len(looks)} targets drawn")
-            seen = {look.target: (look, logits) for look, logits in self._look(group, held, notes_by_target)}
+            seen = {look.target: (look, logits) for look, logits in self._look(group, held, evidence)}
             if refine is not None:
                 limit = math.log(refine / (1 - refine))
                 closer = [refined_window(look, logits, self.scene, size, limit) for look, logits in seen.values()]
-                again = self._look([look for look in closer if look is not None], {}, notes_by_target)
+                again = self._look([look for look in closer if look is not None], {}, evidence)
                 seen |= {look.target: (look, logits) for look, logits in again}
             for look, logits in seen.values():
                 # Many answers in one window of scene pixels become one, so that memory does not grow with them.
@@ -386,7 +413,7 @@ class Session:
             yield before
 
     def _look(
-        self, looks: Sequence[PromptWindow], held: dict[Tile, Embedding], notes_by_target: dict[int, dict[str, Any]]
+        self, looks: Sequence[PromptWindow], held: dict[Tile, Embedding], evidence: Evidence
     ) -> list[tuple[PromptWindow, Logits]]:
         """Answers of the windows that hold a valid pixel; ``held`` passes the last window on to the next call."""
         images: dict[Tile, NDArray[np.uint8] | None] = {}
@@ -403,7 +430,11 @@ class Session:
         valid_tiles = [look for look in looks if look.tile in seen]
         tiles = [look.tile for look in valid_tiles]
         answers = self.predict(tiles, [seen[tile] for tile in tiles], [look.prompt for look in valid_tiles])
-        notes_by_target |= {look.target: answer.notes for look, answer in zip(valid_tiles, answers, strict=True)}
+        for look in looks:
+            if look.tile not in seen:
+                evidence.remark(f"Target {look.target + 1} was left out: the scene has no data there.")
+        for look, answer in zip(valid_tiles, answers, strict=True):
+            evidence.add(answer, target=look.target)
         held.clear()
         if valid_tiles:
             held[tiles[-1]] = seen[tiles[-1]]
@@ -474,6 +505,61 @@ class Session:
             "stretch": asdict(self.stretch),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+@dataclass
+class _Query:
+    """One prompt on its way through the session."""
+
+    settings: SegmentSettings
+    selector: ParsedSelector | None
+    provenance: dict[str, Any]
+    proposals: Proposals | None = None
+    bands: Iterator[StitchedRows] = field(default_factory=lambda: iter(()))
+    evidence: Evidence = field(default_factory=Evidence)
+    failed: str = ""
+    started: float = field(default_factory=time.monotonic)
+
+    def rows(self) -> Iterator[StitchedRows]:
+        """The logits of the scene, top to bottom; they end early where what was proposed fails (see ``failed``)."""
+        proposals = self.proposals
+        try:
+            if proposals is not None:
+                self.evidence.add_proposals(proposals)
+                if proposals.status == "failed":
+                    self.failed = proposals.reason
+                    return
+            yield from self.bands
+        except PromptError as error:  # of windows without a valid pixel
+            if proposals is None:
+                raise
+            self.failed = f"What was proposed cannot be looked at: {error.what}"
+        except LimitError as error:
+            if proposals is None:
+                raise
+            self.failed = str(error)
+        finally:
+            if self.evidence.remarks:
+                self.provenance["remarks"] = list(self.evidence.remarks)
+
+    def failure(self, scene: Scene) -> Result:
+        assert self.proposals is not None
+        return replace(failure(self.failed, scene, self.provenance, self.proposals), remarks=self.remarks)
+
+    def annotate(self, result: Result) -> Result:
+        """The result with its evidence and remarks."""
+        if self.proposals is not None:
+            seconds = time.monotonic() - self.started
+            result = with_notes(result, self.proposals, self.evidence.notes_by_target, seconds)
+        return replace(result, remarks=self.remarks)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return tuple(self.evidence.remarks)
+
+    @property
+    def no_target_reason(self) -> str | None:
+        return None if self.proposals is None else no_target_reason(self.proposals)
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

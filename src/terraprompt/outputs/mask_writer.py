@@ -36,7 +36,7 @@ from terraprompt.outputs.vectorize.runs import ObjectRuns, SizeRule, label_objec
 from terraprompt.outputs.vectorize.trace import outline
 from terraprompt.raster.pixel_area import GroundArea, ground_area, to_map
 
-__all__ = ["DEFAULT_MIN_PIXELS", "DEFAULT_SIMPLIFY", "MaskWriter", "check_refinement"]
+__all__ = ["DEFAULT_MIN_PIXELS", "DEFAULT_SIMPLIFY", "MaskWriter", "check_refinement", "sieve_mask"]
 
 # Fewer pixels than this have no shape of their own; they are noise of the threshold.
 DEFAULT_MIN_PIXELS = 4
@@ -64,7 +64,7 @@ def check_refinement(
         "simplify": simplify,
     }
     for name, value in options.items():
-        if value is not None and not (math.isfinite(value) and value >= 0):
+        if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
             raise ConfigError(f"{name} must be a number that is not negative.", received=value)
         if name.endswith("_m2") and value and not crs:
             raise ConfigError(f"{name} needs a scene with a CRS.", received=value, hint="Use min_pixels instead.")
@@ -215,14 +215,9 @@ class MaskWriter:
             simplify=simplify,
         )
         ground = ground_area(self.crs, self.transform, self.width, self.height)
-        if min_pixels is None:
-            min_pixels = DEFAULT_MIN_PIXELS if min_area_m2 is None else 1
-        keep = SizeRule(min_pixels, min_area_m2 or 0.0, ground)
-        fill = SizeRule(min(min_pixels, DEFAULT_MIN_PIXELS))
-        if fill_holes_m2 is not None:
-            fill = SizeRule(0, fill_holes_m2, ground)
+        keep, fill = _size_rules(ground, min_area_m2, min_pixels, fill_holes_m2)
         gsd = ground.gsd if ground else None
-        tolerance = DEFAULT_SIMPLIFY if simplify is None else simplify / (gsd or 1.0)
+        tolerance = _tolerance(simplify, ground)
 
         self._finished = True
         with gdal(), translated(self._folder.path):
@@ -281,6 +276,54 @@ class MaskWriter:
                 with suppress(OSError, RasterioError):
                     dataset.close()
             self._folder.remove()
+
+
+def sieve_mask(
+    mask: NDArray[np.uint8],
+    crs: CRS | None,
+    transform: Affine,
+    *,
+    min_area_m2: float | None = None,
+    min_pixels: int | None = None,
+    fill_holes_m2: float | None = None,
+    simplify: float | None = None,
+) -> tuple[NDArray[np.uint8], tuple[SegmentedObject, ...], NDArray[np.int32]]:
+    """What :meth:`MaskWriter.finish` makes of a mask, in memory and without probabilities.
+
+    Args:
+        mask: uint8 (H, W): 1 target, 0 not, 255 nodata.
+        crs, transform: of the mask.
+        min_area_m2, min_pixels, fill_holes_m2, simplify: as in :meth:`MaskWriter.finish`.
+
+    Returns:
+        The sieved mask, its objects with score NaN, and int32 (H, W) with the id of each pixel's object, else 0.
+    """
+    height, width = mask.shape
+    ground = ground_area(crs, transform, width, height)
+    keep, fill = _size_rules(ground, min_area_m2, min_pixels, fill_holes_m2)
+    swept = sieve((mask,), width, height, keep=keep, fill=fill)
+    runs = label_objects(swept, height)
+    scores = np.full(runs.count, np.nan)
+    outlines = outline(runs, _tolerance(simplify, ground))
+    objects = _objects(runs, outlines, scores, ground, transform if crs else None)
+    ids = runs.paint(0, height, np.arange(runs.count + 1, dtype=np.int32))
+    return swept.decode(0, height), objects, ids
+
+
+def _size_rules(
+    ground: GroundArea | None, min_area_m2: float | None, min_pixels: int | None, fill_holes_m2: float | None
+) -> tuple[SizeRule, SizeRule]:
+    """Rules of the smallest object and the smallest hole."""
+    if min_pixels is None:
+        min_pixels = DEFAULT_MIN_PIXELS if min_area_m2 is None else 1
+    fill = SizeRule(min(min_pixels, DEFAULT_MIN_PIXELS))
+    if fill_holes_m2 is not None:
+        fill = SizeRule(0, fill_holes_m2, ground)
+    return SizeRule(min_pixels, min_area_m2 or 0.0, ground), fill
+
+
+def _tolerance(simplify: float | None, ground: GroundArea | None) -> float:
+    return DEFAULT_SIMPLIFY if simplify is None else simplify / ((ground.gsd if ground else None) or 1.0)
 
 
 def _objects(

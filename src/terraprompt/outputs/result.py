@@ -101,6 +101,7 @@ class Result:
         notes: evidence of the engine on its way to the mask, as JSON values; empty where it says nothing. "boxes"
             ``[[x0, y0, x1, y1], …]`` and "points" ``[[x, y, label], …]`` are what it pointed at, in pixels of the mask,
             "think" is its reasoning; :meth:`save_picture` shows these.
+        remarks: what the user must know: what was left out, what the engine cannot do, what was guessed.
     """
 
     status: Status
@@ -113,6 +114,7 @@ class Result:
     objects: tuple[SegmentedObject, ...] = ()
     gsd: float | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     _lease: _Lease | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -130,9 +132,13 @@ class Result:
         transform: Affine,
         provenance: Mapping[str, Any],
         notes: Mapping[str, Any] | None = None,
+        remarks: tuple[str, ...] = (),
     ) -> Result:
         """A result that says why there is none; it has no mask to read or to save."""
-        return cls(Status.FAILED, reason, width, height, crs, transform, dict(provenance), notes=dict(notes or {}))
+        return cls(
+            Status.FAILED, reason, width, height, crs, transform, dict(provenance), notes=dict(notes or {}),
+            remarks=remarks,
+        )  # fmt: skip
 
     # Pixels
 

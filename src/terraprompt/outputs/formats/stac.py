@@ -56,6 +56,8 @@ def stac_item(result: Result, assets: Mapping[str, str | Path], *, item_id: str 
     properties |= {"terraprompt:status": result.status.value, "terraprompt:objects": len(result.objects)}
     if result.reason:
         properties["terraprompt:reason"] = result.reason
+    if result.remarks:
+        properties["terraprompt:remarks"] = list(result.remarks)
     item: dict[str, Any] = {
         "type": "Feature",
         "stac_version": "1.0.0",
