@@ -47,7 +47,7 @@ def train_unet(
 
     Args:
         category: what the model finds.
-        grounds: labelled images.
+        images: labelled images.
         shares: of the sources to draw from, see :func:`category_share`.
         config: budget and optimiser; loss weights of BCE and Dice apply.
         backbone: ImageNet weights.

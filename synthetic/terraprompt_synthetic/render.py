@@ -62,7 +62,8 @@ def render(
 
     Args:
         seed: 0 or more; the same seed and arguments give the same bytes.
-        width, height: in pixels, at least 16.
+        width: in pixels, at least 16.
+        height: in pixels, at least 16.
         gsd_m: size of a pixel in metres, 0.05 to 5.
         style: one of :data:`STYLES`; None draws one by the seed.
         nodata_corner: leave one corner without data (all bands 0), as at the edge of a turned mosaic.

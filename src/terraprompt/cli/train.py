@@ -124,7 +124,7 @@ def train(
     check_run(run, resume=resume)
     usable_device(device)
     where = device if device == "cpu" or ":" in device else None
-    if data is not None and not read_pack(data, split="train"):  # said before the run folder is made
+    if data is not None and not read_pack(data, split="train"):  # before the run folder is made
         raise DatasetError("There is nothing to train on.", received=f"split train of {data}", hint="Check --data.")
     taught = None if questions is None else Questions(open_dataset(layout, questions, split="train").samples)
     logging.getLogger("terraprompt.training").setLevel(logging.INFO)

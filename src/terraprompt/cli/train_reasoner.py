@@ -117,7 +117,7 @@ def sft(
     recipe: RecipeName = None,
     start: Start = None,
     steps: Steps = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Lessons a step, over all processes.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Examples a step, over all processes.")] = None,
     micro_batch_size: MicroBatchSize = None,
     lr: LearningRate = None,
     lora: Lora = None,

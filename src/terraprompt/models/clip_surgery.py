@@ -99,6 +99,7 @@ def feature_surgery(image: Tensor, text: Tensor, redundant: Tensor | None = None
         image: (B, N, C) unit features; the first token stands for the whole image.
         text: (T, C) unit features; without ``redundant`` at least 2 phrases, as one shares all with itself.
         redundant: (1, C) features of what no phrase is about, such as the empty text.
+        sharpness: of the softmax over the phrases.
 
     Returns:
         (B, N, T).

@@ -1,1 +1,1 @@
-"""Training: crops and instructions from labelled images, the task schedule, the supervised trainer."""
+"""Training: one loop for the segmenters and the reasoner's warm-up, GRPO, and the samples that they learn from."""

@@ -119,8 +119,8 @@ class CausalStep(TrainStep):
         )
         terms = {"bce": self.config.bce * bce, "dice": self.config.dice * dice}
         if batch.words and self.config.language and model.reader is not None and dialogue.labels is not None:
-            said = model.reader.answer_loss(states, dialogue.labels)
-            terms["language"] = self.config.language * said * (batch.words / words)
+            loss = model.reader.answer_loss(states, dialogue.labels)
+            terms["language"] = self.config.language * loss * (batch.words / words)
         # A branch of TATE that no sample of this pass takes gets a gradient of zero and not none: processes that share
         # or shard gradients must all bring the same ones.
         idle = [] if model.tate is None else list(model.tate.parameters())

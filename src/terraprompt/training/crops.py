@@ -126,10 +126,12 @@ def make_crop(
     """Cut one crop.
 
     Args:
-        ground: the image.
+        labeled: the image.
         task: interactive gives a crop round one object with points or a box; otherwise a crop with several texts,
             the first of this task. Images without objects always give texts.
         reasoning: share of reasoning among the other texts.
+        recipe: how crops are cut.
+        rng: decides everything.
     """
     if task is Task.INTERACTIVE:
         crop = object_crop(labeled, recipe, rng)
@@ -231,9 +233,9 @@ def object_crop(
     """A crop round one object with points, a box or both drawn on it; None where no object suits.
 
     Args:
-        ground: the image.
+        labeled: the image.
         recipe: how crops are cut.
-        rng: what chooses.
+        rng: decides everything.
         named: now and then the sentence says what the object is.
     """
     category = None if labeled.centreline else _pick_category(labeled, rng)

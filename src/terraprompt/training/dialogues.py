@@ -54,7 +54,7 @@ class CropSource:
     """Augmented crops of mask-labelled images, one instruction each; images of which only boxes are known are left out.
 
     Args:
-        grounds: the labelled images.
+        images: the labelled images.
         shares: probability per source.
         recipe: how crops are cut; ``size`` is the model's.
     """

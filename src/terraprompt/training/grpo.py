@@ -242,8 +242,8 @@ def train_grpo(
     trainer = _trainer(everything, len(samples), reasoner, draw, run, config, device=device, progress=progress)
     if trainer.accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
-        said = {"start": str(start), "segmenter": asdict(segmenter.info), "samples": len(samples), **asdict(config)}
-        (run / "config.json").write_text(json.dumps(said, indent=1, default=str))
+        written = {"start": str(start), "segmenter": asdict(segmenter.info), "samples": len(samples), **asdict(config)}
+        (run / "config.json").write_text(json.dumps(written, indent=1, default=str))
         after = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
         trainer.add_callback(MetricsLog(run / "metrics.jsonl", _NAMES, after))
     if config.evaluate_every and held_out and checkpoint is None:

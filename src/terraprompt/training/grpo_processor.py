@@ -63,6 +63,8 @@ class ReasonerProcessor(ProcessorMixin):  # type: ignore[misc]
         Args:
             conversation: a list of one message, or with ``tokenize`` a list of such lists; the content of a message is
                 a list of parts ``{"type": "image", "image": …}`` and ``{"type": "text", "text": …}``.
+            chat_template: unused; the reasoner has its own.
+            tokenize: see above.
         """
         if not tokenize:
             return self.reasoner.chat(_words(conversation[0]))

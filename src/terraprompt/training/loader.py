@@ -105,7 +105,7 @@ class CropStream(Crops):
     show boats, nearly all show cars.
 
     Args:
-        grounds: the labelled images.
+        images: the labelled images.
         shares: probability per source; sources without images are left out.
         schedule: task shares over progress.
         recipe: how crops are cut.

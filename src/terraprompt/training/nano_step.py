@@ -72,7 +72,8 @@ def losses(
     boxes, every row and column of a box touched, neighbours of one colour alike (BoxInst). All: presence BCE.
 
     Args:
-        model_out, batch: of the pass.
+        model_out: of the pass.
+        batch: of the pass.
         config: weights.
         generator: of the sampled points.
         totals: items, and items whose presence is sure, of the whole step; None = this pass is the step.

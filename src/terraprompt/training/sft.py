@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -67,14 +68,16 @@ class _Examples(Dataset[tuple[int, dict[str, Tensor]]]):
 
     def __init__(self, examples: Sequence[SftExample], reasoner: LocalReasoner, seed: int, total: int) -> None:
         self.examples, self.reasoner, self.seed, self.total = examples, reasoner, seed, total
+        self._order: tuple[int, NDArray[np.int64]] = (-1, np.zeros(0, np.int64))  # of an epoch
 
     def __len__(self) -> int:
         return self.total
 
     def __getitem__(self, index: int) -> tuple[int, dict[str, Tensor]]:
         epoch, place = divmod(index, len(self.examples))
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.examples))
-        example = self.examples[int(order[place])]
+        if self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.examples))
+        example = self.examples[int(self._order[1][place])]
         inputs = self.reasoner.inputs(example.image, example.instruction)
         tokenizer = self.reasoner.tokenizer
         ids = tokenizer(example.answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]

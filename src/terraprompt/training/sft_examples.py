@@ -1,4 +1,4 @@
-"""What a reasoner learns from: labelled questions, and answers composed from their masks.
+"""What a reasoner learns from: samples with masks, and answers composed from the masks.
 
 Coordinates are continuous pixels: x right, y down, (0, 0) the outer corner of the first pixel.
 """
@@ -130,7 +130,7 @@ def answer_text(instances: Sequence[Instance], think: str) -> str:
 def sft_examples(
     samples: Sequence[Sample], convention: Convention, *, points: int = 2, step: float | None = None, seed: int = 0
 ) -> list[SftExample]:
-    """A lesson a sample: its mask as boxes and interior points, a short thought, one of its wordings.
+    """Compose an example from each sample: boxes and interior points of its mask, a short thought, one wording.
 
     Args:
         samples: with masks; one without target teaches the empty list.

@@ -67,10 +67,13 @@ def train_causal(
             for ``tiny`` one of bytes.
         start: folder of converted weights to go on from; None begins with random ones.
         mask2former_start: Mask2Former weights for vision, pixel decoder and mask decoder, instead of random ones.
+        schedule: shares of the tasks.
         rendered: rendered scenes added to the images.
+        workers: processes that cut crops.
+        device: "cpu", or None for what accelerate finds.
         resume: go on from the last checkpoint.
         system: the sentence that opens the dialogue.
-        grounds: already loaded images, instead of ``data``.
+        images: already loaded images, instead of ``data``.
         questions: labelled questions to learn from, beside the images or alone. Alone, the schedule starts from their
             own proportions, as the paper's does.
         question_share: of the samples that come from ``questions`` where there are images too.

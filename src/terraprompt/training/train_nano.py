@@ -120,13 +120,19 @@ def train_nano(
             from ``questions`` alone.
         run: where checkpoints and metrics go.
         config: budget and optimiser.
+        preset_name: the member.
+        recipe: how crops are cut.
+        schedule: shares of the tasks.
+        rendered: rendered scenes added to the images.
+        workers: processes that cut crops.
+        device: "cpu", or None for what accelerate finds.
         shares: probability per source; None takes :func:`shares_of`.
         resume: go on from the last checkpoint of ``run``; the stream of crops continues where it stopped.
         start: weights to go on from (.safetensors of the same architecture) with a new schedule and new crops; None
             starts from ImageNet.
-        backbone, text_encoder: other places of the two public starting weights; a text encoder given here is not
-            checked against the public checksum.
-        grounds: already loaded images, instead of ``data``.
+        backbone: file of the ImageNet weights; None = the installed package's.
+        text_encoder: folder of another sentence encoder, not checked against the public checksum.
+        images: already loaded images, instead of ``data``.
         questions: labelled questions to learn from, beside the images or alone.
         question_share: of the crops that come from ``questions`` where there are images too.
 

@@ -37,6 +37,7 @@ class Lowered(nn.Module):
         self.dtype = dtype
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module with lowered floats; its outputs are float32."""
         out = self.inner(
             *(_cast(a, self.dtype) for a in args), **{key: _cast(value, self.dtype) for key, value in kwargs.items()}
         )

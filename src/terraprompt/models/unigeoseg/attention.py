@@ -28,7 +28,9 @@ class MultiHeadAttention(nn.Module):
         """Attend from ``query`` (M, Q, C) to ``key`` and ``value`` (B, K, C).
 
         Args:
-            query, key, value: float.
+            query: float (M, Q, C).
+            key: float (B, K, C).
+            value: float (B, K, C).
             attend: bool, broadcastable to (M, heads, Q, K); True where attention is allowed.
             rows: int64 (M,), which row of ``key`` each query looks at; None if M = B in order. Rows that several
                 queries look at are projected once.

@@ -35,11 +35,13 @@ def uncertain_points(
     importance: float = 0.75,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Tensor:
-    """Where to look: mostly where the mask is undecided (PointRend).
+    """Sample points, mostly where the mask is uncertain (PointRend).
 
     Args:
         logits: (M, h, w).
-        count: points per mask; ``oversample`` times as many are drawn, the ``importance`` share is the most uncertain.
+        count: points per mask.
+        oversample: candidates drawn per point.
+        importance: share of the points that are the most uncertain candidates.
         generator: one for all masks, or one for each: then a mask's points do not depend on its neighbours.
 
     Returns:
@@ -162,6 +164,7 @@ def pairwise_colour_loss(
         inside: bool (M, h, w), cells inside any box.
         threshold: colour similarity exp(-distance / 2) above which neighbours count as one colour; the distance is
             taken on RGB / 25, near the scale of Lab / 10 that the paper uses.
+        dilation: pixels between neighbours.
     """
     inner, outer = F.logsigmoid(logits), F.logsigmoid(-logits)
     colours = images.float() / 25
