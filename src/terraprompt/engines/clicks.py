@@ -51,6 +51,7 @@ def clicks(
         size: (height, width) of the image, or crop, that the map covers.
         threshold: share of the map's range, 0..1.
         factor: down-sampling before the choice (bilinear); 1 keeps the map.
+        mode: "official" or "calibrated", see above.
 
     Raises:
         PromptError: the map is empty or not finite.

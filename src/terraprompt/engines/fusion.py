@@ -60,6 +60,7 @@ def fuse(
         text_score: confidence of Route B.
         disagreement: 0 falls back only when nothing at all is shared.
         measure: of agreement: shared pixels over those of the smaller route, or over those of both (IoU).
+        mode: "official" or "calibrated", see above.
 
     Raises:
         ConfigError: ``disagreement``, ``size`` or ``mode`` out of range.

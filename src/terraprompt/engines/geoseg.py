@@ -260,16 +260,25 @@ def geoseg(
             second opinion; "clip" = CLIP Surgery on ViT-B/16 as in the paper; or another CLIP or SigLIP by hub name or
             folder.
         weights: other weights for a segmenter that is an engine of ours.
-        device, precision: of segmenters, CLIP and a local reasoner.
+        device: of segmenters, CLIP and a local reasoner.
+        precision: of segmenters, CLIP and a local reasoner.
         mode: "calibrated", or "official": constants and rules of the release.
         routes: "AB", "A" (clicks) or "B" (text).
         refine: correct the boxes.
         calibration: file of ``terraprompt reasoner calibrate -o``.
-        alpha, beta: constants of the correction, in place of those of the calibration.
-        presence, disagreement, context, fusion: see :class:`terraprompt.engines.routes.RouteRules`.
+        alpha: constants of the correction, in place of those of the calibration.
+        beta: as ``alpha``.
+        presence: see :class:`terraprompt.engines.routes.RouteRules`.
+        disagreement: see :class:`terraprompt.engines.routes.RouteRules`.
+        context: see :class:`terraprompt.engines.routes.RouteRules`.
+        fusion: see :class:`terraprompt.engines.routes.RouteRules`.
         clicks: at most, the strongest; None = all.
         confidence: least one of an instance of SAM3.
-        max_calls, max_seconds, tries, limit, overlap: see :class:`GeoSegEngine`.
+        max_calls: see :class:`GeoSegEngine`.
+        max_seconds: see :class:`GeoSegEngine`.
+        tries: see :class:`GeoSegEngine`.
+        limit: see :class:`GeoSegEngine`.
+        overlap: see :class:`GeoSegEngine`.
         reasoner: fields of :class:`terraprompt.engines.propose.ReasonerOptions`.
 
     Raises:

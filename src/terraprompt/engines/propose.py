@@ -369,7 +369,10 @@ def load_mask_segmenter(
     Args:
         name: of the segmenter.
         weights: other weights for one that is an engine of ours.
-        precision, device, multimask, threshold: of the segmenter.
+        precision: of the segmenter.
+        device: of the segmenter.
+        multimask: of the segmenter.
+        threshold: of the segmenter.
 
     Raises:
         ConfigError: an engine that asks others, or weights for a segmenter that is no engine.

@@ -132,8 +132,12 @@ def think2seg(
         segmenter: see :func:`terraprompt.segmenters.load_segmenter`.
         weights: other weights for a segmenter that is an engine of ours, e.g. from ``terraprompt train``.
         device: torch device of segmenter and local reasoner.
-        precision, multimask: of the segmenter.
-        rules, tries, limit, overlap: as in :class:`Think2SegEngine`.
+        precision: of the segmenter.
+        multimask: of the segmenter.
+        rules: as in :class:`Think2SegEngine`.
+        tries: as in :class:`Think2SegEngine`.
+        limit: as in :class:`Think2SegEngine`.
+        overlap: as in :class:`Think2SegEngine`.
         schema: whether an endpoint binds its answers to a JSON schema where it can (the default); False for checkpoints
             that were trained on the tagged form.
         reasoner: fields of :class:`terraprompt.engines.propose.ReasonerOptions`.

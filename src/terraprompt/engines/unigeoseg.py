@@ -206,6 +206,7 @@ def nano(*, device: str = "cpu", weights: str | Path | None = None, **unknown: A
     Args:
         device: torch device.
         weights: other weights of the same family, e.g. from ``terraprompt train``; None takes the packaged ones.
+        **unknown: refused with an error that names them.
     """
     if unknown:
         raise ConfigError("Unknown engine option.", received=sorted(unknown), hint="nano takes device and weights.")

@@ -40,7 +40,8 @@ def boundary_iou(predicted: NDArray[np.generic], truth: NDArray[np.generic], *, 
     """IoU of the bands along the outlines of two masks (H, W).
 
     Args:
-        predicted, truth: non-zero = target.
+        predicted: non-zero = target.
+        truth: as ``predicted``.
         share: band width as share of the diagonal.
 
     Returns:

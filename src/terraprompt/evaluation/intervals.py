@@ -50,8 +50,10 @@ def ratio_intervals(above: Floats, below: Floats, *, seed: int = 0, rounds: int 
     """95 % percentile intervals of ``sum(above) / sum(below)``, column by column.
 
     Args:
-        above, below: float64 (samples, metrics).
-        seed, rounds: see :func:`resampled_sums`.
+        above: float64 (samples, metrics).
+        below: as ``above``.
+        seed: see :func:`resampled_sums`.
+        rounds: see :func:`resampled_sums`.
 
     Returns:
         float64 (2, metrics): lower and upper ends; NaN where every resampling had nothing below the line. Resamplings
@@ -68,8 +70,12 @@ def paired_intervals(
     """95 % percentile intervals of ``sum(b_above) / sum(b_below) - sum(a_above) / sum(a_below)``, samples in pairs.
 
     Args:
-        a_above, a_below, b_above, b_below: float64 (samples, metrics), the same samples row by row.
-        seed, rounds: see :func:`resampled_sums`.
+        a_above: float64 (samples, metrics), the same samples row by row.
+        a_below: as ``a_above``.
+        b_above: as ``a_above``.
+        b_below: as ``a_above``.
+        seed: see :func:`resampled_sums`.
+        rounds: see :func:`resampled_sums`.
 
     Returns:
         float64 (2, metrics), see :func:`ratio_intervals`.

@@ -80,7 +80,8 @@ def next_click(
     the first, row by row; of equally large regions the missed target.
 
     Args:
-        mask, truth: bool (H, W).
+        mask: bool (H, W).
+        truth: as ``mask``.
         clicked: bool (H, W), pixels that were clicked before and are not clicked again.
         rule: which region is larger: the one with more "pixels", or the one with more "depth", as the evaluations of
             interactive segmentation after RITM (Sofiiuk et al. 2021) have it.
@@ -125,7 +126,8 @@ def summarise_clicks(
 
     Args:
         curves: the IoUs of :func:`simulate`, of each target, at least one.
-        thresholds, limit: see :func:`noc`.
+        thresholds: see :func:`noc`.
+        limit: see :func:`noc`.
         seed: of the intervals.
 
     Returns:

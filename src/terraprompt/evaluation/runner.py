@@ -141,8 +141,13 @@ def predict(
         questions: keys (sample id and wording) are unique.
         loader: of the engine, called once in every process.
         run: folder, processes, and what to do with broken samples.
-        dataset, split, rule, seed: recorded; a run is resumed only with the same ones.
-        mask, selector, clicks: as in :func:`.ask.ask_image`.
+        dataset: recorded; a run is resumed only with the same ones.
+        split: as ``dataset``.
+        rule: as ``dataset``.
+        seed: as ``dataset``.
+        mask: as in :func:`.ask.ask_image`.
+        selector: as in :func:`.ask.ask_image`.
+        clicks: as in :func:`.ask.ask_image`.
         progress: called with (answered, all).
 
     Returns:

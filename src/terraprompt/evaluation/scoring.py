@@ -81,7 +81,8 @@ def judge(
     """Score answers, in the order of the questions; skipped samples have none.
 
     Args:
-        asked, predictions: side by side.
+        asked: side by side.
+        predictions: as ``asked``.
         protocol: whose rules.
         progress: called with (done, all).
 

@@ -90,7 +90,8 @@ def refined_window(
     Args:
         look: the first; a box was seen closely enough and gives None.
         logits: the answer, on the grid of ``look.tile``.
-        scene, size: as in :func:`initial_windows`.
+        scene: as in :func:`initial_windows`.
+        size: as in :func:`initial_windows`.
         threshold_logit: above it a pixel is target.
     """
     tile = look.tile

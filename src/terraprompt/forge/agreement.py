@@ -21,7 +21,8 @@ def weighted_kappa(first: Sequence[int], second: Sequence[int], most: int) -> fl
     """Agreement of two raters beyond chance with squared distances as weights (Cohen 1968).
 
     Args:
-        first, second: scores from 1 to ``most``, of the same things.
+        first: scores from 1 to ``most``, of the same things.
+        second: as ``first``.
         most: the highest score there is.
 
     Returns:

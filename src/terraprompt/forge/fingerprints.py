@@ -67,7 +67,8 @@ def fingerprints(small: NDArray[np.uint8], columns: Sequence[int], height: int, 
     Args:
         small: uint8 (3, height / 8, any), :func:`eighth` of the row they lie in.
         columns: where each begins in it.
-        height, width: of the patches before the reduction.
+        height: of the patches before the reduction.
+        width: of the patches before the reduction.
     """
     tall, wide = small.shape[1], -(-width // EIGHTH)
     # Frequencies and thumbnails are sums of pixels: a product from the left, for all at once, and one from the right.

@@ -38,7 +38,8 @@ class Labels(Protocol):
         """uint8 (height, width): numbers of categories, 0 = none, :data:`UNKNOWN`; rows never fall.
 
         Args:
-            column, row: first pixel of the window.
+            column: first pixel of the window.
+            row: as ``column``.
             shape: (height, width).
             image: RGB uint8 (height, width, 3), the window's pixels; may be None unless it ``looks``.
         """

@@ -205,7 +205,8 @@ def read_window(
     Args:
         path: of the image.
         box: column, row, width, height.
-        bands, stretch: as :class:`Image` used them when the patch was cut.
+        bands: as :class:`Image` used them when the patch was cut.
+        stretch: as :class:`Image` used them when the patch was cut.
 
     Raises:
         DatasetError: missing or damaged.

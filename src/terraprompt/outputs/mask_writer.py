@@ -109,7 +109,8 @@ class MaskWriter:
         Args:
             workdir: an existing folder with room for the work files (up to 4 bytes a pixel, compressed,
                 mostly one).
-            width, height: of the scene in pixels.
+            width: of the scene in pixels.
+            height: of the scene in pixels.
             crs: anything rasterio accepts, or None.
             transform: affine of pixels to the CRS.
             threshold: probability above which a pixel is target, in (0, 1).

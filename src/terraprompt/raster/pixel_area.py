@@ -68,7 +68,8 @@ def ground_area(crs: Any, transform: Affine, width: int, height: int) -> GroundA
     Args:
         crs: anything pyproj accepts, or None.
         transform: pixel to CRS.
-        width, height: size of the scene in pixels.
+        width: size of the scene in pixels.
+        height: as ``width``.
 
     Returns:
         None without a CRS.

@@ -291,7 +291,10 @@ class Scene:
         """Read a rectangle.
 
         Args:
-            left, top, width, height: inside this scene, pixels.
+            left: inside this scene, pixels.
+            top: as ``left``.
+            width: as ``left``.
+            height: as ``left``.
             shape: (height, width) to reduce to; None = as it is. Overviews are used where the file has them.
             average: reduce by averaging; False picks single pixels, which keeps their values.
 

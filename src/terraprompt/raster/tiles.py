@@ -97,7 +97,8 @@ def plan(width: int, height: int, size: int, overlap: int) -> TilePlan:
     """Cut a scene into tiles in row-major order.
 
     Args:
-        width, height: of the scene, pixels, at least 1.
+        width: of the scene, pixels, at least 1.
+        height: of the scene, pixels, at least 1.
         size: tile side, pixels. A scene smaller than a tile gives one tile of the scene's own size in that direction.
         overlap: pixels shared by neighbours, less than ``size``. The last tile of a row or column is shifted inwards,
             so that no tile reaches outside.

@@ -75,6 +75,7 @@ def refine(
         alpha: share of the box's width and height added to the left and the top; negative shrinks.
         beta: the same at the right and the bottom; ``alpha + beta`` must be over -1.
         min_side: shortest side of the crop, pixels.
+        mode: "official" or "calibrated", see above.
 
     Raises:
         PromptError: a number is not finite, or, ``calibrated`` only, the corrected box lies outside the image.

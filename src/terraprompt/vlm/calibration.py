@@ -141,8 +141,9 @@ def paired_boxes(
         answers: with the labels.
         convention: in which they are read.
         least: IoU of a pair.
-        alpha, beta: boxes are matched after this correction (:func:`terraprompt.vlm.box_refinement.refine`); the pairs
-            hold them as answered.
+        alpha: boxes are matched after this correction (:func:`terraprompt.vlm.box_refinement.refine`); the pairs hold
+            them as answered.
+        beta: as ``alpha``.
     """
     left, right, sizes = [], [], []
     for answer in answers:

@@ -171,7 +171,8 @@ class EndpointReasoner:
             text: the question; it says itself how to answer, because a server may not know schemas.
             image: RGB uint8 (height, width, 3), sent as it is; None = words alone.
             form: JSON schema of the answer.
-            feedback, previous: as of :meth:`reason`.
+            feedback: as of :meth:`reason`.
+            previous: as of :meth:`reason`.
 
         Returns:
             The reply as it was written; whether it is such an object is for the caller to see.

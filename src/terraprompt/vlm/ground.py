@@ -64,7 +64,10 @@ def ground_boxes(
         correction: of the boxes; None = calibrated, unchanged.
         convention: in which answers are read; None = the reasoner's own. Units ``AUTO`` are looked for in the answer.
         measured: the convention was measured on labelled boxes; an answer that seems to contradict it is believed.
-        tries, limit, overlap, deadline: as in :func:`ask`; NMS is among the targets of one phrase.
+        tries: as in :func:`ask`; NMS is among the targets of one phrase.
+        limit: as in :func:`ask`; NMS is among the targets of one phrase.
+        overlap: as in :func:`ask`; NMS is among the targets of one phrase.
+        deadline: as in :func:`ask`; NMS is among the targets of one phrase.
         clean: applied to phrases; a target whose phrase becomes empty is dropped.
 
     Returns, raises:

@@ -114,7 +114,9 @@ class LocalReasoner:
 
         Args:
             image: RGB uint8 (H, W, 3).
-            instruction, feedback, previous: as in :meth:`reason`.
+            instruction: as in :meth:`reason`.
+            feedback: as in :meth:`reason`.
+            previous: as in :meth:`reason`.
 
         Returns:
             ``input_ids`` and ``attention_mask`` (1, L), ``pixel_values`` and what else the family wants.

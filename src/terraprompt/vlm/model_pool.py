@@ -183,7 +183,9 @@ class ModelPool:
 
         Args:
             name: of the endpoint.
-            text, image, form: see :meth:`terraprompt.vlm.endpoint.EndpointReasoner.fill`.
+            text: see :meth:`terraprompt.vlm.endpoint.EndpointReasoner.fill`.
+            image: see :meth:`terraprompt.vlm.endpoint.EndpointReasoner.fill`.
+            form: see :meth:`terraprompt.vlm.endpoint.EndpointReasoner.fill`.
             faults: what is wrong with an object; empty if nothing.
 
         Raises:

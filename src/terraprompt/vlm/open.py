@@ -55,8 +55,11 @@ def open_reasoner(
         local: folder or hub name of a checkpoint, used where no endpoint is given; else ``TERRAPROMPT_REASONER_LOCAL``.
         units: "pixels", "0..1", "0..1000" or "auto"; None = the default of the family.
         side: show a square of so many pixels; None = the default of the family.
-        cache, budget, server: of an endpoint, see :func:`terraprompt.vlm.endpoint.connect`.
-        device, precision: of a local model.
+        cache: of an endpoint, see :func:`terraprompt.vlm.endpoint.connect`.
+        budget: as ``cache``.
+        server: as ``cache``.
+        device: of a local model.
+        precision: of a local model.
         served: settings that are added where the reasoner turns out to be an endpoint.
         settings: of :class:`~terraprompt.vlm.endpoint.EndpointSettings` or
             :class:`~terraprompt.vlm.local.LocalReasoner`.

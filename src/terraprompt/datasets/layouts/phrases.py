@@ -26,7 +26,8 @@ def read_phrases(
         root: folder of the copy.
         split: which list.
         faults: where broken lines go.
-        images, masks: folders of the pictures, joined by stem; every mask value but 0 is the target.
+        images: folders of the pictures, joined by stem; every mask value but 0 is the target.
+        masks: as ``images``.
         name: of the data set, kept in every sample.
         licence: short name, or None.
 

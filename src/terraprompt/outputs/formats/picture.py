@@ -56,11 +56,14 @@ def write_picture(
     engine noted, and a strip with instruction, status, scale bar and, if the engine says it, its reasoning.
 
     Args:
+        result: whose mask is drawn.
+        path: ``.png`` or ``.jpg``.
         scene_rgb: uint8 (h, w, 3) of the whole scene at any size, or a function of (height, width) that
             returns such an array; None for a plain backdrop.
         prompt: whose points and boxes are drawn, in pixels of the mask (``scene.to_pixels(prompt)``).
         max_side: longer side of the scene in the picture, pixels; a smaller scene is enlarged by a whole
             factor.
+        overwrite: replace a file that is there.
 
     Raises:
         OutputError: the result failed; see :func:`terraprompt.io.files.check_target`.

@@ -101,6 +101,10 @@ def write_raster(
     no georeference.
 
     Args:
+        result: whose mask or probability is written.
+        path: ``.tif`` or ``.png``.
+        probability: write the probability in place of the mask.
+        overwrite: replace a file that is there.
         creation_options: of GDAL's COG or PNG driver; they win over ours.
 
     Raises:

@@ -42,6 +42,7 @@ def stac_item(result: Result, assets: Mapping[str, str | Path], *, item_id: str 
     """Describe a result's files as a STAC 1.0.0 item with the projection extension.
 
     Args:
+        result: what the files hold.
         assets: role to path, e.g. ``{"mask": "m.tif", "vector": "m.gpkg", "picture": "m.png"}``; paths go
             into the item as they are given.
         item_id: the item's id; the name of the first asset by default.

@@ -67,7 +67,9 @@ def write_vector(result: Result, path: str | Path, *, overwrite: bool = False, d
     mirrored.
 
     Args:
+        result: whose objects are written.
         path: ``.gpkg``, ``.geojson``, ``.json``, ``.fgb``, ``.parquet`` or ``.geoparquet``.
+        overwrite: replace a file that is there.
         driver: "GPKG", "GeoJSON", "FlatGeobuf" or "Parquet" if the extension shall not decide.
 
     Raises:

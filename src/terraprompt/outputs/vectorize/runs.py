@@ -193,7 +193,8 @@ def sieve(strips: Iterable[NDArray[np.uint8]], width: int, height: int, *, keep:
 
     Args:
         strips: uint8 arrays (h, W) of 0, 1 and 255 that make up the raster from top to bottom.
-        width, height: size of the whole raster in pixels.
+        width: size of the whole raster in pixels.
+        height: as ``width``.
         keep: which objects are too small.
         fill: which holes are too small.
     """
