@@ -87,15 +87,15 @@ def segment(
         src: any raster that GDAL reads.
         prompt: a sentence, or a :class:`Prompt` with points or boxes.
         engine: name of an installed engine, or one that is loaded.
-        bands: as in :func:`terraprompt.raster.open_scene`. Pixel coordinates of the prompt count from the corner of the
-            bbox.
-        bbox: as in :func:`terraprompt.raster.open_scene`. Pixel coordinates of the prompt count from the corner of the
-            bbox.
-        bbox_crs: as in :func:`terraprompt.raster.open_scene`. Pixel coordinates of the prompt count from the corner of
-            the bbox.
+        bands: as in :func:`terraprompt.raster.open_scene`.
+        bbox: as in :func:`terraprompt.raster.open_scene`. Pixel coordinates of the prompt count from its corner.
+        bbox_crs: as in :func:`terraprompt.raster.open_scene`.
         stretch: as in :func:`terraprompt.raster.estimate_stretch`.
         batch: tiles encoded together; None = what the engine recommends.
-        settings, progress, workdir, options: as in :meth:`Session.segment`.
+        settings: as in :meth:`Session.segment`.
+        progress: as in :meth:`Session.segment`.
+        workdir: as in :meth:`Session.segment`.
+        **options: as in :meth:`Session.segment`.
 
     Raises:
         SceneError, PromptError, EngineError, OutputError, ConfigError: a failure is never an empty result. (That of a

@@ -293,8 +293,12 @@ def sieve_mask(
 
     Args:
         mask: uint8 (H, W): 1 target, 0 not, 255 nodata.
-        crs, transform: of the mask.
-        min_area_m2, min_pixels, fill_holes_m2, simplify: as in :meth:`MaskWriter.finish`.
+        crs: of the mask.
+        transform: of the mask.
+        min_area_m2: as in :meth:`MaskWriter.finish`.
+        min_pixels: as in :meth:`MaskWriter.finish`.
+        fill_holes_m2: as in :meth:`MaskWriter.finish`.
+        simplify: as in :meth:`MaskWriter.finish`.
 
     Returns:
         The sieved mask, its objects with score NaN, and int32 (H, W) with the id of each pixel's object, else 0.
