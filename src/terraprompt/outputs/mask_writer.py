@@ -20,7 +20,10 @@ from scipy.special import expit
 from terraprompt.errors import ConfigError, EngineError
 from terraprompt.io.files import WorkFolder, translated
 from terraprompt.io.tiff import verify_tiff
-from terraprompt.outputs.formats.raster import (
+from terraprompt.outputs.result import Result, SegmentedObject, Status, WorkdirRef
+from terraprompt.outputs.vectorize.runs import ObjectRuns, SizeRule, label_objects, sieve
+from terraprompt.outputs.vectorize.trace import outline
+from terraprompt.outputs.work_files import (
     BLOCK,
     MASK_NODATA,
     Q_NODATA,
@@ -31,9 +34,6 @@ from terraprompt.outputs.formats.raster import (
     read_rows,
     write_rows,
 )
-from terraprompt.outputs.result import Result, SegmentedObject, Status, _Lease
-from terraprompt.outputs.vectorize.runs import ObjectRuns, SizeRule, label_objects, sieve
-from terraprompt.outputs.vectorize.trace import outline
 from terraprompt.raster.pixel_area import GroundArea, ground_area, to_map
 
 __all__ = ["DEFAULT_MIN_PIXELS", "DEFAULT_SIMPLIFY", "MaskWriter", "check_refinement", "sieve_mask"]
@@ -229,7 +229,7 @@ class MaskWriter:
         objects = _objects(runs, outlines, scores, ground, self.transform if self.crs else None)
         return Result(
             Status.FOUND if objects else Status.NO_TARGET, None, self.width, self.height, self.crs,
-            self.transform, dict(provenance), objects, gsd, _lease=_Lease(self._folder, "mask.tif", runs),
+            self.transform, dict(provenance), objects, gsd, _workdir=WorkdirRef(self._folder, "mask.tif", runs),
         )  # fmt: skip
 
     def _close_files(self) -> None:

@@ -18,17 +18,16 @@ from shapely import MultiPolygon, Polygon
 from terraprompt.errors import ConfigError, OutputError
 from terraprompt.io.files import WorkFolder, translated
 from terraprompt.io.tiff import verify_tiff
-from terraprompt.outputs.formats.raster import (
+from terraprompt.outputs.vectorize.runs import ObjectRuns
+from terraprompt.outputs.work_files import (
     Q_NODATA,
     QUANTA,
     bands,
     create_work,
     gdal,
     read_rows,
-    write_raster,
     write_rows,
 )
-from terraprompt.outputs.vectorize.runs import ObjectRuns
 
 if TYPE_CHECKING:
     from terraprompt.prompt import Prompt
@@ -67,8 +66,8 @@ class SegmentedObject:
     score: float
 
 
-class _Lease:
-    """One result's share of a work folder."""
+class WorkdirRef:
+    """Reference of one result to a work folder, which goes with its last reference."""
 
     def __init__(self, folder: WorkFolder, mask_name: str, runs: ObjectRuns) -> None:
         self.folder, self.mask_name, self.runs = folder, mask_name, runs
@@ -115,7 +114,7 @@ class Result:
     gsd: float | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
-    _lease: _Lease | None = field(default=None, repr=False)
+    _workdir: WorkdirRef | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.status is Status.FAILED and not self.reason:
@@ -161,11 +160,11 @@ class Result:
         Raises:
             OutputError: the result failed or is closed.
         """
-        if self._lease is None:
+        if self._workdir is None:
             raise OutputError("There is no mask because the segmentation failed.", received=self.reason)
-        if not self._lease.is_open:
+        if not self._workdir.is_open:
             raise OutputError("The result is closed.", hint="Read or save it before closing it.")
-        return self._lease.folder.path / (self._lease.mask_name if kind == "mask" else "probability.tif")
+        return self._workdir.folder.path / (self._workdir.mask_name if kind == "mask" else "probability.tif")
 
     def _read(self, kind: Literal["mask", "probability"]) -> NDArray[Any]:
         path = self.work_file(kind)
@@ -187,8 +186,8 @@ class Result:
         if unknown:
             raise ConfigError("There is no object with this id.", received=sorted(unknown)[:5])
         source = self.work_file("mask")
-        assert self._lease is not None
-        runs, folder = self._lease.runs, self._lease.folder
+        assert self._workdir is not None
+        runs, folder = self._workdir.runs, self._workdir.folder
         keep = np.zeros(runs.count + 1, bool)
         keep[np.fromiter(wanted, np.int64)] = True
         target = _unused(folder.path)
@@ -203,7 +202,7 @@ class Result:
             self,
             status=Status.FOUND if wanted else Status.NO_TARGET,
             objects=tuple(o for o in self.objects if o.id in wanted),
-            _lease=_Lease(folder, target.name, runs),
+            _workdir=WorkdirRef(folder, target.name, runs),
         )
 
     # Files
@@ -217,6 +216,8 @@ class Result:
         creation_options: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write a cloud-optimised GeoTIFF, or for ``.png`` a PNG: see :func:`.raster.write_raster`."""
+        from terraprompt.outputs.formats.raster import write_raster
+
         self._spare_source(path)
         return write_raster(self, path, probability=probability, overwrite=overwrite, creation_options=creation_options)
 
@@ -250,8 +251,8 @@ class Result:
 
     def close(self) -> None:
         """Remove the work files unless another selection of the same result still needs them."""
-        if self._lease is not None:
-            self._lease.close()
+        if self._workdir is not None:
+            self._workdir.close()
 
     def __enter__(self) -> Self:
         return self

@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from terraprompt.errors import ConfigError
 from terraprompt.io.files import replacing
-from terraprompt.outputs.formats.raster import MASK_NODATA, gdal
 from terraprompt.outputs.provenance import PROVENANCE_KEYS, as_text
 from terraprompt.outputs.result import Status
+from terraprompt.outputs.work_files import MASK_NODATA, gdal
 from terraprompt.raster.pixel_area import to_map
 
 if TYPE_CHECKING:
