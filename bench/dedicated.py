@@ -17,7 +17,7 @@ from terraprompt.training.crops import CropRecipe
 from terraprompt.training.labeled_image import LabeledImage
 from terraprompt.training.loader import CropStream, collate
 from terraprompt.training.loop import step_batches
-from terraprompt.training.nano_step import TrainConfig, freeze
+from terraprompt.training.nano_step import NanoTrainConfig, freeze
 from terraprompt.training.schedule import TaskSchedule
 from terraprompt.training.step import cosine
 
@@ -38,7 +38,7 @@ def train_unet(
     category: str,
     images: Sequence[LabeledImage],
     shares: Mapping[str, float],
-    config: TrainConfig,
+    config: NanoTrainConfig,
     backbone: Mapping[str, torch.Tensor],
     *,
     workers: int = 1,

@@ -15,7 +15,7 @@ from terraprompt.datasets.pack import read_pack
 from terraprompt.engines.registry import load_engine
 from terraprompt.evaluation.metrics import summarise
 from terraprompt.evaluation.pack import Plan, Row, ask_record
-from terraprompt.training.nano_step import TrainConfig
+from terraprompt.training.nano_step import NanoTrainConfig
 from terraprompt.training.schedule import TaskSchedule
 from terraprompt.training.train_nano import SHARES, export_nano, load_labeled_images, train_nano
 
@@ -37,7 +37,7 @@ def main() -> None:
         weights = args.kept / preset / "nano.safetensors"
         if not weights.is_file():
             trainer = train_nano(
-                args.data, weights.parent, TrainConfig(steps=args.steps, precision="bf16"), preset_name=preset,
+                args.data, weights.parent, NanoTrainConfig(steps=args.steps, precision="bf16"), preset_name=preset,
                 schedule=TaskSchedule((1.0, 0.0, 0.0), floor=1.0), shares=shares, images=images, workers=1,
             )  # fmt: skip
             export_nano(trainer, weights)

@@ -30,7 +30,7 @@ from terraprompt.evaluation import tables
 from terraprompt.evaluation.metrics import Overlap
 from terraprompt.evaluation.pack import Plan, Row, ask_record
 from terraprompt.models.unigeoseg import preset
-from terraprompt.training.nano_step import TrainConfig
+from terraprompt.training.nano_step import NanoTrainConfig
 from terraprompt.training.train_nano import SHARES, imagenet_backbone, load_labeled_images
 
 log = logging.getLogger("nano_card")
@@ -45,7 +45,7 @@ def unets(data: Path, kept: Path, steps: int) -> dict[str, UNet]:
         model, path = UNet(preset("nano").vision), kept / f"unet_{category}.pt"
         if not path.is_file():
             shares = category_share(category, images, SHARES)
-            config = TrainConfig(steps=math.ceil(steps * sum(shares.values())), precision="bf16")
+            config = NanoTrainConfig(steps=math.ceil(steps * sum(shares.values())), precision="bf16")
             log.info("%s: %d steps of %d crops from %s", category, config.steps, config.batch, sorted(shares))
             trained = train_unet(category, images, shares, config, imagenet_backbone())
             torch.save(trained.state_dict(), path)

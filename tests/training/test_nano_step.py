@@ -21,23 +21,23 @@ from terraprompt.models.unigeoseg import Prediction, UniGeoSeg
 from terraprompt.training import nano_step
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.loader import Batch, CropStream, collate
-from terraprompt.training.nano_step import TrainConfig, Trainer, losses
+from terraprompt.training.nano_step import NanoTrainConfig, NanoTrainer, losses
 from terraprompt.training.schedule import TaskSchedule
 from terraprompt.training.step import cosine
 from terraprompt.training.train_nano import imagenet_backbone
 
-CONFIG = TrainConfig(steps=4, batch=2, points=64, frozen_blocks=1, warmup=0.25, save_every=100)
+CONFIG = NanoTrainConfig(steps=4, batch=2, points=64, frozen_blocks=1, warmup=0.25, save_every=100)
 
 
-def crops(config: TrainConfig = CONFIG) -> CropStream:
+def crops(config: NanoTrainConfig = CONFIG) -> CropStream:
     shares = {"town": 0.4, "parking": 0.3, "rendered": 0.3}
     images, schedule = [town(), parking(), rendered()], TaskSchedule((0.4, 0.3, 0.3))
     return CropStream(images, shares, schedule, CropRecipe(size=64), config.seed, config.steps * config.batch)
 
 
-def trainer(run: Path, config: TrainConfig = CONFIG) -> Trainer:
+def trainer(run: Path, config: NanoTrainConfig = CONFIG) -> NanoTrainer:
     torch.manual_seed(config.seed)
-    return Trainer(UniGeoSeg(tiny()), packaged_sentence_encoder(), config, run)
+    return NanoTrainer(UniGeoSeg(tiny()), packaged_sentence_encoder(), config, run)
 
 
 def batch_of(ground_source: str = "town", seed: int = 0) -> Batch:
@@ -67,7 +67,7 @@ def test_resuming_is_as_if_nothing_had_happened(tmp_path: Path) -> None:
     assert first.step == 2
     torch.manual_seed(999)  # another process has another state of chance
     torch.rand(5)
-    second = Trainer(UniGeoSeg(tiny()), packaged_sentence_encoder(), CONFIG, tmp_path / "parts")
+    second = NanoTrainer(UniGeoSeg(tiny()), packaged_sentence_encoder(), CONFIG, tmp_path / "parts")
     second.resume()
     assert second.step == 2
     second.fit(crops())
@@ -84,11 +84,11 @@ def test_a_trainer_on_another_device_leaves_the_shared_encoder_where_it_is(
     before = shared(["the lake"])[0]
     with monkeypatch.context() as patch:
         patch.setattr(nano_step, "PartialState", lambda cpu: SimpleNamespace(device=torch.device("meta")))
-        t = Trainer(UniGeoSeg(tiny()), shared, CONFIG, tmp_path)
+        t = NanoTrainer(UniGeoSeg(tiny()), shared, CONFIG, tmp_path)
     assert {p.device.type for p in t.task.sentences.encoder.parameters()} == {"meta"}
     assert {p.device.type for p in packaged_sentence_encoder().parameters()} == {"cpu"}
     assert torch.equal(shared(["the lake"])[0], before)
-    assert Trainer(UniGeoSeg(tiny()), shared, CONFIG, tmp_path / "cpu").task.sentences.encoder is shared
+    assert NanoTrainer(UniGeoSeg(tiny()), shared, CONFIG, tmp_path / "cpu").task.sentences.encoder is shared
 
 
 def test_interrupted_training_saves_and_resumes_as_if_nothing_had_happened(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_checkpoints_that_cannot_be_resumed(tmp_path: Path) -> None:
         trainer(tmp_path, replace(CONFIG, lr=1.0)).resume()
     wider = UniGeoSeg(replace(tiny(), dense_prompt=None))
     with pytest.raises(CheckpointError, match="another configuration or model"):
-        Trainer(wider, packaged_sentence_encoder(), CONFIG, tmp_path).resume()
+        NanoTrainer(wider, packaged_sentence_encoder(), CONFIG, tmp_path).resume()
     last = tmp_path / "step-00000000" / "model.safetensors"
     last.write_bytes(last.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match="cannot be read"):

