@@ -9,13 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from unigeoseg_golden import golden_parts, golden_tensor
 
 from terraprompt.models.unigeoseg.config import MemoryConfig, QueryHeadConfig, TateConfig
 from terraprompt.models.unigeoseg.losses import point_bce, point_dice, sample_at
 from terraprompt.models.unigeoseg.memory import LatentMemory
 from terraprompt.models.unigeoseg.query_head import QueryHead
 from terraprompt.models.unigeoseg.tate import AttentionPool, TextEnhancement
+from unigeoseg_golden import golden_parts, golden_tensor
 
 D = 2048
 TASKS = {

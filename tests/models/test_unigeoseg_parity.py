@@ -13,6 +13,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from terraprompt.geometry.frame import Frame
+from terraprompt.models.preprocess import letterboxed
+from terraprompt.models.unigeoseg import PixelFeatures, Prediction, UniGeoSeg
+from terraprompt.models.unigeoseg.causal import Context, Dialogue
+from terraprompt.models.unigeoseg.losses import mask_losses, point_bce, point_dice, sample_at
 from unigeoseg_golden import (
     FOLDER,
     cases_of,
@@ -24,12 +30,6 @@ from unigeoseg_golden import (
     golden_tensor,
     sub_sample,
 )
-
-from terraprompt.geometry.frame import Frame
-from terraprompt.models.preprocess import letterboxed
-from terraprompt.models.unigeoseg import PixelFeatures, Prediction, UniGeoSeg
-from terraprompt.models.unigeoseg.causal import Context, Dialogue
-from terraprompt.models.unigeoseg.losses import mask_losses, point_bce, point_dice, sample_at
 
 ORDINARY = (
     "referring", "reasoning", "interactive_box", "interactive_point1", "interactive_point2", "interactive_point3",
