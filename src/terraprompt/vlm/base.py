@@ -1,4 +1,4 @@
-"""What a reasoner is: an image and an instruction in, text out."""
+"""Protocol of a reasoner: an image and an instruction in, text out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReasonerInfo:
-    """Who answered: goes into every output.
+    """Model identity recorded in provenance.
 
     Attributes:
         name: e.g. "endpoint".
@@ -38,14 +38,14 @@ class ReasonerInfo:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back.
+    """One reply.
 
     Attributes:
         text: as the reasoner wrote it.
         tokens_in, tokens_out: of question and answer; None where the server does not say.
-        seconds: from asking to the last word; of a cached reply, what it took then.
-        finish_reason: "stop"; "length" = cut at the limit; "refusal" or "content_filter" = the server would not.
-        cached: nothing was asked, the answer was known.
+        seconds: until the last word; of a cached reply, what it took then.
+        finish_reason: "stop"; "length" = cut off at the limit; "refusal" or "content_filter" = refused.
+        cached: from the cache; nothing was asked.
     """
 
     text: str

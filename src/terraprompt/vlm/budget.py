@@ -1,4 +1,4 @@
-"""What asking may cost: a meter that says no before the limit is passed, never after."""
+"""Budget of calls, tokens and money; rejects requests that could exceed it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Prices:
     tokens_out: float = 0.0
 
     def cost(self, tokens_in: int, tokens_out: int) -> float:
-        """Of so many tokens."""
+        """Cost of so many tokens."""
         return (tokens_in * self.tokens_in + tokens_out * self.tokens_out) / 1e6
 
 
 class _Meter:
-    """Tokens by price, and answers; one of what was used, one of what is set aside."""
+    """Counter of tokens by price, and of answers."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -47,8 +47,8 @@ class _Meter:
 class Budget:
     """A limit on answers, tokens and money, shared by the threads of one or several reasoners.
 
-    A question reserves the most that it may use, is asked, and gives back what it did not use; so the limit holds also
-    with many questions on the way. A question that does not fit into what is left is refused, and nothing else changes.
+    A question reserves the most that it may use and gives back what it did not use, so that the limit also holds with
+    many requests in flight. A question that does not fit into what is left is rejected.
 
     Args:
         tokens: question and answer together; None = no limit.
@@ -74,7 +74,7 @@ class Budget:
         self._used, self._reserved = _Meter(), _Meter()
 
     def priced(self, prices: Prices) -> Budget:
-        """The same limits and the same meter for a reasoner with other prices."""
+        """Budget with the same limits and the same counters, for a model with other prices."""
         other = Budget(tokens=self.tokens, cost=self.cost, prices=prices, calls=self.calls)
         other._lock, other._used, other._reserved = self._lock, self._used, self._reserved
         return other
@@ -92,7 +92,7 @@ class Budget:
 
     @property
     def used_cost(self) -> float:
-        """Of all that was answered."""
+        """Cost of all that was answered."""
         with self._lock:
             return self._used.cost
 
@@ -103,7 +103,7 @@ class Budget:
             return self._used.calls
 
     def charge(self, calls: int, tokens_in: int, tokens_out: int) -> None:
-        """Count what was paid for before."""
+        """Count usage of earlier runs."""
         with self._lock:
             self._used.add(self.prices, (tokens_in, tokens_out), calls)
 

@@ -156,12 +156,12 @@ class Convention:
     def to_source(self, instances: Iterable[Instance], source: Size) -> tuple[Instance, ...]:
         """Answered instances in pixels of the source image; nothing is clipped."""
         frame = self.frame(source)
-        return tuple(_moved(v, frame.points_back) for v in instances)
+        return tuple(_mapped(v, frame.points_back) for v in instances)
 
     def from_source(self, instances: Iterable[Instance], source: Size) -> tuple[Instance, ...]:
         """Instances in pixels of the source image as the reasoner would write them; inverse of :meth:`to_source`."""
         frame = self.frame(source)
-        return tuple(_moved(v, frame.points) for v in instances)
+        return tuple(_mapped(v, frame.points) for v in instances)
 
     def describe(self, source: Size) -> str:
         """The units in the words of a question, e.g. "pixels of this image, which is 840 wide and 840 high"."""
@@ -249,7 +249,7 @@ def detect(answers: Sequence[RawAnswer]) -> Detection:
     likelihood = dict.fromkeys(units, 0.0)
     count = 0
     for seen in answers:
-        far = _far(seen.instances)
+        far = _largest_xy(seen.instances)
         if far is None:
             continue
         count += 1
@@ -272,7 +272,7 @@ def detect(answers: Sequence[RawAnswer]) -> Detection:
     return Detection(None, confidence, posterior, count, reason)
 
 
-def _far(instances: Sequence[Instance]) -> tuple[float, float] | None:
+def _largest_xy(instances: Sequence[Instance]) -> tuple[float, float] | None:
     corners = [corner for v in instances if v.box for corner in (v.box[:2], v.box[2:])]
     spots = corners + [point for v in instances for point in v.points]
     return (max(x for x, _ in spots), max(y for _, y in spots)) if spots else None
@@ -284,7 +284,7 @@ def _log_density(value: float, extent: float) -> float:
     return math.log(inside + _STRAY / 1e5)
 
 
-def _moved(instance: Instance, move: Callable[[ArrayLike], NDArray[np.float64]]) -> Instance:
+def _mapped(instance: Instance, move: Callable[[ArrayLike], NDArray[np.float64]]) -> Instance:
     box = None
     if instance.box is not None:
         (x1, y1), (x2, y2) = move([instance.box[:2], instance.box[2:]]).tolist()

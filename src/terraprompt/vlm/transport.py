@@ -1,4 +1,4 @@
-"""HTTP to an OpenAI-compatible server: deadlines, retries, a rate limit, and a key that nobody gets to see."""
+"""HTTP client of an OpenAI-compatible server: deadlines, retries, a rate limit; the key is never shown."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RefusedError(ReasonerError):
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """Where a server is and how patiently it is asked. The key itself is not in here.
+    """Base URL, timeouts, retry policy. Does not hold the key itself.
 
     Attributes:
         base_url: e.g. "http://localhost:8000/v1"; "/v1" is added to an address without a path.
@@ -87,7 +87,7 @@ class ServerConfig:
 
 
 class Server:
-    """Asks one server; may be used from many threads.
+    """HTTP client of one server; may be used from many threads.
 
     The key is read from the environment for every request and kept nowhere; whatever the server writes back is cleared
     of it before it can reach a message or a log.
