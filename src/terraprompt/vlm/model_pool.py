@@ -266,7 +266,7 @@ class ModelPool:
                 yield first, future.result()
         except ReasonerError as error:
             pool.shutdown(wait=True, cancel_futures=True)
-            kept = sum(1 for _ in self.calls.glob("*/??/*.json"))
+            kept = sum(1 for _ in self.calls.glob("*/??/[!.]*.json"))
             where = "" if first is None else what(first)
             raise type(error)(
                 f"Stage {self.stage} stopped at {where} (part {self.part}): {error.what}",
