@@ -62,6 +62,7 @@ def save(path: Path, pixels: NDArray[np.generic], **options: object) -> Path:
         count=len(bands),
         dtype=bands.dtype,
         tiled=True,
+        **({"alpha": "NO"} if len(bands) > 3 else {}),  # GDAL takes a fourth band for alpha unless told otherwise
         compress="deflate",
         zlevel=1,
         **options,

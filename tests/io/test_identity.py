@@ -65,3 +65,12 @@ def test_files_count_by_content_and_order_does_not(package: Path, tmp_path: Path
     assert fingerprint("a") != fingerprint("b")
     assert fingerprint("a") == fingerprint("a", lambda sources: sources[::-1])
     assert fingerprint("a") != identity.code_fingerprint("terraprompt.first")
+
+
+def test_where_files_lie_does_not_count(package: Path, tmp_path: Path) -> None:
+    found = set()
+    for folder in ("a", "z"):  # before and after the package in the order of paths
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "table.toml").write_text("a")
+        found.add(identity.code_fingerprint("terraprompt.first", tmp_path / folder / "table.toml"))
+    assert len(found) == 1

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import rasterio
 import shapely
-from pyproj import Geod
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.warp import transform_bounds
 
 from terraprompt.datasets.pack import Record, read_pack
 from terraprompt.errors import DatasetError
 from terraprompt.forge.layout import fill, match
+from terraprompt.forge.pixels import reading
 from terraprompt.forge.recipe import Recipe, SourceUse
 from terraprompt.forge.records import Row, chance
 from terraprompt.forge.stages import Job
 from terraprompt.forge.tables import SourceTable, load_table, table_path
 from terraprompt.forge.taxonomy import load_taxonomy
+from terraprompt.raster.scene import open_scene
 
 __all__ = ["Source", "gather_items", "read_header", "sources_of", "starts"]
 
 log = logging.getLogger(__name__)
-_WGS84 = Geod(ellps="WGS84")
 
 
 class Source:
@@ -214,28 +209,15 @@ def read_header(path: Path) -> Row:
     Raises:
         DatasetError: not readable.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as file:
-                georeferenced = file.crs is not None and not file.transform.is_identity
-                return {
-                    "width": file.width,
-                    "height": file.height,
-                    "crs": file.crs.to_string() if georeferenced else None,
-                    "transform": list(file.transform)[:6] if georeferenced else None,
-                    "gsd_m": _gsd(file) if georeferenced else None,
-                }
-    except (RasterioError, OSError) as error:
-        raise DatasetError(f"An image cannot be read: {error}.", received=path) from None
-
-
-def _gsd(file: Any) -> float | None:
-    """Metres a pixel at the centre of a raster; None if a CRS has no metres."""
-    west, south, east, north = transform_bounds(file.crs, "EPSG:4326", *file.bounds)
-    middle = (south + north) / 2
-    _, _, metres = _WGS84.inv(west, middle, east, middle)
-    return float(metres) / file.width if np.isfinite(metres) and metres > 0 else None
+    with reading(path), open_scene(path) as scene:
+        georeferenced = scene.crs is not None and not scene.transform.is_identity
+        return {
+            "width": scene.width,
+            "height": scene.height,
+            "crs": scene.crs.to_string() if georeferenced else None,
+            "transform": list(scene.transform)[:6] if georeferenced else None,
+            "gsd_m": scene.gsd_m if georeferenced else None,
+        }
 
 
 def _places(rows: list[Row]) -> None:

@@ -9,12 +9,14 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.transform import array_bounds
 from rasterio.windows import Window
 
 from terraprompt.errors import DatasetError
 from terraprompt.forge.pixels import RollingRows, reading
 from terraprompt.forge.tables import SourceTable
 from terraprompt.forge.taxonomy import Taxonomy
+from terraprompt.raster.scene import Scene
 
 __all__ = ["UNKNOWN", "IndexLabels", "Labels", "PaletteLabels", "check_pair"]
 
@@ -197,7 +199,7 @@ class PaletteLabels(_Coded):
         )
 
 
-def check_pair(image: Any, label: Any, image_path: Path, label_path: Path) -> None:
+def check_pair(image: Scene, label: Any, image_path: Path, label_path: Path) -> None:
     """A label raster lies on its image: the same size and, where both say so, the same ground.
 
     Raises:
@@ -218,7 +220,8 @@ def check_pair(image: Any, label: Any, image_path: Path, label_path: Path) -> No
             received=f"{image_path} and {label_path}",
             hint="Warp one onto the other first, e.g. with rio warp --like.",
         )
-    shift = max(abs(a - b) for a, b in zip(list(image.bounds), list(label.bounds), strict=True))
+    bounds = [array_bounds(raster.height, raster.width, raster.transform) for raster in (image, label)]
+    shift = max(abs(a - b) for a, b in zip(*bounds, strict=True))
     if shift > 0.5 * abs(image.transform.a):
         raise DatasetError(
             f"An image and its label lie on different ground, {shift:g} units apart.",

@@ -63,7 +63,7 @@ def _windows(item: Row, source: Source, job: Job, note: Callable[[str, int], Non
         rows, columns = starts(height, rules.size, rules.stride), starts(width, rules.size, rules.stride)
         strip = _Strip(image, (height, width), (tall, wide), rows, columns, holds=labels.looks or image.has_gaps)
         shared = {**of_item(item), "width": wide, "height": tall}
-        shared |= {"stretch": list(image.stretch), "bands": list(image.bands)}
+        shared |= image.settings
         for row in rows:
             bands, prints = strip.at(row)
             for column, (sha, phash, thumb) in zip(columns, prints, strict=True):
@@ -153,15 +153,20 @@ def _opened(
     item: Row, source: Source, path: Path, recipe: Recipe, note: Callable[[str, int], None], stack: ExitStack
 ) -> tuple[Image, Labels]:
     table, taxonomy = source.table, load_taxonomy()
+    image = stack.enter_context(Image(path, table.layout.bands))
+    if (image.scene.width, image.scene.height) != (item["width"], item["height"]):
+        raise DatasetError(
+            f"An image is said to have {item['width']} x {item['height']} pixels and has "
+            f"{image.scene.width} x {image.scene.height}.",
+            received=path,
+        )
     if table.codec == "pack":
         record = _records(source.root, (source.root / INDEX_NAME).stat().st_mtime_ns)[item["record"]]
-        return Image.of_array(record.load_image()), _pack_labels(record, source, taxonomy, recipe, note)
-    file = stack.enter_context(open_raster(path))
-    image = Image(file, table.layout.bands)
+        return image, _pack_labels(record, source, taxonomy, recipe, note)
     label = source.root / item["label"]
     if table.codec in ("index", "palette"):
         raster = stack.enter_context(open_raster(label, "label"))
-        check_pair(file, raster, path, label)
+        check_pair(image.scene, raster, path, label)
         codec = IndexLabels if table.codec == "index" else PaletteLabels
         return image, codec(raster, label, table, taxonomy, recipe.on_unknown_code, note)
     if table.codec == "boxes":
@@ -171,7 +176,7 @@ def _opened(
     if table.layout.polygons == "coco":
         shapes = coco_shapes(label, item["image"])
     else:
-        shapes = vector_shapes(label, table, file, path)
+        shapes = vector_shapes(label, table, image.scene)
     return image, PolygonLabels(shapes, label, table, taxonomy, recipe.on_unknown_code, note)
 
 

@@ -1,32 +1,30 @@
-"""Pixels of images: rows that are decoded once, windows, 16 bits brought to 8."""
+"""Images and label rasters of a source, read through :mod:`terraprompt.raster` as every other part reads them."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.windows import Window
+from rasterio.errors import RasterioError
 
-from terraprompt.errors import DatasetError
-from terraprompt.raster.pictures import read_rgb
+from terraprompt.errors import DatasetError, SceneError
+from terraprompt.raster.bands import read_tile
+from terraprompt.raster.scene import Scene, open_scene
+from terraprompt.raster.source import gdal_env, open_dataset
+from terraprompt.raster.stretch import Stretch, estimate_stretch
+from terraprompt.raster.tiles import Tile
 
 __all__ = ["Image", "RollingRows", "open_raster", "read_window", "reading"]
 
-#: Formats whose pixels cannot be reached without decoding all before them; small ones are decoded whole.
-_WHOLE = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-_WHOLE_PIXELS = 40_000_000
-_LOOK = 1024  # side of the overview from which a stretch is estimated
-_SHARES = (2.0, 98.0)
-#: GDAL keeps decoded blocks; without a bound up to a twentieth of the memory in every process.
-_CACHE_LEAST, _CACHE_MOST = 16 << 20, 512 << 20
+#: Formats that are decoded from the first row on, however few rows are asked for.
+_SEQUENTIAL = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_SEQUENTIAL_PIXELS = 40_000_000  # fit into GDAL's cache of blocks
+_CHUNK = 4_000_000  # pixels
 
 Fill = Callable[[int, int, NDArray[np.uint8]], None]
 
@@ -67,165 +65,129 @@ class RollingRows:
 
 @contextmanager
 def open_raster(path: Path, what: str = "image") -> Iterator[Any]:
-    """A rasterio dataset; damage becomes an error that names the file, also where a decoder would only warn.
+    """Open a raster whose stored values are codes, as a rasterio dataset; reads inside use a bounded block cache.
 
     Raises:
         DatasetError: missing, damaged or cut short.
     """
-    with warnings.catch_warnings(), rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING=True):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with reading(path, what):
-            file = rasterio.open(path)
-        with file, rasterio.Env(GDAL_CACHEMAX=_cache_bytes(file)):
-            yield file
-
-
-def _cache_bytes(file: Any) -> int:
-    """Room for two rows of blocks, beside what files that are open already were given: a row of windows may end in
-    the middle of blocks, which the next one reads again.
-    """
-    tall = max(int(shape[0]) for shape in file.block_shapes)
-    row: int = tall * int(file.width) * sum(np.dtype(name).itemsize for name in file.dtypes)
-    given = int(rasterio.env.getenv().get("GDAL_CACHEMAX", 0))
-    return min(max(_CACHE_LEAST, given + 2 * row), _CACHE_MOST)
+    with reading(path, what):
+        file = open_dataset(path)
+    with file, gdal_env():
+        yield file
 
 
 @contextmanager
-def reading(path: Path, what: str = "image") -> Iterator[None]:
-    """Turn what GDAL raises into an error that names the file.
+def reading(path: str | Path, what: str = "image") -> Iterator[None]:
+    """Turn what goes wrong while a raster is read into an error that names the file.
 
     Raises:
         DatasetError: missing, damaged or cut short.
     """
     try:
         yield
-    except (RasterioError, OSError) as error:
-        said = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+    except (SceneError, RasterioError, OSError) as error:
+        reason = error.what if isinstance(error, SceneError) else " ".join(str(error.__cause__ or error).split())
         raise DatasetError(
-            f"The {what} cannot be read: {said}.", received=path, hint="Repair the copy, or set `on_broken_file: skip`."
+            f"The {what} cannot be read: {reason.rstrip('.')}.",
+            received=path,
+            hint="Repair the copy, or set `on_broken_file: skip`.",
         ) from None
 
 
 class Image:
-    """An open image as RGB of 8 bits.
+    """An open image as an engine sees it: bands by their colour, alpha and nodata, one stretch for the whole file.
 
     Args:
-        file: rasterio dataset.
-        bands: red, green and blue, from 1; empty = the first three, or the first thrice.
-        stretch: low and high value of each band; None estimates them where the file has no 8 bits.
+        path: of the image.
+        bands: red, green and blue, from 1; empty = as :func:`terraprompt.raster.open_scene` chooses.
+        stretch: low values of the bands, then their high values; empty = estimated.
 
     Attributes:
-        bands: as used.
-        stretch: as used; empty for 8 bits.
-        has_gaps: pixels without data can occur.
+        scene: the open file.
+        has_gaps: pixels that are not valid can occur.
 
     Raises:
-        DatasetError: a band that is not there.
+        DatasetError: missing, damaged, or a band that is not there.
     """
 
-    def __init__(self, file: Any, bands: Sequence[int] = (), stretch: Sequence[float] | None = None) -> None:
-        self._file = file
-        self._pixels: NDArray[np.uint8] | None = None
-        self.bands = tuple(bands) or ((1, 2, 3) if file.count >= 3 else (1, 1, 1))
-        if missing := [band for band in self.bands if band > file.count]:
-            raise DatasetError(f"An image has {file.count} bands, band {missing[0]} is asked for.", received=file.name)
-        is_plain = all(file.dtypes[band - 1] == "uint8" for band in self.bands)
-        self.stretch: tuple[float, ...] = () if is_plain else tuple(stretch or _stretch(file, self.bands))
-        self.has_gaps = file.nodata is not None or not is_plain
+    def __init__(self, path: Path, bands: Sequence[int] = (), stretch: Sequence[float] = ()) -> None:
+        with reading(path):
+            self.scene = open_scene(path, tuple(bands) or None)
+            try:
+                self._stretch = _recorded(stretch) if stretch else _estimated(self.scene)
+            except BaseException:
+                self.scene.close()
+                raise
+        self.has_gaps = not self.scene.always_valid
 
-    @classmethod
-    def of_array(cls, pixels: NDArray[np.uint8]) -> Image:
-        """An image that has been read already, RGB uint8 (height, width, 3)."""
-        image = cls.__new__(cls)
-        image._pixels = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
-        image.bands, image.stretch, image.has_gaps = (1, 2, 3), (), False
-        return image
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.scene.close()
+
+    @property
+    def settings(self) -> dict[str, list[Any]]:
+        """``bands`` and ``stretch`` with which the same pixels are read again."""
+        return {"bands": list(self.scene.bands), "stretch": [*self._stretch.low, *self._stretch.high]}
 
     def rows(self, first: int, end: int, out: NDArray[np.uint8]) -> None:
-        """Put rows into ``out``: uint8 (3, end - first, width); with gaps a fourth band is 1 where there is data."""
-        if self._pixels is not None:
-            out[:] = self._pixels[:, first:end]
-        else:
-            self._read(0, first, out)
+        """Put rows into ``out``: uint8 (3, end - first, width); with gaps a fourth band is 1 where a pixel is valid."""
+        width = self.scene.width
+        with reading(self.scene.source):
+            if self.has_gaps or self._stretch.mode != "none" or self.scene.channels != 3:
+                rgb, valid = read_tile(self.scene, self._stretch, Tile(0, first, width, end - first))
+                out[:3] = np.moveaxis(rgb, -1, 0)
+                out[3:] = valid
+            else:  # bytes stay as they are, and so does their order in memory
+                out[:] = self.scene.read(0, first, width, end - first)[0]
 
     def window(self, column: int, row: int, width: int, height: int) -> NDArray[np.uint8]:
-        """uint8 (height, width, 3)."""
-        bands = np.empty((3 + self.has_gaps, height, width), np.uint8)
-        self._read(column, row, bands)
-        out = np.empty((height, width, 3), np.uint8)
-        for band, values in enumerate(bands[:3]):  # three times as fast as a copy of the moved axis
-            out[..., band] = values
-        return out
-
-    def _read(self, column: int, row: int, out: NDArray[np.uint8]) -> None:
-        """The window that fits ``out``, whose fourth band is there if the file has gaps."""
-        height, width = out.shape[1:]
-        window, bands = Window(column, row, width, height), list(self.bands)
-        with reading(self._file.name):
-            if not self.has_gaps:
-                self._file.read(bands, window=window, out=out)
-                return
-            raw = self._file.read(bands, window=window)
-        nodata = self._file.nodata
-        valid = np.ones((height, width), np.bool_)
-        if nodata is not None:
-            valid &= ~(np.isnan(raw) if np.isnan(nodata) else raw == nodata).all(0)
-        if self.stretch:
-            lows, highs = np.array(self.stretch).reshape(-1, 2).T[:, :, None, None]
-            numbers = raw.astype(np.float32)
-            valid &= np.isfinite(numbers).all(0)
-            scaled = (np.nan_to_num(numbers, posinf=0, neginf=0) - lows) / np.maximum(highs - lows, 1e-9)
-            raw = np.round(np.clip(scaled, 0, 1) * 255)
-        out[:3], out[3] = raw, valid
+        """RGB uint8 (height, width, 3), 0 where invalid."""
+        with reading(self.scene.source):
+            return read_tile(self.scene, self._stretch, Tile(column, row, width, height))[0]
 
 
-def _stretch(file: Any, bands: Sequence[int]) -> tuple[float, ...]:
-    scale = max(1, max(file.width, file.height) / _LOOK)
-    shape = (len(bands), max(1, int(file.height / scale)), max(1, int(file.width / scale)))
-    with reading(file.name):
-        look = file.read(list(bands), out_shape=shape, masked=True).astype(np.float64)
-    out: list[float] = []
-    for band in look:
-        values = band.compressed()
-        values = values[np.isfinite(values)]
-        low, high = np.percentile(values, _SHARES) if values.size else (0.0, 1.0)
-        out += [float(low), float(high)]
-    return tuple(out)
+def _recorded(limits: Sequence[float]) -> Stretch:
+    low, high = tuple(limits[: len(limits) // 2]), tuple(limits[len(limits) // 2 :])
+    return Stretch("none" if {*zip(low, high, strict=True)} == {(0.0, 255.0)} else "percentile", low, high)
+
+
+def _estimated(scene: Scene) -> Stretch:
+    width, height = scene.width, scene.height
+    if scene.path.suffix.lower() in _SEQUENTIAL and width * height <= _SEQUENTIAL_PIXELS:
+        scene.read(
+            0, 0, width, height
+        )  # GDAL keeps all rows; the reduced read skips some, which costs a second decoding
+    try:
+        return estimate_stretch(scene)
+    except SceneError:
+        step = max(1, _CHUNK // width)
+        for top in range(0, height, step):
+            if scene.read(0, top, width, min(step, height - top))[1].any():
+                raise
+        return Stretch("none", (0.0,) * scene.channels, (255.0,) * scene.channels)  # no pixel is valid
 
 
 def read_window(
-    path: Path,
-    box: tuple[int, int, int, int],
-    *,
-    bands: Sequence[int] = (),
-    stretch: Sequence[float] = (),
+    path: Path, box: tuple[int, int, int, int], *, bands: Sequence[int] = (), stretch: Sequence[float] = ()
 ) -> NDArray[np.uint8]:
     """Pixels of one window, RGB uint8 (height, width, 3).
 
     Args:
-        path: of the image.
+        path: of the image; the last one stays open, so that its windows are decoded once.
         box: column, row, width, height.
-        bands: as :class:`Image` used them when the patch was cut.
-        stretch: as :class:`Image` used them when the patch was cut.
+        bands: of :attr:`Image.settings` when the patch was cut.
+        stretch: likewise.
 
     Raises:
         DatasetError: missing or damaged.
     """
-    column, row, width, height = box
-    if path.suffix.lower() in _WHOLE and not stretch:
-        with open_raster(path) as file:
-            is_small = file.width * file.height <= _WHOLE_PIXELS
-        if is_small:
-            return np.ascontiguousarray(
-                _whole(path, tuple(bands), path.stat().st_mtime_ns)[row : row + height, column : column + width]
-            )
-    with open_raster(path) as file:
-        return Image(file, bands, stretch).window(column, row, width, height)
+    with reading(path):
+        changed = path.stat().st_mtime_ns
+    return _last_image(path, tuple(bands), tuple(stretch), changed).window(*box)
 
 
 @lru_cache(maxsize=1)
-def _whole(path: Path, bands: tuple[int, ...], changed: int) -> NDArray[np.uint8]:
-    if path.suffix.lower() == ".webp":
-        return read_rgb(path)[0]
-    with open_raster(path) as file:
-        return Image(file, bands).window(0, 0, file.width, file.height)
+def _last_image(path: Path, bands: tuple[int, ...], stretch: tuple[float, ...], changed: int) -> Image:
+    return Image(path, bands, stretch)

@@ -24,6 +24,7 @@ from terraprompt.forge.tables import SourceTable
 from terraprompt.forge.taxonomy import Taxonomy
 from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Prompt
+from terraprompt.raster.scene import Scene
 
 if TYPE_CHECKING:  # its package loads torch, which other codecs do not need
     from terraprompt.segmenters.base import PromptableSegmenter
@@ -240,14 +241,14 @@ def coco_shapes(path: Path, image: str) -> list[tuple[str, Any]]:
     raise DatasetError("A COCO file does not list this image.", received=f"{image} in {path}")
 
 
-def vector_shapes(path: Path, table: SourceTable, image: Any, image_path: Path) -> list[tuple[str, Any]]:
+def vector_shapes(path: Path, table: SourceTable, image: Scene) -> list[tuple[str, Any]]:
     """(class, geometry in pixels of the image) of a GeoJSON or GeoPackage file.
 
     Raises:
         DatasetError: broken, without the field of classes, without a reference system, or on other ground.
     """
     if image.crs is None:
-        raise DatasetError("An image has no reference system, so polygons cannot be laid on it.", received=image_path)
+        raise DatasetError("An image has no reference system, so polygons cannot be laid on it.", received=image.source)
     try:
         info, _, shapes, fields = pyogrio.raw.read(path, layer=table.layout.layer, columns=[table.layout.attribute])
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError, ValueError) as error:

@@ -30,11 +30,11 @@ def code_fingerprint(*sources: ModuleType | str | Path) -> str:
     """
     files = {source for source in sources if isinstance(source, Path)}
     files |= code_files(*(source for source in sources if not isinstance(source, Path)))
-    digest = hashlib.sha256()
-    for path in sorted(files):
+    lines = []
+    for path in files:
         name = path.relative_to(_ROOT) if path.is_relative_to(_ROOT) else path.name
-        digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()
+        lines.append(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def code_files(*modules: ModuleType | str) -> set[Path]:
