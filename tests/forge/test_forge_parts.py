@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from terraprompt.cli import app
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.forge import forge, load_taxonomy, read_recipe
+from terraprompt.forge.agreement import cohens_kappa
 from terraprompt.forge.constraints import broken_rules
 from terraprompt.forge.cues import Scene, cues_of
 from terraprompt.forge.fingerprints import eighth, fingerprint, fingerprints
@@ -31,7 +32,7 @@ from terraprompt.forge.recipe import Recipe, RegionRules
 from terraprompt.forge.records import rng_of
 from terraprompt.forge.regions import regions_of
 from terraprompt.forge.relations import Shape, direction, nearest_of_kind, outlines, related
-from terraprompt.forge.review import cohens_kappa, export_sheet, import_verdicts
+from terraprompt.forge.review import export_sheet, import_verdicts
 from terraprompt.forge.select import assign_splits
 from terraprompt.forge.stages import Parts
 from terraprompt.forge.tables import load_table

@@ -9,12 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from terraprompt.forge.judges import family, short_of
+from terraprompt.forge.judges import below_thresholds, family
 from terraprompt.forge.model_settings import DIMENSIONS, Models
-from terraprompt.forge.review import cohens_kappa
 from terraprompt.forge.stages import Parts
 
-__all__ = ["agreement", "lines_of", "weighted_kappa"]
+__all__ = ["agreement", "cohens_kappa", "lines_of", "weighted_kappa"]
+
+
+def cohens_kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
+    """Agreement of two raters beyond chance (Cohen 1960); None without samples or where chance alone gives 1."""
+    if not first:
+        return None
+    names = sorted({*first, *second})
+    table = np.zeros((len(names), len(names)))
+    for a, b in zip(first, second, strict=True):
+        table[names.index(a), names.index(b)] += 1
+    table /= table.sum()
+    by_chance = float(table.sum(0) @ table.sum(1))
+    return None if by_chance >= 1 else float((np.trace(table) - by_chance) / (1 - by_chance))
 
 
 def weighted_kappa(first: Sequence[int], second: Sequence[int], most: int) -> float | None:
@@ -54,15 +66,15 @@ def agreement(samples: Parts, models: Models) -> dict[str, Any]:
     judged = {of: found for of, found in judged.items() if found}
     return {
         "thresholds": models.thresholds.model_dump(),
-        "judges": {judge: _one(judge, judged, models) for judge in models.judges},
-        "pairs": [_pair(one, other, judged, models) for one, other in combinations(models.judges, 2)],
+        "judges": {judge: _judge_facts(judge, judged, models) for judge in models.judges},
+        "pairs": [_pair_facts(one, other, judged, models) for one, other in combinations(models.judges, 2)],
     }
 
 
 Judged = Mapping[str, Sequence[Mapping[str, Mapping[str, int] | None]]]
 
 
-def _one(judge: str, judged: Judged, models: Models) -> dict[str, Any]:
+def _judge_facts(judge: str, judged: Judged, models: Models) -> dict[str, Any]:
     out: dict[str, Any] = {"model": models.endpoints[judge].model}
     for kind, samples in judged.items():
         given = [scores for sample in samples if (scores := sample[judge]) is not None]
@@ -77,7 +89,7 @@ def _one(judge: str, judged: Judged, models: Models) -> dict[str, Any]:
     return out
 
 
-def _pair(one: str, other: str, judged: Judged, models: Models) -> dict[str, Any]:
+def _pair_facts(one: str, other: str, judged: Judged, models: Models) -> dict[str, Any]:
     out: dict[str, Any] = {"one": one, "other": other}
     for kind, samples in judged.items():
         both = [(a, b) for sample in samples if (a := sample[one]) is not None and (b := sample[other]) is not None]
@@ -101,7 +113,7 @@ def _pair(one: str, other: str, judged: Judged, models: Models) -> dict[str, Any
 
 
 def _keeps(scores: Mapping[str, int], kind: str, models: Models) -> bool:
-    return not short_of(scores, kind, models.thresholds)
+    return not below_thresholds(scores, kind, models.thresholds)
 
 
 def _rounded(value: Any) -> float | None:
@@ -122,13 +134,13 @@ def lines_of(found: Mapping[str, Any]) -> Iterable[str]:
         yield "|---|---|---:|---:|---:|---:|"
         for kind in kinds:
             for name, row in pair[kind]["dimensions"].items():
-                numbers = " | ".join(_said(row[key]) for key in ("difference", "equal", "kappa"))
+                numbers = " | ".join(_decimals(row[key]) for key in ("difference", "equal", "kappa"))
                 yield f"| {kind} | {name.replace('_', ' ')} | {pair[kind]['samples']} | {numbers} |"
         yield ""
         for kind in kinds:
             same, kappa = pair[kind]["same_verdict"], pair[kind]["kappa_of_keeping"]
-            yield f"Keep or leave, {kind}: same verdict {_said(same)}, Cohen's kappa {_said(kappa)}."
+            yield f"Keep or leave, {kind}: same verdict {_decimals(same)}, Cohen's kappa {_decimals(kappa)}."
 
 
-def _said(value: float | None) -> str:
+def _decimals(value: float | None) -> str:
     return "not defined" if value is None else f"{value:.3f}"

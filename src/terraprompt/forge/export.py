@@ -9,7 +9,6 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +20,25 @@ from terraprompt.datasets.sample import MaskFile, Sample
 from terraprompt.forge.agreement import agreement
 from terraprompt.forge.constraints import word_count
 from terraprompt.forge.datasheet import datasheet
-from terraprompt.forge.formats import write_jsonl, write_regions, write_shards
+from terraprompt.forge.formats import output_file, write_jsonl, write_output, write_regions, write_shards
 from terraprompt.forge.items import sources_of
 from terraprompt.forge.pixels import read_window
 from terraprompt.forge.recipe import KINDS, Recipe, Subset
 from terraprompt.forge.records import Row, chance
 from terraprompt.forge.stages import REGIONS, SAMPLES, Job, Parts, last_of
 from terraprompt.forge.statistics import Statistics
-from terraprompt.io.atomic import atomic_path, remove_temporaries, write_atomic
+from terraprompt.io.atomic import remove_temporaries
 from terraprompt.io.files import translated
 from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Task
 
-__all__ = ["DATASET", "SUBSETS", "assemble", "export_part", "files_of"]
+__all__ = ["DATASET", "SUBSETS", "assemble", "export_part", "files_of", "link_files"]
 
 #: Folders of the set and of its subsets below the folder of a run.
 DATASET = "dataset"
 SUBSETS = "subsets"
 _SPLITS = ("train", "val", "test")
+_FILES = ("img", "mask", "json")
 _FOLDERS = {
     "point": "interactive",
     "box": "interactive",
@@ -59,14 +59,14 @@ def export_part(rows: Iterator[Row], job: Job) -> Iterator[Row]:
         if row["patch"] != patch:
             box = (row["column"], row["row"], row["width"], row["height"])
             pixels = read_window(roots[row["number"]] / row["image"], box, bands=row["bands"], stretch=row["stretch"])
-            _write(root / files["img"], _png(pixels))
+            write_output(root / files["img"], _png(pixels))
             patch, region = row["patch"], None
         if row["region"] != region:
             mask = RunLengths(row["height"], row["width"], row["counts"], row["sample"]).load()
-            _write(root / files["mask"], _png(mask * np.uint8(255)))
+            write_output(root / files["mask"], _png(mask * np.uint8(255)))
             region = row["region"]
         text = {"question": [row["question"]], "reason": [row["reason"]] if row["reason"] else []}
-        _write(root / files["json"], json.dumps(text, ensure_ascii=False).encode())
+        write_output(root / files["json"], json.dumps(text, ensure_ascii=False))
         yield {
             **{name: row[name] for name in ("sample", "patch", "source", "category", "kind", "split", "area")},
             "licence": row["licence"],
@@ -79,7 +79,7 @@ def export_part(rows: Iterator[Row], job: Job) -> Iterator[Row]:
 
 def files_of(row: Row) -> dict[str, str]:
     """Paths of a sample's files below the root of the set."""
-    patch = _plain(row["patch"])
+    patch = _portable(row["patch"])
     return {
         "img": f"images/{patch}.png",
         "mask": f"masks/{patch}_{row['region']}.png",
@@ -87,7 +87,7 @@ def files_of(row: Row) -> dict[str, str]:
     }
 
 
-def _plain(name: str) -> str:
+def _portable(name: str) -> str:
     """A path without characters that file systems or tar readers trip over."""
     plain = re.sub(r"[^A-Za-z0-9_/-]", lambda found: f"~{ord(found[0]):x}~" if found[0] != "@" else "_at_", name)
     return plain.replace("//", "/~/")
@@ -97,11 +97,6 @@ def _png(pixels: Any) -> bytes:
     buffer = io.BytesIO()
     Picture.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    with translated(path):
-        write_atomic(path, content, durable=False)
 
 
 def assemble(recipe: Recipe, out: Path, before: dict[str, Parts], notes: dict[str, int]) -> None:
@@ -120,14 +115,16 @@ def assemble(recipe: Recipe, out: Path, before: dict[str, Parts], notes: dict[st
     for split in splits:
         entries = (row for row in exported.rows(["img", "mask", "json", "split"]) if row["split"] == split)
         _manifest(root / f"{split}.json", entries)
-        _index(root / f"{split}.parquet", kept, root, split, recipe.name)
-    _write(root / "statistics.json", json.dumps(statistics.facts(), indent=1, sort_keys=True).encode())
-    _write(root / "statistics.md", statistics.table().encode())
+        with output_file(root / f"{split}.parquet") as temporary:
+            samples = (_sample(row, root) for row in kept.rows() if row["split"] == split)
+            write_index(temporary, samples, root, name="geoseg-bench-1m", split=split)
+    write_output(root / "statistics.json", json.dumps(statistics.facts(), indent=1, sort_keys=True))
+    write_output(root / "statistics.md", statistics.table())
     judged = agreement(last_of(before, SAMPLES), recipe.models) if recipe.models.judges else None
     if judged is not None:
-        _write(root / "judges.json", json.dumps(judged, indent=1).encode())
-    _write(root / "datasheet.md", datasheet(recipe, sources_of(recipe), statistics, notes, judged).encode())
-    _write(root / "recipe.json", recipe.text().encode())
+        write_output(root / "judges.json", json.dumps(judged, indent=1))
+    write_output(root / "datasheet.md", datasheet(recipe, sources_of(recipe), statistics, notes, judged))
+    write_output(root / "recipe.json", recipe.text())
     if "jsonl" in recipe.formats:
         for split in splits:
             write_jsonl(root / f"{split}.jsonl", _pairs(kept, exported, split))
@@ -150,18 +147,12 @@ def _pairs(kept: Parts, exported: Parts, split: str) -> Iterator[tuple[Row, Row]
 
 
 def _manifest(path: Path, rows: Iterable[Row]) -> None:
-    with translated(path), atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with output_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write("[")
         for number, row in enumerate(rows):
-            entry = {key: row[key] for key in ("img", "mask", "json")}
+            entry = {key: row[key] for key in _FILES}
             file.write(f"{',' if number else ''}\n{json.dumps(entry, ensure_ascii=False)}")
         file.write("\n]\n")
-
-
-def _index(path: Path, kept: Parts, root: Path, split: str, name: str) -> None:
-    samples = (_sample(row, root) for row in kept.rows() if row["split"] == split)
-    with translated(path), atomic_path(path) as temporary:
-        write_index(temporary, samples, root, name="geoseg-bench-1m", split=split)
 
 
 def _sample(row: Row, root: Path) -> Sample:
@@ -208,9 +199,7 @@ def _subset(recipe: Recipe, subset: Subset, out: Path, exported: Parts) -> None:
         part = [row for row in rows if row["split"] == split]
         if not part:
             continue
-        for row in part:
-            for key in ("img", "mask", "json"):
-                _link(root / row[key], target / row[key])
+        link_files(root, target, part)
         _manifest(target / f"{split}.json", part)
     rule = {
         "of": recipe.name,
@@ -218,15 +207,16 @@ def _subset(recipe: Recipe, subset: Subset, out: Path, exported: Parts) -> None:
         "seed": recipe.seed,
         "samples": {kind: sum(row["kind"] == kind for row in rows) for kind in KINDS},
     }
-    _write(target / "subset.json", json.dumps(rule, indent=1, sort_keys=True).encode())
+    write_output(target / "subset.json", json.dumps(rule, indent=1, sort_keys=True))
 
 
-def _link(source: Path, target: Path) -> None:
-    with translated(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            return
-        with suppress(OSError):
-            os.link(source, target)
-            return
-        shutil.copyfile(source, target)
+def link_files(root: Path, target: Path, rows: Iterable[Row]) -> None:
+    """Put the files of samples below another folder: as hard links, or as copies where the disk knows none."""
+    for path in (row[key] for row in rows for key in _FILES):
+        with translated(target / path):
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            if not (target / path).exists():
+                try:
+                    os.link(root / path, target / path)
+                except OSError:
+                    shutil.copyfile(root / path, target / path)

@@ -7,21 +7,39 @@ import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from terraprompt.forge.records import Row
 from terraprompt.forge.stages import Parts
 from terraprompt.io.atomic import atomic_path
 from terraprompt.io.files import translated
 
-__all__ = ["write_jsonl", "write_regions", "write_shards"]
+__all__ = ["output_file", "write_jsonl", "write_output", "write_regions", "write_shards"]
 
 
 @contextmanager
-def _lines(path: Path) -> Iterator[IO[str]]:
-    with translated(path), atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        yield file
+def output_file(path: Path) -> Iterator[Path]:
+    """A temporary path for a file of the set, which is then whole or not there; not synced, as it can be made again.
+
+    Raises:
+        OutputError: the disk is full, or the writer fails.
+    """
+    with translated(path), atomic_path(path, durable=False) as temporary:
+        yield temporary
+
+
+def write_output(path: Path, content: str | bytes) -> None:
+    """Write a small file of the set, see :func:`output_file`; text as UTF-8."""
+    with output_file(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    with output_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def write_jsonl(path: Path, pairs: Iterable[tuple[Row, Row]]) -> None:
@@ -31,40 +49,41 @@ def write_jsonl(path: Path, pairs: Iterable[tuple[Row, Row]]) -> None:
         path: of the file.
         pairs: (kept sample, exported sample).
     """
-    with _lines(path) as file:
-        for row, files in pairs:
-            line = {
-                "id": row["sample"],
-                "image": files["img"],
-                "height": row["height"],
-                "width": row["width"],
-                "task": row["kind"],
-                "category": row["category"],
-                "question": row["question"],
-                "reason": row["reason"] or None,
-                "points": row["points"],
-                "box": row["box"],
-                "segmentation": {"size": [row["height"], row["width"]], "counts": row["counts"]},
-                "area": row["area"],
-                "region": row["region"],
-                "patch": row["patch"],
-                "source": row["source"],
-                "origin": row["image"],
-                "window": [row["column"], row["row"], row["width"], row["height"]],
-                "place": row["place"],
-                "split": row["split"],
-                "gsd_m": row["gsd_m"],
-                "crs": row["crs"],
-                "transform": _moved(row),
-                "licence": row["licence"],
-                "writer": row["writer"],
-                "cues": row["cues"],
-                "scores": None if row["scores"] is None else json.loads(row["scores"]),
-            }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    _write_lines(path, (_line(row, files) for row, files in pairs))
 
 
-def _moved(row: Row) -> list[float] | None:
+def _line(row: Row, files: Row) -> Row:
+    return {
+        "id": row["sample"],
+        "image": files["img"],
+        "height": row["height"],
+        "width": row["width"],
+        "task": row["kind"],
+        "category": row["category"],
+        "question": row["question"],
+        "reason": row["reason"] or None,
+        "points": row["points"],
+        "box": row["box"],
+        "segmentation": {"size": [row["height"], row["width"]], "counts": row["counts"]},
+        "area": row["area"],
+        "region": row["region"],
+        "patch": row["patch"],
+        "source": row["source"],
+        "origin": row["image"],
+        "window": [row["column"], row["row"], row["width"], row["height"]],
+        "place": row["place"],
+        "split": row["split"],
+        "gsd_m": row["gsd_m"],
+        "crs": row["crs"],
+        "transform": _patch_transform(row),
+        "licence": row["licence"],
+        "writer": row["writer"],
+        "cues": row["cues"],
+        "scores": None if row["scores"] is None else json.loads(row["scores"]),
+    }
+
+
+def _patch_transform(row: Row) -> list[float] | None:
     """Affine transform of the patch: that of the image, moved to the window."""
     if not row["transform"]:
         return None
@@ -80,31 +99,29 @@ def write_regions(path: Path, patches: Parts, images: Mapping[str, str]) -> None
         patches: work files of the rule filter.
         images: patch -> image; other patches are left out.
     """
-    with _lines(path) as file:
-        for patch in patches.rows():
-            if patch["patch"] not in images:
-                continue
-            size = [patch["height"], patch["width"]]
-            line = {
-                "patch": patch["patch"],
-                "image": images[patch["patch"]],
-                "gsd_m": patch["gsd_m"],
-                "specks": {row["category"]: row["count"] for row in patch["specks"]},
-                "regions": [
-                    {
-                        "region": region["number"],
-                        "category": region["category"],
-                        "segmentation": {"size": size, "counts": region["counts"]},
-                        "kept": region["keep"],
-                        "why": region["why"] or None,
-                    }
-                    for region in patch["regions"]
-                ],
+    _write_lines(path, (_regions_of(row, images[row["patch"]]) for row in patches.rows() if row["patch"] in images))
+
+
+def _regions_of(patch: Row, image: str) -> Row:
+    return {
+        "patch": patch["patch"],
+        "image": image,
+        "gsd_m": patch["gsd_m"],
+        "specks": {row["category"]: row["count"] for row in patch["specks"]},
+        "regions": [
+            {
+                "region": region["number"],
+                "category": region["category"],
+                "segmentation": {"size": [patch["height"], patch["width"]], "counts": region["counts"]},
+                "kept": region["keep"],
+                "why": region["why"] or None,
             }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            for region in patch["regions"]
+        ],
+    }
 
 
-def write_shards(folder: Path, split: str, root: Path, pairs: Iterable[tuple[Row, Row]], most: int) -> int:
+def write_shards(folder: Path, split: str, root: Path, pairs: Iterable[tuple[Row, Row]], max_samples: int) -> int:
     """Tar files of samples: ``<key>.png``, ``<key>.mask.png`` and ``<key>.json``; returns how many.
 
     Args:
@@ -112,32 +129,22 @@ def write_shards(folder: Path, split: str, root: Path, pairs: Iterable[tuple[Row
         split: in their names.
         root: of the set.
         pairs: (kept sample, exported sample).
-        most: samples a shard.
+        max_samples: of a shard.
     """
     with translated(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob(f"{split}-*.tar"):
             path.unlink()
-    shard: list[tuple[Row, Row]] = []
-    count = 0
-    for pair in pairs:
-        shard.append(pair)
-        if len(shard) == most:
-            _shard(folder / f"{split}-{count:06d}.tar", shard, root, count * most)
-            shard, count = [], count + 1
-    if shard:
-        _shard(folder / f"{split}-{count:06d}.tar", shard, root, count * most)
+    waiting, count = iter(pairs), 0
+    while shard := list(islice(waiting, max_samples)):
+        _shard(folder / f"{split}-{count:06d}.tar", shard, root, count * max_samples)
         count += 1
     return count
 
 
 def _shard(path: Path, pairs: Iterable[tuple[Row, Row]], root: Path, first: int) -> None:
-    with (
-        translated(path),
-        atomic_path(path) as temporary,
-        # USTAR without times and owners: the same samples give the same bytes
-        tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar,
-    ):
+    # USTAR without times and owners: the same samples give the same bytes
+    with output_file(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
         for number, (row, files) in enumerate(pairs, first):
             text = {
                 "id": row["sample"],

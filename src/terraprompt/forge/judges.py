@@ -22,14 +22,14 @@ from terraprompt.forge.stages import Job, read_rows
 from terraprompt.forge.taxonomy import load_taxonomy
 from terraprompt.vlm.model_pool import Answer, add_usage
 
-__all__ = ["family", "judge_samples", "short_of"]
+__all__ = ["below_thresholds", "family", "judge_samples"]
 
 
 _NEEDED = ("patch", "number", "image", "column", "row", "width", "height", "stretch", "bands")
 
 
 @dataclass(frozen=True)
-class _Case:
+class _Question:
     sample: Row
     judge: str | None  # None ends a sample
     pixels: NDArray[np.uint8] | None
@@ -40,7 +40,7 @@ def family(kind: str) -> str | None:
     return {"referring": "referring", "attribute": "reasoning", "contextual": "reasoning"}.get(kind)
 
 
-def short_of(scores: Mapping[str, int], of: str, thresholds: Thresholds) -> list[str]:
+def below_thresholds(scores: Mapping[str, int], of: str, thresholds: Thresholds) -> list[str]:
     """Dimensions of a family whose score is not enough, with both numbers."""
     least = thresholds.referring if of == "referring" else thresholds.reasoning
     return [f"{name} {scores[name]} below {least[name]}" for name in least if scores[name] < least[name]]
@@ -58,7 +58,7 @@ def judge_samples(rows: Iterator[Row], job: Job) -> Iterator[Row]:
     models = job.recipe.models
     judges = models.judges
 
-    def cases() -> Iterator[_Case]:
+    def questions() -> Iterator[_Question]:
         patches = read_rows(job.regions.part(job.part), _NEEDED)
         patch: Row = {"patch": None}
         for sample in rows:
@@ -66,10 +66,10 @@ def judge_samples(rows: Iterator[Row], job: Job) -> Iterator[Row]:
                 while patch["patch"] != sample["patch"]:  # both are in the order of the patches
                     patch = _next(patches, sample)
                 pixels = pictures.of(patch)
-                yield from (_Case(sample, judge, pixels) for judge in judges)
-            yield _Case(sample, None, None)
+                yield from (_Question(sample, judge, pixels) for judge in judges)
+            yield _Question(sample, None, None)
 
-    def work(case: _Case) -> Answer | None:
+    def work(case: _Question) -> Answer | None:
         sample = case.sample
         if case.judge is None or case.pixels is None:
             return None
@@ -89,11 +89,11 @@ def judge_samples(rows: Iterator[Row], job: Job) -> Iterator[Row]:
 
         return panel.ask(case.judge, text, shown, form=FORMS[f"judge_{kind}"], faults=faults)
 
-    def what(case: _Case) -> str:
+    def what(case: _Question) -> str:
         return str(case.sample["sample"])
 
     answers: dict[str, Answer] = {}
-    for case, answer in panel.map(work, cases(), what):
+    for case, answer in panel.map(work, questions(), what):
         if case.judge is not None and answer is not None:
             add_usage(f"judge {case.judge}", answer.tally, job.notes)
             answers[case.judge] = answer
@@ -121,7 +121,7 @@ def _mark(sample: Row, answers: Mapping[str, Answer], job: Job) -> None:
             continue
         found = {name: int(answer.value[name]) for name in DIMENSIONS[of]}
         scores[judge] = found
-        if low := short_of(found, of, job.recipe.models.thresholds):
+        if low := below_thresholds(found, of, job.recipe.models.thresholds):
             why.append(f"judge {judge}: {', '.join(low)}")
     sample["scores"] = json.dumps(scores, sort_keys=True)
     if why:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,11 +15,11 @@ from rasterio.windows import Window
 
 from terraprompt.errors import DatasetError
 from terraprompt.forge.pixels import RollingRows, reading
-from terraprompt.forge.tables import SourceTable
+from terraprompt.forge.tables import SourceClass, SourceTable
 from terraprompt.forge.taxonomy import Taxonomy
 from terraprompt.raster.scene import Scene
 
-__all__ = ["UNKNOWN", "IndexLabels", "Labels", "PaletteLabels", "check_pair"]
+__all__ = ["UNKNOWN", "IndexLabels", "LabelContext", "Labels", "PaletteLabels", "check_pair"]
 
 #: Marks a pixel whose code the table does not name.
 UNKNOWN = 255
@@ -48,19 +49,69 @@ class Labels(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class LabelContext:
+    """What the labels of one image are read with.
+
+    Attributes:
+        path: of the labels, for messages.
+        table: of the source.
+        taxonomy: the categories.
+        policy: "error" or "skip" at a code or class that the table does not name.
+        note: told (what, count) of skipped ones.
+    """
+
+    path: Path
+    table: SourceTable
+    taxonomy: Taxonomy
+    policy: str
+    note: Callable[[str, int], None]
+
+    def number(self, row: SourceClass) -> int:
+        """Number of the category of a class; 0 = ignored."""
+        return 0 if row.category is None else self.taxonomy[row.category].number
+
+    def numbers(self, labels: Sequence[str]) -> list[int]:
+        """Numbers of class names; :data:`UNKNOWN` for those the table does not name, if told to skip.
+
+        Raises:
+            DatasetError: unknown ones, counted, if told to stop.
+        """
+        known = {row.label: self.number(row) for row in self.table.classes}
+        unknown = Counter(label for label in labels if label not in known)
+        if unknown and self.policy == "error":
+            raise self.unknown("classes", [f"{label!r}: {count}" for label, count in unknown.most_common(8)])
+        for label, count in unknown.items():
+            self.note(f"unknown class {label!r}", count)
+        return [known.get(label, UNKNOWN) for label in labels]
+
+    def unknown(self, what: str, listed: Sequence[str]) -> DatasetError:
+        """The error at codes or classes that the table does not name."""
+        return DatasetError(
+            f"A label has {what} that the table does not name ({', '.join(listed)}).",
+            received=self.path,
+            hint="Add them to the table, or leave such patches out with `on_unknown_code: skip`.",
+        )
+
+
 class _Coded:
-    """What index and colour labels share: codes read in rows, looked up, unknown ones counted."""
+    """What index and colour labels share: codes read in rows, looked up, unknown ones counted.
+
+    Args:
+        file: rasterio dataset, closed by the caller.
+        context: of the labels.
+    """
 
     looks = False
 
-    def __init__(self, file: Any, path: Path, bands: list[int], policy: str, note: Callable[[str, int], None]) -> None:
+    def __init__(self, file: Any, context: LabelContext, bands: list[int]) -> None:
         if file.count < len(bands):
             raise DatasetError(
                 f"A label has {file.count} bands, {len(bands)} are needed.",
-                received=path,
+                received=context.path,
                 hint="Set the codec of the table to index for one band, palette for three.",
             )
-        self._file, self._path, self._bands, self._policy, self._note = file, path, bands, policy, note
+        self._file, self._context, self._bands = file, context, bands
         self._rows = RollingRows(self._read, file.height, file.width)
 
     def window(
@@ -73,13 +124,13 @@ class _Coded:
     def _read(self, first: int, end: int, out: NDArray[np.uint8]) -> None:
         out[:], unknown = self._decode(self._raw(first, end))
         if unknown:
-            if self._policy == "error":
+            if self._context.policy == "error":
                 raise self._unknown()
             for code, count in unknown.items():
-                self._note(f"unknown {code}", count)
+                self._context.note(f"unknown {code}", count)
 
     def _raw(self, first: int, end: int) -> NDArray[Any]:
-        with reading(self._path, "label"):
+        with reading(self._context.path, "label"):
             raw: NDArray[Any] = self._file.read(self._bands, window=Window(0, first, self._file.width, end - first))
         return raw
 
@@ -91,41 +142,19 @@ class _Coded:
         found: Counter[str] = Counter()
         for first in range(0, self._file.height, _COUNT_ROWS):
             found += self._decode(self._raw(first, min(first + _COUNT_ROWS, self._file.height)))[1]
-        listed = ", ".join(f"{code}: {count} pixels" for code, count in found.most_common(8))
-        return DatasetError(
-            f"A label has codes that the table does not name ({listed}).",
-            received=self._path,
-            hint="Add them to the table, or leave such patches out with `on_unknown_code: skip`.",
-        )
+        return self._context.unknown("codes", [f"{code}: {count} pixels" for code, count in found.most_common(8)])
 
 
 class IndexLabels(_Coded):
-    """Labels whose pixel values are codes.
+    """Labels whose pixel values are codes."""
 
-    Args:
-        file: rasterio dataset, closed by the caller.
-        path: of it.
-        table: of the source.
-        taxonomy: the categories.
-        policy: "error" or "skip" at a code that the table does not name.
-        note: told (what, pixels) of skipped codes.
-    """
-
-    def __init__(
-        self,
-        file: Any,
-        path: Path,
-        table: SourceTable,
-        taxonomy: Taxonomy,
-        policy: str,
-        note: Callable[[str, int], None],
-    ) -> None:
+    def __init__(self, file: Any, context: LabelContext) -> None:
         self._lookup = np.full(65536, UNKNOWN, np.uint8)
-        for row in table.classes:
+        for row in context.table.classes:
             if row.code is not None:
-                self._lookup[row.code] = 0 if row.category is None else taxonomy[row.category].number
+                self._lookup[row.code] = context.number(row)
         self._bytes = self._lookup[:256].tobytes()
-        super().__init__(file, path, [1], policy, note)
+        super().__init__(file, context, [1])
 
     def _decode(self, raw: NDArray[Any]) -> tuple[NDArray[np.uint8], Counter[str]]:
         codes = raw[0]
@@ -145,27 +174,15 @@ class IndexLabels(_Coded):
 
 
 class PaletteLabels(_Coded):
-    """Labels whose RGB colours are codes; arguments as of :class:`IndexLabels`.
+    """Labels whose RGB colours are codes; a file of one band with a colour table counts as its colours."""
 
-    A file of one band with a colour table counts as its colours.
-    """
-
-    def __init__(
-        self,
-        file: Any,
-        path: Path,
-        table: SourceTable,
-        taxonomy: Taxonomy,
-        policy: str,
-        note: Callable[[str, int], None],
-    ) -> None:
-        self._threshold = table.layout.threshold
+    def __init__(self, file: Any, context: LabelContext) -> None:
+        self._threshold = context.table.layout.threshold
         pairs = []
-        for row in table.classes:
+        for row in context.table.classes:
             if row.colour is not None:
                 red, green, blue = row.colour
-                number = 0 if row.category is None else taxonomy[row.category].number
-                pairs.append(((red << 16) | (green << 8) | blue, number))
+                pairs.append(((red << 16) | (green << 8) | blue, context.number(row)))
         pairs.sort()
         self._colours = np.array([colour for colour, _ in pairs], np.uint32)
         self._numbers = np.array([number for _, number in pairs], np.uint8)
@@ -176,7 +193,7 @@ class PaletteLabels(_Coded):
             for index, colour in file.colormap(1).items():
                 self._map[index] = colour[:3]
             bands = [1]
-        super().__init__(file, path, bands, policy, note)
+        super().__init__(file, context, bands)
 
     def _decode(self, raw: NDArray[Any]) -> tuple[NDArray[np.uint8], Counter[str]]:
         if self._map is not None:

@@ -25,7 +25,7 @@ _REASON = 200  # characters of a reason that are kept
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Question:
     patch: Row
     region: Row | None  # None ends a patch
     pixels: NDArray[np.uint8] | None
@@ -43,24 +43,24 @@ def ask_filter(rows: Iterator[Row], job: Job) -> Iterator[Row]:
     taxonomy = load_taxonomy()
     side = models.endpoints[name].side
 
-    def looks() -> Iterator[_Look]:
+    def questions() -> Iterator[_Question]:
         for patch in rows:
             for region in patch["regions"]:
                 if region["keep"]:
-                    yield _Look(patch, region, pictures.of(patch))
-            yield _Look(patch, None, None)
+                    yield _Question(patch, region, pictures.of(patch))
+            yield _Question(patch, None, None)
 
-    def work(look: _Look) -> Answer | None:
+    def work(look: _Question) -> Answer | None:
         if look.region is None or look.pixels is None:
             return None
         shown = outlined(look.pixels, region_mask(look.patch, look.region), line=models.line, side=side)
-        return _asked(panel, name, shown, taxonomy[look.region["category"]].singular, models.line)
+        return _ask(panel, name, shown, taxonomy[look.region["category"]].singular, models.line)
 
-    def what(look: _Look) -> str:
+    def what(look: _Question) -> str:
         return look.patch["patch"] if look.region is None else f"{look.patch['patch']}#{look.region['number']}"
 
     # The row of a patch is complete when the mark of its end comes back.
-    for look, answer in panel.map(work, looks(), what):
+    for look, answer in panel.map(work, questions(), what):
         if look.region is None or answer is None:
             yield look.patch
             continue
@@ -68,7 +68,7 @@ def ask_filter(rows: Iterator[Row], job: Job) -> Iterator[Row]:
         _mark(look.region, answer, job.notes)
 
 
-def _asked(panel: ModelPool, name: str, shown: NDArray[np.uint8], category: str, line: Line) -> Answer:
+def _ask(panel: ModelPool, name: str, shown: NDArray[np.uint8], category: str, line: Line) -> Answer:
     text = prompt("filter", category=category, colour=line.target)
     return panel.ask(name, text, shown, form=FORMS["filter"], faults=_faults)
 

@@ -16,12 +16,12 @@ from terraprompt.errors import DatasetError
 from terraprompt.forge.annotations import Outline, read_boxes
 from terraprompt.forge.fingerprints import EIGHTH, Fingerprint, eighth, fingerprint, fingerprints
 from terraprompt.forge.items import Source, sources_of, starts
-from terraprompt.forge.label_readers import UNKNOWN, IndexLabels, Labels, PaletteLabels, check_pair
+from terraprompt.forge.label_readers import UNKNOWN, IndexLabels, LabelContext, Labels, PaletteLabels, check_pair
 from terraprompt.forge.pixels import Image, RollingRows, open_raster
 from terraprompt.forge.recipe import Recipe
 from terraprompt.forge.records import Row, of_item
 from terraprompt.forge.stages import Job
-from terraprompt.forge.taxonomy import Taxonomy, load_taxonomy
+from terraprompt.forge.taxonomy import load_taxonomy
 from terraprompt.forge.vectors import BoxLabels, PolygonLabels, coco_shapes, segmenter_of, vector_shapes
 
 __all__ = ["cut_patches", "decode_mask"]
@@ -152,7 +152,7 @@ class _Strip:
 def _opened(
     item: Row, source: Source, path: Path, recipe: Recipe, note: Callable[[str, int], None], stack: ExitStack
 ) -> tuple[Image, Labels]:
-    table, taxonomy = source.table, load_taxonomy()
+    table = source.table
     image = stack.enter_context(Image(path, table.layout.bands))
     if (image.scene.width, image.scene.height) != (item["width"], item["height"]):
         raise DatasetError(
@@ -160,24 +160,25 @@ def _opened(
             f"{image.scene.width} x {image.scene.height}.",
             received=path,
         )
+    label = source.root / (item["label"] or item["image"])
+    context = LabelContext(label, table, load_taxonomy(), recipe.on_unknown_code, note)
     if table.codec == "pack":
         record = _records(source.root, (source.root / INDEX_NAME).stat().st_mtime_ns)[item["record"]]
-        return image, _pack_labels(record, source, taxonomy, recipe, note)
-    label = source.root / item["label"]
+        return image, _pack_labels(
+            record, source, LabelContext(record.image, table, load_taxonomy(), recipe.on_unknown_code, note)
+        )
     if table.codec in ("index", "palette"):
         raster = stack.enter_context(open_raster(label, "label"))
         check_pair(image.scene, raster, path, label)
-        codec = IndexLabels if table.codec == "index" else PaletteLabels
-        return image, codec(raster, label, table, taxonomy, recipe.on_unknown_code, note)
+        return image, (IndexLabels if table.codec == "index" else PaletteLabels)(raster, context)
     if table.codec == "boxes":
         outlines = read_boxes(label, str(table.layout.boxes))
-        segmenter = segmenter_of(source.use.segmenter)
-        return image, BoxLabels(outlines, segmenter, label, table, taxonomy, recipe.on_unknown_code, note)
+        return image, BoxLabels(outlines, segmenter_of(source.use.segmenter), context)
     if table.layout.polygons == "coco":
         shapes = coco_shapes(label, item["image"])
     else:
         shapes = vector_shapes(label, table, image.scene)
-    return image, PolygonLabels(shapes, label, table, taxonomy, recipe.on_unknown_code, note)
+    return image, PolygonLabels(shapes, context)
 
 
 @lru_cache(maxsize=2)
@@ -201,29 +202,25 @@ class _Fixed:
         return self._numbers[row : row + height, column : column + width]
 
 
-def _pack_labels(
-    record: Record, source: Source, taxonomy: Taxonomy, recipe: Recipe, note: Callable[[str, int], None]
-) -> Labels:
+def _pack_labels(record: Record, source: Source, context: LabelContext) -> Labels:
     if record.label_kind == "box":
         outlines = []
         for region in record.regions:
             if region.box is not None:
                 x0, y0, x1, y1 = region.box
                 outlines.append(Outline(region.category, ((x0, y0), (x1, y0), (x1, y1), (x0, y1))))
-        segmenter = segmenter_of(source.use.segmenter)
-        return BoxLabels(outlines, segmenter, record.image, source.table, taxonomy, recipe.on_unknown_code, note)
-    mapping = {row.label: row.category for row in source.table.classes}
+        return BoxLabels(outlines, segmenter_of(source.use.segmenter), context)
+    known = {row.label: context.number(row) for row in source.table.classes}
     numbers = np.zeros((record.height, record.width), np.uint8)
     for name in record.present:
-        if name not in mapping:
+        if name not in known:
             raise DatasetError(
                 f"A record has a category that the table does not name ({name!r}).",
                 received=record.id,
                 hint="Add it to a table of your own.",
             )
-        category = mapping[name]
-        if category is not None:
-            numbers[record.load_mask(name) > 0] = taxonomy[category].number
+        if known[name]:
+            numbers[record.load_mask(name) > 0] = known[name]
     return _Fixed(numbers)
 
 

@@ -272,8 +272,8 @@ def read_recipe(path: Path) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The recipe cannot be read: {error}.", received=path) from None
     except yaml.YAMLError as error:
-        said = " ".join(str(error).split())
-        raise ConfigError(f"The recipe is not YAML: {said}.", received=path) from None
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"The recipe is not YAML: {reason}.", received=path) from None
     if not isinstance(raw, dict):
         raise ConfigError(
             "A recipe is a mapping of settings.", received=path, hint=f"Keys: {', '.join(keys_of(Recipe))}."

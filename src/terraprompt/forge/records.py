@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-__all__ = ["ITEM", "KEPT", "LIMIT", "PATCH", "REGION", "SAMPLE", "SEEN", "Row", "chance", "of_item", "rng_of"]
+__all__ = ["EXPORTED", "ITEM", "KEPT", "LIMIT", "PATCH", "REGION", "SAMPLE", "Row", "chance", "of_item", "rng_of"]
 
 Row = dict[str, Any]
 
@@ -142,7 +142,7 @@ KEPT = pa.schema(
 )
 
 #: An exported sample.
-SEEN = pa.schema(
+EXPORTED = pa.schema(
     [
         *(KEPT.field(name) for name in ("sample", "patch", "source", "category", "kind", "split", "area", "licence")),
         ("share", _F),  # of the target in the patch

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib import resources
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader
 from numpy.typing import NDArray
 from PIL import Image as Picture
 from rasterio.features import shapes
 
 from terraprompt.errors import DatasetError, OutputError
+from terraprompt.forge.agreement import cohens_kappa
+from terraprompt.forge.export import link_files
+from terraprompt.forge.formats import write_output
 from terraprompt.forge.records import chance
 from terraprompt.io.files import translated
 from terraprompt.io.rle import RunLengths
 from terraprompt.raster.pictures import read_rgb
 
-__all__ = ["VERDICTS", "Agreement", "cohens_kappa", "export_sheet", "import_verdicts"]
+__all__ = ["VERDICTS", "Agreement", "export_sheet", "import_verdicts"]
 
 #: What a reviewer can say of a sample.
 VERDICTS = ("keep", "drop", "unsure")
@@ -49,7 +48,7 @@ def export_sheet(root: Path, out: Path, *, split: str = "test", most: int | None
 
     Raises:
         DatasetError: no such set or split, or a sample without a target.
-        OutputError: the folder is not empty, or cannot be written.
+        OutputError: the folder is not empty, or cannot be comments_of.
     """
     rows = list(_lines(root, split))
     if most is not None and most < len(rows):
@@ -88,13 +87,9 @@ def export_sheet(root: Path, out: Path, *, split: str = "test", most: int | None
         facts = {"set": Path(root).resolve().parent.name, "split": split, "samples": entries}
         # the browser keeps verdicts by this name: another sheet, or the same questions on other data, is another one
         facts["sheet"] = hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:16]
-        data = json.dumps(facts, ensure_ascii=False)
-        page = resources.files(__package__).joinpath("pages", "review.html").read_text(encoding="utf-8")
-        # "</script>" inside a question must not end the script
-        page = page.replace("__TITLE__", html.escape(f"Review of {split}")).replace(
-            "__DATA__", data.replace("<", "\\u003c")
-        )
-        (out / "index.html").write_text(page, encoding="utf-8")
+        page = Environment(autoescape=True, loader=PackageLoader("terraprompt.forge", "pages"))
+        text = page.get_template("review.html").render(title=f"Review of {split}", facts=facts)
+        (out / "index.html").write_text(text, encoding="utf-8")
     return len(entries)
 
 
@@ -141,7 +136,7 @@ def _lines(root: Path, split: str) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What reviewers said.
+    """What reviewers verdicts_of.
 
     Attributes:
         reviewers: names, in order of the files.
@@ -150,7 +145,7 @@ class Agreement:
             not defined: both always say the same one thing).
         kept: ids that every reviewer keeps.
         disputed: ids with different verdicts.
-        comments: id -> reviewer -> what was written.
+        comments: id -> reviewer -> what was comments_of.
     """
 
     reviewers: tuple[str, ...]
@@ -177,8 +172,8 @@ class Agreement:
         for reviewer in self.reviewers:
             yield f"{reviewer}: " + ", ".join(f"{verdict} {self.counts[reviewer][verdict]}" for verdict in VERDICTS)
         for one, other, samples, share, kappa in self.pairs:
-            said = "not defined" if kappa is None else f"{kappa:.3f}"
-            yield f"{one} and {other}: {samples} samples, {100 * share:.1f} % agree, Cohen's kappa {said}"
+            shown = "not defined" if kappa is None else f"{kappa:.3f}"
+            yield f"{one} and {other}: {samples} samples, {100 * share:.1f} % agree, Cohen's kappa {shown}"
         yield f"{len(self.kept)} kept by all, {len(self.disputed)} disputed"
         for sample, remarks in self.comments.items():
             yield f"{sample}: " + "; ".join(f"{reviewer}: {text}" for reviewer, text in remarks.items())
@@ -194,56 +189,43 @@ def import_verdicts(root: Path, files: Sequence[Path], *, out: Path | None = Non
 
     Raises:
         DatasetError: a broken file, an unknown sample or verdict, one reviewer twice, or another split.
-        OutputError: ``out`` is not empty, or cannot be written.
+        OutputError: ``out`` is not empty, or cannot be comments_of.
     """
-    said: dict[str, dict[str, str]] = {}
-    written: dict[str, dict[str, str]] = {}
+    verdicts_of: dict[str, dict[str, str]] = {}
+    comments_of: dict[str, dict[str, str]] = {}
     splits = set()
     for path in files:
         reviewer, split, verdicts, comments = _verdicts(path)
-        if reviewer in said:
+        if reviewer in verdicts_of:
             raise DatasetError("Two files are by one reviewer.", received=f"{reviewer}: {path}")
-        said[reviewer], written[reviewer] = verdicts, comments
+        verdicts_of[reviewer], comments_of[reviewer] = verdicts, comments
         splits.add(split)
     if len(splits) != 1:
         raise DatasetError("The verdicts are about different splits.", received=sorted(splits))
     split = splits.pop()
     rows = {row["id"]: row for row in _lines(root, split)}
-    for reviewer, verdicts in said.items():
-        if unknown := sorted({*verdicts, *written[reviewer]} - set(rows)):
+    for reviewer, verdicts in verdicts_of.items():
+        if unknown := sorted({*verdicts, *comments_of[reviewer]} - set(rows)):
             raise DatasetError(f"{reviewer} judged a sample that this set does not have.", received=unknown[0])
-    judged = [name for name in rows if all(name in verdicts for verdicts in said.values())]
-    kept = tuple(name for name in judged if all(verdicts[name] == "keep" for verdicts in said.values()))
-    disputed = tuple(name for name in judged if len({verdicts[name] for verdicts in said.values()}) > 1)
+    judged = [name for name in rows if all(name in verdicts for verdicts in verdicts_of.values())]
+    kept = tuple(name for name in judged if all(verdicts[name] == "keep" for verdicts in verdicts_of.values()))
+    disputed = tuple(name for name in judged if len({verdicts[name] for verdicts in verdicts_of.values()}) > 1)
     pairs = []
-    for one, other in combinations(said, 2):
-        common = [name for name in rows if name in said[one] and name in said[other]]
-        first, second = [said[one][name] for name in common], [said[other][name] for name in common]
+    for one, other in combinations(verdicts_of, 2):
+        common = [name for name in rows if name in verdicts_of[one] and name in verdicts_of[other]]
+        first, second = [verdicts_of[one][name] for name in common], [verdicts_of[other][name] for name in common]
         share = sum(a == b for a, b in zip(first, second, strict=True)) / len(common) if common else 0.0
         pairs.append((one, other, len(common), share, cohens_kappa(first, second)))
-    counts = {name: {v: Counter(verdicts.values())[v] for v in VERDICTS} for name, verdicts in said.items()}
+    counts = {name: {v: Counter(verdicts.values())[v] for v in VERDICTS} for name, verdicts in verdicts_of.items()}
     remarks = {
-        name: {who: comments[name] for who, comments in written.items() if name in comments}
+        name: {who: comments[name] for who, comments in comments_of.items() if name in comments}
         for name in rows
-        if any(name in comments for comments in written.values())
+        if any(name in comments for comments in comments_of.values())
     }
-    found = Agreement(tuple(said), counts, tuple(pairs), kept, disputed, remarks)
+    found = Agreement(tuple(verdicts_of), counts, tuple(pairs), kept, disputed, remarks)
     if out is not None:
         _write_kept(Path(root), Path(out), split, [rows[name] for name in kept], found)
     return found
-
-
-def cohens_kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
-    """Agreement of two raters beyond chance (Cohen 1960); None without samples or where chance alone gives 1."""
-    if not first:
-        return None
-    names = sorted({*first, *second})
-    table = np.zeros((len(names), len(names)))
-    for a, b in zip(first, second, strict=True):
-        table[names.index(a), names.index(b)] += 1
-    table /= table.sum()
-    by_chance = float(table.sum(0) @ table.sum(1))
-    return None if by_chance >= 1 else float((np.trace(table) - by_chance) / (1 - by_chance))
 
 
 def _verdicts(path: Path) -> tuple[str, str, dict[str, str], dict[str, str]]:
@@ -276,15 +258,6 @@ def _write_kept(root: Path, out: Path, split: str, rows: list[dict[str, Any]], f
         raise DatasetError("The manifest and the JSON lines of a set differ.", received=root / f"{split}.json")
     wanted = {row["id"] for row in rows}
     chosen = [entry for entry, row in zip(entries, samples, strict=True) if row["id"] in wanted]
-    with translated(out):
-        for entry in chosen:
-            for key in ("img", "mask", "json"):
-                target = out / entry[key]
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if not target.exists():
-                    with suppress(OSError):
-                        os.link(root / entry[key], target)
-                    if not target.exists():
-                        shutil.copyfile(root / entry[key], target)
-        (out / f"{split}.json").write_text(json.dumps(chosen, indent=1, ensure_ascii=False), encoding="utf-8")
-        (out / "review.json").write_text(json.dumps(found.facts(), indent=1), encoding="utf-8")
+    link_files(root, out, chosen)
+    write_output(out / f"{split}.json", json.dumps(chosen, indent=1, ensure_ascii=False))
+    write_output(out / "review.json", json.dumps(found.facts(), indent=1))

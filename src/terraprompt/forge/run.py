@@ -66,7 +66,7 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
         else Stage("write", records.SAMPLE, work=write_instructions, source=regions),
         Stage("judge", records.SAMPLE, work=judge_samples, source="write", asks=models.judges),
         Stage("select", records.KEPT, gather=gather_selection),
-        Stage("export", records.SEEN, work=export_part, source="select"),
+        Stage("export", records.EXPORTED, work=export_part, source="select"),
     ]
     left_out = {"model_filter": models.filter is None, "judge": not models.judges}
     return tuple(stage for stage in found if not left_out.get(stage.name, False))
@@ -167,7 +167,7 @@ def forge(
         resume: go on with what is there; a stage whose code or data have changed is done anew, and all after it.
         jobs: processes; the result does not depend on it.
         executor: "local" or "ray".
-        progress: told (parts done, parts) of the stage at work.
+        progress: report_done (parts done, parts) of the stage at work.
 
     Raises:
         ConfigError: an unknown stage or executor.
@@ -184,12 +184,12 @@ def forge(
     counts: dict[str, int] = {}
     notes: Counter[str] = Counter()
     with running(executor, jobs) as run:
-        _settle(recipe, out, resume)
+        _open_run(recipe, out, resume)
         identity = ""
         for place, stage in enumerate(stages):
             folder = out / _WORK / stage.name
             identity = _identity(stage, recipe, identity)
-            _renew(folder, identity, out)
+            _discard_stale(folder, identity, out)
             if not (folder / _DONE).is_file():
                 log.info("stage %s", stage.name)
                 source = stage.source or (names[place - 1] if place else None)
@@ -204,7 +204,7 @@ def forge(
     return Report(out, counts, dict(sorted(notes.items())), True)
 
 
-def _settle(recipe: Recipe, out: Path, resume: bool) -> None:
+def _open_run(recipe: Recipe, out: Path, resume: bool) -> None:
     """Make the folder, or check that what is there belongs to this recipe."""
     state = out / _WORK / _STATE
     mine = {"recipe": json.loads(recipe.identity())}
@@ -237,7 +237,7 @@ def _identity(stage: Stage, recipe: Recipe, before: str) -> str:
     return hashlib.sha256(f"{before} {stage.name} {made_with}".encode()).hexdigest()
 
 
-def _renew(folder: Path, identity: str, out: Path) -> None:
+def _discard_stale(folder: Path, identity: str, out: Path) -> None:
     """Keep the work files of a stage only if they were made with the same code and data; files of the set likewise."""
     state = folder / _MADE_WITH
     if state.is_file() and json.loads(state.read_text(encoding="utf-8")) == identity:
@@ -304,14 +304,14 @@ def _run_stage(
         if progress is not None:
             progress(total - len(tasks), total)
 
-        def told(done: int) -> None:
+        def report_done(done: int) -> None:
             if progress is not None:
                 progress(total - len(tasks) + done, total)
 
         if stage.asks:
-            _ask(stage, tasks, recipe, out, told)
+            _run_with_models(stage, tasks, recipe, out, report_done)
         else:
-            run(tasks, told)
+            run(tasks, report_done)
     rows_written = 0
     for path in parts.paths():
         notes.update(read_notes(path))
@@ -319,13 +319,15 @@ def _run_stage(
     _write_json(folder / _DONE, {"rows": rows_written, "notes": dict(notes)})
 
 
-def _ask(stage: Stage, tasks: Sequence[_Task], recipe: Recipe, out: Path, told: Callable[[int], None]) -> None:
+def _run_with_models(
+    stage: Stage, tasks: Sequence[_Task], recipe: Recipe, out: Path, report_done: Callable[[int], None]
+) -> None:
     """Work on the parts of a stage that asks models, here and in order."""
     with recipe.models.pool(out / _WORK / _CALLS, stage.name, stage.asks) as panel:
         for number, task in enumerate(tasks, 1):
             panel.begin(task.number)
             task(panel)
-            told(number)
+            report_done(number)
 
 
 def _row_count(path: Path) -> int:

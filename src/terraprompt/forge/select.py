@@ -20,7 +20,7 @@ __all__ = ["assign_splits", "gather_selection", "thin"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _Candidate:
     """What selection needs of a sample."""
 
     sample: str
@@ -38,7 +38,7 @@ def gather_selection(job: Job) -> Iterator[tuple[int, Iterable[Row]]]:
     written, filtered = job.samples, job.regions
     # the words are few and patches have many samples: equal strings are held once
     samples = [
-        _Seen(row["sample"], intern(row["patch"]), intern(row["category"]), intern(row["kind"]))
+        _Candidate(row["sample"], intern(row["patch"]), intern(row["category"]), intern(row["kind"]))
         for row in written.rows(["sample", "patch", "category", "kind", "keep"])
         if row["keep"]
     ]
@@ -79,7 +79,7 @@ _PATCH_FIELDS = frozenset(
 )
 
 
-def _without_duplicates(samples: list[_Seen], job: Job) -> list[_Seen]:
+def _without_duplicates(samples: list[_Candidate], job: Job) -> list[_Candidate]:
     wanted = {sample.patch for sample in samples}
     names, shas, hashes, thumbs = [], [], array("Q"), bytearray()
     for row in job.regions.rows(["patch", "sha", "phash", "thumb"]):
@@ -99,7 +99,7 @@ def _without_duplicates(samples: list[_Seen], job: Job) -> list[_Seen]:
     return [sample for sample in samples if sample.patch not in gone]
 
 
-def thin(samples: Sequence[_Seen], caps: Caps, seed: int, notes: Counter[str]) -> list[_Seen]:
+def thin(samples: Sequence[_Candidate], caps: Caps, seed: int, notes: Counter[str]) -> list[_Candidate]:
     """Samples within the caps, in the order given; which ones stay is drawn with the seed."""
     drawn = sorted(range(len(samples)), key=lambda i: chance(seed, "cap", samples[i].sample))
     left: list[int] = []
@@ -130,22 +130,22 @@ def thin(samples: Sequence[_Seen], caps: Caps, seed: int, notes: Counter[str]) -
 def _splits(weights: Counter[str], job: Job) -> dict[str, str]:
     """Split of every patch."""
     by_place: Counter[str] = Counter()
-    places, said = {}, {}
+    places, given = {}, {}
     for row in job.regions.rows(["patch", "place", "split", "source"]):
         if row["patch"] in weights:
             patch = intern(row["patch"])
             places[patch] = intern(row["place"])
-            said[patch] = row["split"]
+            given[patch] = row["split"]
             by_place[row["place"]] += weights[row["patch"]]
     if job.recipe.splits.by == "location":
         chosen = assign_splits(by_place, job.recipe)
         return {patch: chosen[place] for patch, place in places.items()}
-    if missing := sorted(patch for patch, split in said.items() if split is None):
+    if missing := sorted(patch for patch, split in given.items() if split is None):
         raise DatasetError(
             "A source has no splits of its own.", received=missing[0], hint="Set `splits: {by: location}`."
         )
     found: dict[str, set[str]] = defaultdict(set)
-    for patch, split in said.items():
+    for patch, split in given.items():
         found[places[patch]].add(split)
     if shared := sorted(place for place, splits in found.items() if len(splits) > 1):
         raise DatasetError(
@@ -153,7 +153,7 @@ def _splits(weights: Counter[str], job: Job) -> dict[str, str]:
             received=shared[0],
             hint="Divide it by ground: `splits: {by: location}`.",
         )
-    return said
+    return given
 
 
 def assign_splits(places: Counter[str], recipe: Recipe) -> dict[str, str]:

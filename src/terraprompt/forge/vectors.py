@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +18,8 @@ from shapely import affinity
 
 from terraprompt.errors import DatasetError
 from terraprompt.forge.annotations import Outline
-from terraprompt.forge.label_readers import UNKNOWN
+from terraprompt.forge.label_readers import LabelContext
 from terraprompt.forge.tables import SourceTable
-from terraprompt.forge.taxonomy import Taxonomy
 from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Prompt
 from terraprompt.raster.scene import Scene
@@ -35,56 +33,18 @@ __all__ = ["BoxLabels", "PolygonLabels", "coco_shapes", "segmenter_of", "vector_
 _OVERHANG = 2.0
 
 
-class _Classes:
-    """Numbers of a source's words."""
-
-    def __init__(self, table: SourceTable, taxonomy: Taxonomy, policy: str, note: Callable[[str, int], None]) -> None:
-        self._numbers = {
-            row.label: 0 if row.category is None else taxonomy[row.category].number for row in table.classes
-        }
-        self._policy, self._note = policy, note
-
-    def numbers(self, labels: Sequence[str], path: Path) -> list[int]:
-        """Numbers of the labels of one image; :data:`UNKNOWN` for those the table does not name, if told to skip.
-
-        Raises:
-            DatasetError: unknown ones, counted, if told to stop.
-        """
-        odd = Counter(label for label in labels if label not in self._numbers)
-        if odd and self._policy == "error":
-            listed = ", ".join(f"{label!r}: {count}" for label, count in odd.most_common(8))
-            raise DatasetError(
-                f"A label has classes that the table does not name ({listed}).",
-                received=path,
-                hint="Add them to the table, or leave such patches out with `on_unknown_code: skip`.",
-            )
-        for label, count in odd.items():
-            self._note(f"unknown class {label!r}", count)
-        return [self._numbers.get(label, UNKNOWN) for label in labels]
-
-
 class PolygonLabels:
     """Polygons of one image, burnt window by window; later ones lie on top.
 
     Args:
         shapes: (class, shapely geometry in pixels of the image).
-        path: of the label, for messages.
-        table, taxonomy, policy, note: as of :class:`terraprompt.forge.label_readers.IndexLabels`.
+        context: of the labels.
     """
 
     looks = False
 
-    def __init__(
-        self,
-        shapes: Sequence[tuple[str, Any]],
-        path: Path,
-        table: SourceTable,
-        taxonomy: Taxonomy,
-        policy: str,
-        note: Callable[[str, int], None],
-    ) -> None:
-        classes = _Classes(table, taxonomy, policy, note)
-        self._numbers = classes.numbers([label for label, _ in shapes], path)
+    def __init__(self, shapes: Sequence[tuple[str, Any]], context: LabelContext) -> None:
+        self._numbers = context.numbers([label for label, _ in shapes])
         self._shapes = [shape for _, shape in shapes]
         self._tree = shapely.STRtree(self._shapes)
 
@@ -113,27 +73,19 @@ class BoxLabels:
     Args:
         outlines: of the image.
         segmenter: None fills the boxes.
-        path, table, taxonomy, policy, note: as of :class:`PolygonLabels`.
+        context: of the labels.
     """
 
     def __init__(
-        self,
-        outlines: Sequence[Outline],
-        segmenter: PromptableSegmenter | None,
-        path: Path,
-        table: SourceTable,
-        taxonomy: Taxonomy,
-        policy: str,
-        note: Callable[[str, int], None],
+        self, outlines: Sequence[Outline], segmenter: PromptableSegmenter | None, context: LabelContext
     ) -> None:
-        classes = _Classes(table, taxonomy, policy, note)
-        numbers = classes.numbers([outline.label for outline in outlines], path)
+        numbers = context.numbers([outline.label for outline in outlines])
         shapes = [shapely.make_valid(shapely.Polygon(outline.corners)) for outline in outlines]
         order = sorted(range(len(shapes)), key=lambda i: (-shapes[i].area, i))
         self._shapes = [shapes[i] for i in order if numbers[i] and shapes[i].area > 0]
         self._numbers = [numbers[i] for i in order if numbers[i] and shapes[i].area > 0]
         self._tree = shapely.STRtree(self._shapes)
-        self._segmenter, self._note = segmenter, note
+        self._segmenter, self._note = segmenter, context.note
         self.looks = segmenter is not None
 
     def window(
