@@ -8,7 +8,7 @@
    and label files of the same patches read once from top to bottom with rasterio, each pixel decoded once, and nothing
    done with them. Both take turns in one process; the best of each counts.
 2. Peak resident memory after each stage, in a process that does nothing else; the copy is made by another one. GDAL's
-   cache of blocks, two rows of them and at least 16 MiB, is in it.
+   cache of blocks, at most 192 MiB, is in it.
 3. Seconds for gaps and relations of ever more regions at one density; from 10 times as many, about 10 times as long.
 
 Copies are made up: RGB GeoTIFFs of 1,000 patches each, eight abreast, each half over the next, tiled, deflated (about
