@@ -15,6 +15,7 @@ import argparse
 import resource
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -87,24 +88,23 @@ def main() -> None:
     given = parser.parse_args()
     # Not at the top: helper processes load this file too, and need none of it.
     from terraprompt.evaluation.metrics import Overlap
-    from terraprompt.io.rle_overlap import Rle, overlaps
+    from terraprompt.io.rle import RunLengths, overlaps
 
     rng = np.random.default_rng(0)
     masks = [pair(rng, given.size) for _ in range(min(given.distinct, given.pairs))]
-    rles = [(Rle.encode(p), Rle.encode(t)) for p, t in masks]
+    rles = [(RunLengths.encode(p), RunLengths.encode(t)) for p, t in masks]
     lengths = [len(rle.counts) for both in rles for rle in both]
     print(f"{given.size} x {given.size} pixels, run lengths {np.mean(lengths):,.0f} bytes a mask on average")
-    # bytearray: every pair has its own bytes, so that nothing is faster for having been seen before.
+    # Encoded and decoded: every pair has its own string, so that nothing is faster for having been seen before.
     pairs = [
-        tuple(Rle(rle.size, bytes(bytearray(rle.counts))) for rle in rles[i % len(rles)]) for i in range(given.pairs)
+        tuple(replace(rle, counts=rle.counts.encode().decode()) for rle in rles[i % len(rles)])
+        for i in range(given.pairs)
     ]
 
     found, ours = timed("run lengths, one process", len(pairs), lambda: overlaps(pairs))
     shared, _ = timed("run lengths, two processes", len(pairs), lambda: overlaps(pairs, processes=2))
     some = pairs[: given.dense]
-    dense, theirs = timed(
-        "decoded, then dense", len(some), lambda: [Overlap.of(p.decode(), t.decode()) for p, t in some]
-    )
+    dense, theirs = timed("decoded, then dense", len(some), lambda: [Overlap.of(p.load(), t.load()) for p, t in some])
     ready, bare = timed(
         "dense masks already in memory",
         len(some),

@@ -59,7 +59,7 @@ def test_every_sample_is_asked_through_the_flow_and_scored(tmp_path):
     settings, rows = read_predictions(tmp_path / "out")
     assert (settings.dataset, settings.split, settings.engine, settings.revision) == ("made", "test", "bright", "0")
     assert [row.sample_id for row in rows] == [s.id for s in dataset.samples]
-    np.testing.assert_array_equal(rows[0].mask.decode(), dataset.samples[0].load_mask())
+    np.testing.assert_array_equal(rows[0].mask.load(), dataset.samples[0].load_mask())
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "predictions.parquet", "report.html", "report.md", "run.json", "scores.jsonl", "summary.json",
     ]  # fmt: skip

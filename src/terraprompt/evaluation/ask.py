@@ -18,7 +18,7 @@ from terraprompt.errors import BudgetError, DatasetError, EngineError, PromptErr
 from terraprompt.evaluation.noc import simulate
 from terraprompt.evaluation.predictions import Prediction
 from terraprompt.flow.session import Session
-from terraprompt.io.rle_overlap import Rle
+from terraprompt.io.rle import RunLengths
 from terraprompt.outputs.mask_writer import DEFAULT_MIN_PIXELS
 from terraprompt.prompt import Prompt
 from terraprompt.raster import Scene, open_scene
@@ -110,12 +110,12 @@ def _ask(
         start = time.perf_counter()
         if clicks:
             found, notes = _click(session, sample.load_mask(), flow)
-            status, mask = "found" if found.any() else "no_target", Rle.encode(found)
+            status, mask = "found" if found.any() else "no_target", RunLengths.encode(found)
         else:
             with session.segment(prompt, selector="auto" if selector else None, **flow) as result:
                 status, reason = result.status.value, result.reason
                 if status != "failed":
-                    mask = Rle.encode(result.mask() == 1)
+                    mask = RunLengths.encode(result.mask() == 1)
             told = [_proposed(result.notes)] if result.notes else []
             notes = {"answers": told + session.heard} if told or session.heard else {}
     except BudgetError:

@@ -87,7 +87,7 @@ def panels(one: Judged, *, side: int = 320) -> dict[str, str]:
         mark(asked, Prompt(points=sample.points, labels=sample.labels, boxes=sample.boxes), factor)
     out = {"image": _uri(asked), "truth": _uri(_overlay(small, truth_of(sample), _TRUTH))}
     if one.prediction.mask is not None:
-        answered = _overlay(small, one.prediction.mask.decode(), _PREDICTED)
+        answered = _overlay(small, one.prediction.mask.load(), _PREDICTED)
         for used in evidence(one.prediction.notes):
             mark(answered, used, factor)
         out["prediction"] = _uri(answered)

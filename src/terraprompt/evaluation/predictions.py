@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.io.atomic import atomic_path, remove_temporaries
 from terraprompt.io.files import translated
-from terraprompt.io.rle_overlap import Rle
+from terraprompt.io.rle import RunLengths
 
 __all__ = [
     "MERGED",
@@ -135,7 +135,7 @@ class Prediction:
     sample_id: str
     status: str
     reason: str | None
-    mask: Rle | None
+    mask: RunLengths | None
     task: str
     instruction: str
     instruction_index: int
@@ -155,9 +155,9 @@ def _table(rows: Sequence[Prediction], settings: Settings) -> pa.Table:
         "sample_id": [row.sample_id for row in rows],
         "status": [row.status for row in rows],
         "reason": [row.reason for row in rows],
-        "height": [None if m is None else m.size[0] for m in masks],
-        "width": [None if m is None else m.size[1] for m in masks],
-        "counts": [None if m is None else m.counts.decode("ascii") for m in masks],
+        "height": [None if m is None else m.height for m in masks],
+        "width": [None if m is None else m.width for m in masks],
+        "counts": [None if m is None else m.counts for m in masks],
         "task": [row.task for row in rows],
         "instruction": [row.instruction for row in rows],
         "instruction_index": [row.instruction_index for row in rows],
@@ -192,7 +192,7 @@ def _row(
 ) -> Prediction:
     if status not in _STATUSES or (counts is None) == (status in ("found", "no_target")):
         raise ValueError(f"status {status} with{'out' if counts is None else ''} a mask")
-    mask = None if height is None or width is None or counts is None else Rle((height, width), counts.encode("ascii"))
+    mask = None if height is None or width is None or counts is None else RunLengths(height, width, counts)
     return Prediction(mask=mask, notes=json.loads(notes) if notes else {}, status=status, **values)
 
 

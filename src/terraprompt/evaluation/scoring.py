@@ -106,7 +106,7 @@ def _outcome(sample: Sample, row: Prediction, name: str) -> Outcome:
         truth = truth_of(sample)
     except DatasetError as error:
         raise DatasetError(f'The sample "{sample.id}" is broken: {error.what}', received=error.received) from error
-    mask = None if row.mask is None else row.mask.decode()
+    mask = None if row.mask is None else row.mask.load()
     if mask is not None and mask.shape != truth.shape:
         raise DatasetError(
             f'The prediction for "{sample.id}" has another size than its truth.',
