@@ -11,10 +11,13 @@ import argparse
 import logging
 from pathlib import Path
 
+from pack_questions import ask_record
+
 from terraprompt.datasets.pack import read_pack
+from terraprompt.datasets.questions import Plan
 from terraprompt.engines.registry import load_engine
 from terraprompt.evaluation.metrics import summarise
-from terraprompt.evaluation.pack import Plan, Row, ask_record
+from terraprompt.evaluation.scored_prediction import ScoredPrediction
 from terraprompt.training.nano_step import NanoTrainConfig
 from terraprompt.training.schedule import TaskSchedule
 from terraprompt.training.train_nano import SHARES, export_nano, load_labeled_images, train_nano
@@ -42,16 +45,20 @@ def main() -> None:
             )  # fmt: skip
             export_nano(trainer, weights)
         engine = load_engine("nano", weights=weights)
-        rows: list[Row] = []
+        rows: list[ScoredPrediction] = []
         for record in records:
             rows += ask_record(engine, record, Plan(texts=0, selections=0, absences=0))
         print(f"| {name} |", " | ".join(_mean(rows, kind) for kind in ("box", "point", "filled box")), "|", flush=True)
 
 
-def _mean(rows: list[Row], kind: str) -> str:
+def _kind(row: ScoredPrediction) -> str:
+    return (row.level or "").partition(", ")[0]
+
+
+def _mean(rows: list[ScoredPrediction], kind: str) -> str:
     per = [
-        summarise(r.overlap for r in rows if r.kind == kind and r.category == category)
-        for category in sorted({r.category for r in rows if r.kind == kind})
+        summarise(r.overlap for r in rows if _kind(r) == kind and r.category == category)
+        for category in sorted({r.category for r in rows if _kind(r) == kind})
     ]
     return f"{100 * sum(s.giou for s in per) / len(per):.1f} ({100 * sum(s.ciou for s in per) / len(per):.1f})"
 

@@ -14,7 +14,6 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +21,15 @@ import torch
 import torch.nn.functional as F
 from dedicated import category_share, train_unet
 from numpy.typing import NDArray
+from pack_questions import ask_record, score_row, weak_table
 from unet import UNet
 
 from terraprompt.datasets.pack import Record, read_pack
+from terraprompt.datasets.questions import Plan
 from terraprompt.engines.registry import load_engine
 from terraprompt.evaluation import tables
 from terraprompt.evaluation.metrics import Overlap
-from terraprompt.evaluation.pack import Plan, Row, ask_record
+from terraprompt.evaluation.scored_prediction import ScoredPrediction
 from terraprompt.models.unigeoseg import preset
 from terraprompt.training.nano_step import NanoTrainConfig
 from terraprompt.training.train_nano import SHARES, imagenet_backbone, load_labeled_images
@@ -64,17 +65,17 @@ def find(model: UNet, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return mask
 
 
-def others(models: Mapping[str, UNet], record: Record) -> Iterator[Row]:
+def others(models: Mapping[str, UNet], record: Record) -> Iterator[ScoredPrediction]:
     """The U-Nets and the empty answer, on the same images and truths as nano."""
     if record.label_kind != "mask":
         return
     for category in record.labelled:
         truth = record.load_mask(category)
         for kind, mask in (("unet", find(models[category], record.load_image())), ("nothing", np.zeros_like(truth))):
-            yield Row(record.id, record.source, category, kind, "", "", "", Overlap.of(mask, truth))
+            yield score_row(record, 0, kind, Overlap.of(mask, truth), category=category)
 
 
-def targets(rows: list[Row]) -> list[list[str]]:
+def targets(rows: list[ScoredPrediction]) -> list[list[str]]:
     """What was aimed at, beside what was reached; gIoU in points, means of the mask-labelled categories."""
     got = {name: 100 * value for name, value in tables.headline(rows).items() if value is not None}
     text = got["referring"]
@@ -104,17 +105,17 @@ def main() -> None:
     args.kept.mkdir(parents=True, exist_ok=True)
     models = unets(args.data, args.kept, args.steps)
     engine = load_engine("nano", **({"weights": args.weights} if args.weights else {}))
-    rows: list[Row] = []
+    rows: list[ScoredPrediction] = []
     for record in read_pack(args.data, split=args.split):
         rows += [*ask_record(engine, record, Plan()), *others(models, record)]
         log.info("%s: %d rows", record.id, len(rows))
-    (args.kept / "rows.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    (args.kept / "rows.jsonl").write_text("".join(json.dumps(row.to_row()) + "\n" for row in rows))
     for title, table in (
         ("Targets", targets(rows)),
         ("gIoU (cIoU), per cent, native resolution", tables.mask_table(rows)),
         ("Words of size and place, gIoU (cIoU)", tables.selector_table(rows)),
         ("Targets that are there, and that are not", tables.absence_table(rows)),
-        ("Box-labelled categories, by text", tables.weak_table(rows)),
+        ("Box-labelled categories, by text", weak_table(rows)),
     ):
         print(f"### {title}\n\n{tables.markdown(table)}")
 

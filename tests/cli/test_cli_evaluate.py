@@ -25,13 +25,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from terraprompt.datasets.questions import Plan
 from terraprompt.datasets.registry import open_dataset
-from terraprompt.evaluation.harness import Choice, evaluate
+from terraprompt.evaluation.harness import EvalOptions, evaluate
 from terraprompt.evaluation.protocols import protocol
 from terraprompt.evaluation.runner import EngineSpec, Run
 
 dataset = open_dataset("pack", sys.argv[1], split="val", plan=Plan(seed=0))
 run = Run(Path(sys.argv[2]), part_rows=1)
-evaluate(dataset, EngineSpec.of("nano"), protocol("native"), run, Choice(), lambda _: nullcontext())
+evaluate(dataset, EngineSpec.of("nano"), protocol("native"), run, EvalOptions(), lambda _: nullcontext())
 """
 
 
@@ -63,7 +63,7 @@ def test_a_run_is_reported_scored_again_and_compared(
     assert command.startswith("terraprompt evaluate --dataset pack --root ")
     assert command.endswith(f"--output {out}")
 
-    scored = evaluate("--from", out, "--protocol", "segearth", "-o", again, "--json", "--no-pictures")
+    scored = evaluate("--rescore", out, "--protocol", "segearth", "-o", again, "--json", "--no-pictures")
     assert scored.code == 0
     assert scored.json["protocol"]["name"] == "segearth"
     assert scored.json["answers"] == summary["answers"]
@@ -71,7 +71,7 @@ def test_a_run_is_reported_scored_again_and_compared(
     assert "predictions.parquet" not in [p.name for p in again.iterdir()]
     assert "base64" not in (again / "report.html").read_text()
 
-    assert evaluate("-o", part, "--task", "referring", "--limit", 3, "--plain").code == 0
+    assert evaluate("-o", part, "--task", "referring", "--limit", 3, "--no-selector").code == 0
     compared = run("evaluate", "compare", out, part)
     assert compared.code == 0
     assert "Protocol native, 3 samples in both." in compared.out
@@ -147,7 +147,9 @@ def test_a_broken_record_stops_or_is_counted(evaluate: Callable[..., Any], pack:
         (("--protocol", "mine"), "There is no such protocol. Received: mine."),
         (("--device", "abacus"), "The device cannot be used"),
         (("--resume", "--overwrite"), "exclude each other"),
-        (("--from", "nowhere"), "There are no predictions. Received: nowhere."),
+        (("--from", "nowhere"), "called --rescore now"),
+        (("--plain",), "called --no-selector now"),
+        (("--rescore", "nowhere"), "There are no predictions. Received: nowhere."),
     ],
 )
 def test_evaluate_says_what_it_lacks(

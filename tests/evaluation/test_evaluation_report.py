@@ -19,10 +19,9 @@ from terraprompt.datasets.layouts import Problem
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.evaluation.cases import choose_cases, evidence, panels
 from terraprompt.evaluation.charts import BINS, bar, bin_counts, histogram
-from terraprompt.evaluation.harness import Choice, evaluate, write_report
+from terraprompt.evaluation.harness import EvalOptions, evaluate, write_report
 from terraprompt.evaluation.protocols import protocol
-from terraprompt.evaluation.report import to_markdown
-from terraprompt.evaluation.report_html import to_html
+from terraprompt.evaluation.report_pages import to_html, to_markdown
 from terraprompt.evaluation.runner import Run
 from terraprompt.evaluation.scores import compare
 from terraprompt.evaluation.scoring import read_scores, write_scores
@@ -64,10 +63,10 @@ class Page(HTMLParser):
             self.cells.setdefault(self._cell, data)
 
 
-def make_report(folder, dataset, *, rules="native", choice=None, loader=None):
+def make_report(folder, dataset, *, rules="native", options=None, loader=None):
     run = Run(folder, keep_going=True)
     return evaluate(
-        dataset, loader or BrightLoader(), protocol(rules), run, choice or Choice(), lambda _: nullcontext()
+        dataset, loader or BrightLoader(), protocol(rules), run, options or EvalOptions(), lambda _: nullcontext()
     )
 
 
@@ -118,15 +117,15 @@ def test_numbers_on_the_page_are_those_of_the_json(tmp_path, dataset):
         assert float(exact[name]) == estimate["value"]
         assert page.cells[name] == f"{100 * estimate['value']:.2f}"
         assert f"| {name} | {100 * estimate['value']:.2f} |" in (tmp_path / "out/report.md").read_text()
-    assert summary["iou_histogram"] == bin_counts([j.score.iou for j in report.judged if j.score.truth])
+    assert summary["iou_histogram"] == bin_counts([j.iou for j in report.scored if j.truth])
     assert sum(summary["iou_histogram"]) == 12
     assert (summary["dataset"], summary["split"], summary["protocol"]["name"]) == ("made", "test", "think2seg")
     assert summary["answers"]["engine"] == "bright"
-    assert read_scores(tmp_path / "out") == [one.score for one in report.judged]
+    assert read_scores(tmp_path / "out") == list(report.scored)
 
 
 def test_no_text_becomes_markup(tmp_path, dataset):
-    report = make_report(tmp_path / "out", hostile(dataset), choice=Choice(command=f"terraprompt {HOSTILE}"))
+    report = make_report(tmp_path / "out", hostile(dataset), options=EvalOptions(command=f"terraprompt {HOSTILE}"))
     text = to_html(report)
     page = Page(text)
     assert "<script" not in text
@@ -152,7 +151,7 @@ def test_without_pictures_none_is_carried(tmp_path, dataset):
 
 def test_a_reader_is_warned(tmp_path, dataset):
     named = replace(dataset, name="earthreason", problems=(Problem("a.json", "is not JSON"),))
-    report = make_report(tmp_path / "out", named, choice=Choice(limit=3))
+    report = make_report(tmp_path / "out", named, options=EvalOptions(limit=3))
     warned = " ".join(report.warnings)
     assert "3 of 16 samples" in warned
     assert "think2seg" in warned
@@ -177,16 +176,16 @@ def test_rows_under_the_protocol_of_the_run_are_not_marked(tmp_path, dataset):
 def test_cases_are_the_best_median_and_worst(tmp_path):
     dataset = make_dataset(tmp_path / "data", 9, texts=("the roofs", "nothing of it", "break"))
     report = make_report(tmp_path / "out", dataset)
-    cases = choose_cases(report.judged, each=3)
-    assert [case.kind for case in cases] == ["best"] * 3 + ["median"] * 3 + ["worst"] * 3
-    assert len({case.judged.asked.sample.image for case in cases}) == 9
-    assert {case.judged.score.iou for case in cases if case.kind == "best"} == {1.0}
-    assert {case.judged.score.iou for case in cases if case.kind == "worst"} == {0.0}
-    assert all(case.judged.score.truth for case in cases if case.kind != "worst")
-    ids = [case.judged.score.sample_id for case in cases]
-    assert [c.judged.score.sample_id for c in choose_cases(report.judged[::-1], each=3)] == ids
-    few = choose_cases(report.judged, each=7)
-    assert [sum(case.kind == kind for case in few) for kind in ("best", "median", "worst")] == [3, 3, 3]
+    cases = choose_cases(report.scored, each=3)
+    assert [kind for kind, _ in cases] == ["best"] * 3 + ["median"] * 3 + ["worst"] * 3
+    assert len({one.item.sample.image for _, one in cases}) == 9
+    assert {one.iou for kind, one in cases if kind == "best"} == {1.0}
+    assert {one.iou for kind, one in cases if kind == "worst"} == {0.0}
+    assert all(one.truth for kind, one in cases if kind != "worst")
+    ids = [one.sample_id for _, one in cases]
+    assert [one.sample_id for _, one in choose_cases(report.scored[::-1], each=3)] == ids
+    few = choose_cases(report.scored, each=7)
+    assert [sum(found == kind for found, _ in few) for kind in ("best", "median", "worst")] == [3, 3, 3]
 
 
 def decoded(uri):
@@ -195,8 +194,8 @@ def decoded(uri):
 
 def test_pictures_show_truth_prediction_and_marks(tmp_path):
     dataset = make_dataset(tmp_path / "data", 1, texts=("the roofs", "break"))
-    judged = {one.score.sample_id: one for one in make_report(tmp_path / "out", dataset).judged}
-    text, box, failed = (panels(judged[f"0/{name}"], side=192) for name in ("text-0", "box", "text-1"))
+    scored = {one.sample_id: one for one in make_report(tmp_path / "out", dataset).scored}
+    text, box, failed = (panels(scored[f"0/{name}"], side=192) for name in ("text-0", "box", "text-1"))
     assert list(text) == list(box) == ["image", "truth", "prediction"]
     assert list(failed) == ["image", "truth"]
     picture, truth = decoded(text["image"]), decoded(text["truth"])
@@ -238,7 +237,7 @@ def test_charts_are_well_formed():
 
 def test_scores_on_disk_come_back_or_are_refused(tmp_path, dataset):
     report = make_report(tmp_path / "out", dataset, rules="geoseg810")
-    scores = [one.score for one in report.judged]
+    scores = list(report.scored)
     strange = replace(scores[0], sample_id="line\u2028break", reason="new\nline")
     write_scores(tmp_path / "scores.jsonl", [strange, *scores[1:]])
     assert read_scores(tmp_path / "scores.jsonl") == [strange, *scores[1:]]
@@ -262,6 +261,4 @@ def test_two_runs_are_compared_in_pairs(tmp_path, dataset):
     assert change.a == good.scores.overall.metrics["gIoU"].value
     assert change.b == less.scores.overall.metrics["gIoU"].value
     assert change.low <= change.difference <= change.high < 0
-    assert done.worse == 12 - sum(
-        one.score.iou == good.judged[i].score.iou for i, one in enumerate(less.judged) if one.score.truth
-    )
+    assert done.worse == 12 - sum(one.iou == good.scored[i].iou for i, one in enumerate(less.scored) if one.truth)

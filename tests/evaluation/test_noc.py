@@ -94,7 +94,7 @@ def test_a_system_that_never_learns_counts_as_the_limit(answer):
 
 
 def test_no_click_more_than_needed():
-    assert len(simulate(whole_parts, TRUTH, until=0.85)) == 3
+    assert len(simulate(whole_parts, TRUTH, target_iou=0.85)) == 3
     assert len(simulate(lambda p, n: TRUTH, TRUTH)) == 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import FrozenInstanceError, asdict, replace
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -15,8 +15,8 @@ from hypothesis.extra.numpy import arrays
 from terraprompt.errors import ConfigError
 from terraprompt.evaluation.grids import Grid
 from terraprompt.evaluation.metrics import EXTRAS, Overlap
-from terraprompt.evaluation.outcome import Outcome, SampleScore, size_bucket
 from terraprompt.evaluation.protocols import PROTOCOLS, protocol
+from terraprompt.evaluation.scored_prediction import ScoredPrediction, size_bucket
 
 NAMES = list(PROTOCOLS)
 EMPTY = np.zeros((12, 10), np.uint8)
@@ -26,11 +26,11 @@ masks = arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elemen
 
 
 def found(predicted, truth, sample_id="a", **other):
-    return Outcome(sample_id, "found", predicted, truth, **other)
+    return {"predicted": predicted, "truth": truth, "sample_id": sample_id, **other}
 
 
 def failed(truth, sample_id="a", reason="no JSON"):
-    return Outcome(sample_id, "failed", None, truth, reason=reason)
+    return {**found(None, truth, sample_id), "status": "failed", "reason": reason}
 
 
 def natively(name):
@@ -84,19 +84,19 @@ def test_every_named_extra_exists():
 )
 def test_outcomes_that_contradict_themselves(status, predicted, reason, match):
     with pytest.raises(ConfigError, match=match):
-        Outcome("a", status, predicted, MASK, reason=reason)
+        protocol("native").score(predicted, MASK, sample_id="a", status=status, reason=reason)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_failure_earns_nothing(name):
     rules = natively(name)
     for truth in (MASK, EMPTY):
-        score = rules.score(failed(truth))
+        score = rules.score(**failed(truth))
         assert (score.iou, score.intersection, score.union, score.predicted) == (0, 0, truth.sum(), 0)
         assert set(score.extra.values()) <= {0.0}
         assert not any(score.hits.values())
         assert not score.silent
-    summary = rules.summarise([rules.score(failed(MASK, "a", "x")), rules.score(failed(EMPTY, "b", "y"))], rounds=5)
+    summary = rules.summarise([rules.score(**failed(MASK, "a", "x")), rules.score(**failed(EMPTY, "b", "y"))], rounds=5)
     assert summary.failures == {"x": 1, "y": 1}
     metrics = summary.overall.metrics
     assert (metrics["N-acc"].value, metrics["T-acc"].value, metrics["failure rate"].value) == (0, 0, 1)
@@ -108,7 +108,7 @@ def test_a_failure_earns_nothing(name):
 @given(masks, st.sampled_from(NAMES), st.data())
 def test_bounds_and_counts(truth, name, data):
     predicted = data.draw(arrays(np.uint8, truth.shape, elements=st.integers(0, 1)))
-    score = natively(name).score(found(predicted, truth))
+    score = natively(name).score(**found(predicted, truth))
     assert 0 <= score.iou <= 1
     assert 0 <= score.intersection <= min(score.predicted, score.truth)
     assert score.union in (0, score.predicted + score.truth - Overlap.of(predicted, truth).intersection) or (
@@ -116,13 +116,13 @@ def test_bounds_and_counts(truth, name, data):
     )
     assert all(0 <= value <= 1 for value in score.extra.values())
     assert set(score.extra) == set(PROTOCOLS[name].extras)
-    assert SampleScore(**json.loads(json.dumps(asdict(score)))) == score
+    assert ScoredPrediction(**json.loads(json.dumps(score.to_row()))) == score
 
 
 @given(masks, st.sampled_from([n for n in NAMES if PROTOCOLS[n].shape == "mask" or PROTOCOLS[n].box_truth]))
 def test_the_truth_itself_is_right(truth, name):
     score = natively(name).score(
-        Outcome("a", "found" if truth.any() or name != "rela_gres" else "no_target", truth, truth)
+        truth, truth, sample_id="a", status="found" if truth.any() or name != "rela_gres" else "no_target"
     )
     if name == "grounding-largest":
         assert score.iou > 0 or not truth.any()
@@ -137,7 +137,7 @@ def test_the_truth_itself_is_right(truth, name):
 def test_iou_is_symmetric(truth, name, data):
     predicted = data.draw(arrays(np.uint8, truth.shape, elements=st.integers(0, 1)))
     rules = natively(name)
-    one, other = rules.score(found(predicted, truth)), rules.score(found(truth, predicted))
+    one, other = rules.score(**found(predicted, truth)), rules.score(**found(truth, predicted))
     if truth.any() and predicted.any():
         assert one.iou == other.iou
         symmetric = {"dice", "BF score", "boundary IoU", "boundary IoU 0.5 %", "accuracy"} & set(one.extra)
@@ -147,22 +147,22 @@ def test_iou_is_symmetric(truth, name, data):
 def test_strictness_decides_ties():
     half = MASK.copy()
     half[2:4] = 0
-    reached = {n: natively(n).score(found(half, MASK)).hits.get("Pr@0.5") for n in NAMES}
+    reached = {n: natively(n).score(**found(half, MASK)).hits.get("Pr@0.5") for n in NAMES}
     assert {n for n, hit in reached.items() if hit} == {"think2seg", "rmsin"}
     assert reached["rela_gres"] is None  # has no Pr@0.5
 
 
 def test_a_silent_answer_by_status_keeps_its_mask_out_of_gres_alone():
-    said = Outcome("a", "no_target", MASK, MASK)
-    assert natively("rela_gres").score(said).iou == 0
-    assert natively("rela_gres").score(said).union == MASK.sum()
-    assert natively("native").score(said).iou == 1
+    said = found(MASK, MASK, status="no_target")
+    assert natively("rela_gres").score(**said).iou == 0
+    assert natively("rela_gres").score(**said).union == MASK.sum()
+    assert natively("native").score(**said).iou == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_any_value_but_zero_is_target(name):
     rules = natively(name)
-    once, thrice = rules.score(found(MASK, MASK)), rules.score(found(MASK * 255, MASK * 3))
+    once, thrice = rules.score(**found(MASK, MASK)), rules.score(**found(MASK * 255, MASK * 3))
     assert once == thrice
 
 
@@ -173,7 +173,7 @@ def test_size_buckets(target, bucket):
     truth = np.zeros(10_000, np.uint8)
     truth[:target] = 1
     assert size_bucket(target, 10_000) == bucket
-    assert protocol("unigeoseg").score(found(truth.reshape(100, 100), truth.reshape(100, 100))).size == bucket
+    assert protocol("unigeoseg").score(**found(truth.reshape(100, 100), truth.reshape(100, 100))).size == bucket
 
 
 # Boxes
@@ -185,10 +185,10 @@ def test_boxes_of_the_mask_or_of_its_largest_part():
     predicted[4:9, 2:11] = 1
     predicted[5:9, 3:10] = 0
     predicted[18, 18] = 1  # a speck far away
-    assert natively("unigeoseg-rsvg").score(found(predicted, truth)).iou == pytest.approx(45 / 50, abs=1e-5)
-    assert natively("grounding-largest").score(found(predicted, truth)).iou == 45 / 50
-    assert natively("grounding").score(found(predicted, truth)).iou == 50 / (15 * 17)
-    hits = natively("grounding-largest").score(found(predicted, truth)).hits
+    assert natively("unigeoseg-rsvg").score(**found(predicted, truth)).iou == pytest.approx(45 / 50, abs=1e-5)
+    assert natively("grounding-largest").score(**found(predicted, truth)).iou == 45 / 50
+    assert natively("grounding").score(**found(predicted, truth)).iou == 50 / (15 * 17)
+    hits = natively("grounding-largest").score(**found(predicted, truth)).hits
     assert hits == {"Pr@0.3": True, "Pr@0.5": True, "Pr@0.7": True}
 
 
@@ -232,18 +232,18 @@ def test_whole_multiples_keep_every_share(mask, factor):
 def test_padding_takes_no_part():
     wide = np.zeros((100, 400), np.uint8)
     wide[20:60, 100:300] = 1
-    score = protocol("unigeoseg").score(found(wide, wide))
+    score = protocol("unigeoseg").score(**found(wide, wide))
     assert score.truth == pytest.approx(wide.sum() * (512 / 400) ** 2, rel=0.02)
-    everything = protocol("unigeoseg").score(found(np.ones_like(wide), np.ones_like(wide)))
+    everything = protocol("unigeoseg").score(**found(np.ones_like(wide), np.ones_like(wide)))
     assert everything.union == 512 * 128
 
 
 def test_a_target_can_vanish_on_a_coarse_grid():
     truth = np.zeros((2048, 2048), np.uint8)
     truth[1, 1] = 1
-    score = protocol("unigeoseg").score(found(np.zeros_like(truth), truth))
+    score = protocol("unigeoseg").score(**found(np.zeros_like(truth), truth))
     assert (score.truth, score.iou, score.size) == (0, 1, "small")
-    assert protocol("native").score(found(np.zeros_like(truth), truth)).iou == 0
+    assert protocol("native").score(**found(np.zeros_like(truth), truth)).iou == 0
 
 
 @pytest.mark.parametrize(("kind", "size"), [("native", 3), ("letterbox", 0), ("stretch", -4)])

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from terraprompt.evaluation.grids import Grid
-from terraprompt.evaluation.outcome import Outcome
 from terraprompt.evaluation.protocols import PROTOCOLS, protocol
 
 CASES = json.loads((Path(__file__).parents[1] / "golden/metrics/cases.json").read_text())
@@ -39,14 +38,14 @@ def outcome_of(index, theirs):
     else:
         status = "no_target" if pair["pred_no_target_flag"] else "found"
     if status == "failed":
-        return Outcome(f"{index:02}", status, None, truth, reason="no JSON in the answer")
-    return Outcome(f"{index:02}", status, predicted, truth)
+        return {"predicted": None, "truth": truth, "sample_id": f"{index:02}", "status": status, "reason": "no JSON"}
+    return {"predicted": predicted, "truth": truth, "sample_id": f"{index:02}", "status": status}
 
 
 def run(subset, theirs, name):
     """(scores, summary) on the grid of the file: the evaluators were given 16 x 16 masks as they are."""
     rules = replace(protocol(name), grid=Grid())
-    scores = [rules.score(outcome_of(i, theirs)) for i in CASES["subsets"][subset]["indices"]]
+    scores = [rules.score(**outcome_of(i, theirs)) for i in CASES["subsets"][subset]["indices"]]
     return scores, rules.summarise(scores, rounds=20)
 
 
@@ -116,7 +115,7 @@ def test_a_preset_on_its_own_grid_stays_close(subset, name):
     # 16 x 16 pixels blown up to a square are the same shares; only ties at X and the 1e-5 differ.
     theirs = next((t for t, (names, _) in PRESETS.items() if name in names), "segearth_unigeoseg")
     rules = protocol(name)
-    scores = [rules.score(outcome_of(i, theirs)) for i in CASES["subsets"][subset]["indices"]]
+    scores = [rules.score(**outcome_of(i, theirs)) for i in CASES["subsets"][subset]["indices"]]
     expected = CASES["subsets"][subset][theirs]["per_sample_iou"]
     assert [s.iou for s in scores] == pytest.approx(expected, abs=1e-6)
     if rules.grid.kind != "native":

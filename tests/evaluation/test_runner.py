@@ -21,7 +21,7 @@ from terraprompt.datasets.registry import Dataset
 from terraprompt.datasets.sample import MaskFile, Sample
 from terraprompt.errors import ConfigError, DatasetError, EngineError, OutputError
 from terraprompt.evaluation.ask import ask_image, by_image
-from terraprompt.evaluation.harness import Choice, check_answers, check_folder, evaluate, score_again, write_report
+from terraprompt.evaluation.harness import EvalOptions, check_answers, check_folder, evaluate, score_again, write_report
 from terraprompt.evaluation.predictions import Prediction, read_predictions
 from terraprompt.evaluation.protocols import protocol
 from terraprompt.evaluation.runner import Run, to_ask
@@ -34,8 +34,8 @@ def silent(label):
     return nullcontext()
 
 
-def run_it(dataset, folder, *, loader=None, rules=NATIVE, choice=None, **options):
-    report = evaluate(dataset, loader or BrightLoader(), rules, Run(folder, **options), choice or Choice(), silent)
+def run_it(dataset, folder, *, loader=None, rules=NATIVE, options=None, **run):
+    report = evaluate(dataset, loader or BrightLoader(), rules, Run(folder, **run), options or EvalOptions(), silent)
     write_report(report, folder, pictures=False)
     return report
 
@@ -48,12 +48,12 @@ def told(row: Prediction) -> Prediction:
 def test_every_sample_is_asked_through_the_flow_and_scored(tmp_path):
     dataset = make_dataset(tmp_path / "data")
     report = run_it(dataset, tmp_path / "out")
-    assert [one.score.sample_id for one in report.judged] == [s.id for s in dataset.samples]
-    by_id = {one.score.sample_id: one for one in report.judged}
-    assert {by_id[f"{i}/text-0"].score.iou for i in range(4)} == {1.0}
+    assert [one.sample_id for one in report.scored] == [s.id for s in dataset.samples]
+    by_id = {one.sample_id: one for one in report.scored}
+    assert {by_id[f"{i}/text-0"].iou for i in range(4)} == {1.0}
     assert by_id["1/absent"].prediction.status == "no_target"
-    assert by_id["1/absent"].score.iou == 1.0
-    assert by_id["2/box"].score.iou > 0  # the whole picture is bright in places, the box holds one roof
+    assert by_id["1/absent"].iou == 1.0
+    assert by_id["2/box"].iou > 0  # the whole picture is bright in places, the box holds one roof
     assert report.scores.overall.samples == 16
     assert report.scores.overall.metrics["N-acc"].value == 1.0
     settings, rows = read_predictions(tmp_path / "out")
@@ -108,22 +108,22 @@ def test_a_worker_that_dies_is_told_and_its_run_goes_on(tmp_path):
     with pytest.raises(EngineError, match=r"A worker process died.*--resume"):
         run_it(poisoned, tmp_path / "out", jobs=2)
     report = run_it(dataset, tmp_path / "out", resume=True)
-    assert len(report.judged) == len(dataset.samples)
+    assert len(report.scored) == len(dataset.samples)
 
 
 def test_a_failure_of_the_engine_is_counted_with_its_reason(tmp_path):
     dataset = make_dataset(tmp_path / "data", texts=("the roofs", "break"))
     report = run_it(dataset, tmp_path / "out")
-    failed = [one for one in report.judged if one.prediction.status == "failed"]
-    assert sorted(one.score.sample_id for one in failed) == [f"{i}/text-1" for i in range(4)]
+    failed = [one for one in report.scored if one.prediction.status == "failed"]
+    assert sorted(one.sample_id for one in failed) == [f"{i}/text-1" for i in range(4)]
     assert {one.prediction.mask for one in failed} == {None}
-    assert {one.score.iou for one in failed} == {0.0}
+    assert {one.iou for one in failed} == {0.0}
     assert report.scores.overall.failed == 4
     assert sum(report.scores.failures.values()) == 4
     assert all("alert" in reason for reason in report.scores.failures)
     check_answers(report)
     kept = run_it(dataset, tmp_path / "out", resume=True)
-    assert [told(one.prediction) for one in kept.judged] == [told(one.prediction) for one in report.judged]
+    assert [told(one.prediction) for one in kept.scored] == [told(one.prediction) for one in report.scored]
     only = replace(dataset, samples=tuple(s for s in dataset.samples if s.id.endswith("text-1")))
     with pytest.raises(EngineError, match="failed on every sample"):
         check_answers(run_it(only, tmp_path / "only"))
@@ -150,7 +150,7 @@ def test_a_broken_sample_stops_with_its_name_or_is_left_out(tmp_path, which, los
     with pytest.raises(DatasetError, match=r'The sample "2/(text-\d|box|absent)" is broken: .*--keep-going'):
         run_it(dataset, tmp_path / "out", jobs=jobs)
     report = run_it(dataset, tmp_path / "out", resume=True, keep_going=True)
-    assert len(report.judged) == len(dataset.samples) - lost
+    assert len(report.scored) == len(dataset.samples) - lost
     assert len(report.skipped) == lost
     assert all(name.startswith("2/") and reason for name, reason in report.skipped)
     assert f"{lost} broken samples were left out" in " ".join(report.warnings)
@@ -171,7 +171,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 from evaluation_grounds import BrightLoader, make_dataset
-from terraprompt.evaluation.harness import Choice, evaluate
+from terraprompt.evaluation.harness import EvalOptions, evaluate
 from terraprompt.evaluation.protocols import protocol
 from terraprompt.evaluation.runner import Run
 
@@ -179,7 +179,7 @@ if __name__ == "__main__":
     data, out, jobs = sys.argv[1:]
     run = Run(Path(out), int(jobs), part_rows=3)
     dataset = make_dataset(Path(data), 12)
-    evaluate(dataset, BrightLoader(slow=0.05), protocol("native"), run, Choice(), lambda _: nullcontext())
+    evaluate(dataset, BrightLoader(slow=0.05), protocol("native"), run, EvalOptions(), lambda _: nullcontext())
 """
 
 
@@ -205,7 +205,7 @@ def test_killed_half_way_it_goes_on_to_the_same_numbers(tmp_path, jobs):
     (parts / ".tmp-0123-part-00009.parquet").write_bytes(b"half a part")
 
     report = run_it(dataset, tmp_path / "out", resume=True)
-    assert len(report.judged) == len(dataset.samples)
+    assert len(report.scored) == len(dataset.samples)
     run_it(dataset, tmp_path / "whole")
     for name in ("summary.json", "scores.jsonl"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -245,18 +245,18 @@ def test_ctrl_c_keeps_what_was_answered(tmp_path):
     for jobs in (1, 2):
         folder = tmp_path / f"out{jobs}"
         with pytest.raises(KeyboardInterrupt):
-            evaluate(dataset, BrightLoader(), NATIVE, Run(folder, jobs), Choice(), lambda label: Impatient())
+            evaluate(dataset, BrightLoader(), NATIVE, Run(folder, jobs), EvalOptions(), lambda label: Impatient())
         assert len(read_predictions(folder)[1]) == 8
         report = run_it(dataset, folder, resume=True)
-        assert len(report.judged) == 16
+        assert len(report.scored) == 16
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
         ({"loader": BrightLoader(slack=2)}, "revision: there 0, now 2"),
-        ({"choice": Choice(seed=5)}, "seed: there 0, now 5"),
-        ({"choice": Choice(selector=False)}, "selector: there True, now False"),
+        ({"options": EvalOptions(seed=5)}, "seed: there 0, now 5"),
+        ({"options": EvalOptions(selector=False)}, "selector: there True, now False"),
         ({"rules": protocol("think2seg")}, "question: there first, now random"),
     ],
 )
@@ -274,15 +274,35 @@ def test_a_run_is_not_resumed_with_other_settings(tmp_path, change, word):
     assert (tmp_path / "out/predictions.parquet").read_bytes() == before
 
 
+def test_a_run_is_not_resumed_with_other_code(tmp_path, monkeypatch):
+    dataset = make_dataset(tmp_path / "data", 2)
+    run_it(dataset, tmp_path / "out")
+    own = tmp_path / "engine.py"
+    monkeypatch.setattr("inspect.getfile", lambda _: own)
+    own.write_text("another engine")
+    with pytest.raises(ConfigError, match=r"code: there [0-9a-f]{64}, now [0-9a-f]{64}"):
+        run_it(dataset, tmp_path / "out", resume=True)
+
+
+def test_a_question_about_a_changed_image_is_asked_again(tmp_path):
+    dataset = make_dataset(tmp_path / "data")
+    run_it(dataset, tmp_path / "out")
+    changed = next(s for s in dataset.samples if s.id == "2/text-0")
+    Image.fromarray(255 - np.asarray(Image.open(changed.image))).save(changed.image)
+    run_it(dataset, tmp_path / "out", resume=True)
+    run_it(dataset, tmp_path / "whole")
+    assert (tmp_path / "out/summary.json").read_bytes() == (tmp_path / "whole/summary.json").read_bytes()
+
+
 def test_a_limit_is_lifted_by_going_on(tmp_path):
     dataset = make_dataset(tmp_path / "data")
-    part = run_it(dataset, tmp_path / "out", choice=Choice(limit=5))
-    assert len(part.judged) == 5
+    part = run_it(dataset, tmp_path / "out", options=EvalOptions(limit=5))
+    assert len(part.scored) == 5
     assert "5 of 16 samples" in part.warnings[0]
     whole = run_it(dataset, tmp_path / "out", resume=True)
-    assert len(whole.judged) == 16
+    assert len(whole.scored) == 16
     assert whole.warnings == ()
-    again = run_it(dataset, tmp_path / "out", resume=True, choice=Choice(limit=5))
+    again = run_it(dataset, tmp_path / "out", resume=True, options=EvalOptions(limit=5))
     assert again.summary() == part.summary()
 
 
@@ -291,14 +311,14 @@ def test_kept_answers_are_scored_under_another_protocol_without_the_engine(tmp_p
     run_it(dataset, tmp_path / "out", rules=protocol("unigeoseg"))
     rules = protocol("rmsin")
     for source in (tmp_path / "out", tmp_path / "out" / "predictions.parquet"):
-        kept = score_again(dataset, source, rules, Choice(), silent)
+        kept = score_again(dataset, source, rules, EvalOptions(), silent)
         asked = run_it(dataset, tmp_path / f"asked-{source.name}", rules=rules)
         assert kept.summary() == asked.summary()
     assert kept.scores.overall.metrics["gIoU"].value < 1
-    assert {one.score.iou for one in kept.judged if one.score.truth == 0} == {0.0}  # the rule of that protocol
-    other = score_again(dataset, tmp_path / "out", protocol("think2seg"), Choice(), silent)
+    assert {one.iou for one in kept.scored if one.truth == 0} == {0.0}  # the rule of that protocol
+    other = score_again(dataset, tmp_path / "out", protocol("think2seg"), EvalOptions(), silent)
     assert "asks the random wording" in " ".join(other.warnings)
-    product = score_again(dataset, tmp_path / "out", NATIVE, Choice(), silent)
+    product = score_again(dataset, tmp_path / "out", NATIVE, EvalOptions(), silent)
     assert "scores the product's mask; these answers are the model's" in " ".join(product.warnings)
 
 
@@ -311,53 +331,54 @@ def test_a_speck_is_sieved_by_the_product_and_kept_by_published_protocols(tmp_pa
     Image.new("L", (512, 512)).save(tmp_path / "none.png")
     sample = Sample("a", tmp_path / "a.png", Task.REFERRING, ("the roofs",), MaskFile(tmp_path / "none.png"))
     report = run_it(Dataset("made", "test", (sample,)), tmp_path / "out", rules=protocol(name))
-    (one,) = report.judged
-    assert (one.prediction.status, one.score.iou) == ("found" if mask == "model" else "no_target", iou)
+    (one,) = report.scored
+    assert (one.prediction.status, one.iou) == ("found" if mask == "model" else "no_target", iou)
     answers = report.summary()["answers"]
     assert answers["mask"] == mask
-    assert answers["flow"] == {"threshold": 0.5, "refine": True, "min_pixels": 1 if mask == "model" else 4}
+    known = {"threshold": 0.5, "refine": True, "min_pixels": 1 if mask == "model" else 4}
+    assert answers["flow"].items() >= known.items()
 
 
 def test_kept_answers_belong_to_their_data_set(tmp_path):
     dataset = make_dataset(tmp_path / "data", 2)
     run_it(dataset, tmp_path / "out")
     with pytest.raises(ConfigError, match="another data set"):
-        score_again(replace(dataset, split="val"), tmp_path / "out", NATIVE, Choice(), silent)
+        score_again(replace(dataset, split="val"), tmp_path / "out", NATIVE, EvalOptions(), silent)
     fewer = replace(dataset, samples=dataset.samples[:3])
     with pytest.raises(DatasetError, match="a sample that the data set does not have"):
-        score_again(fewer, tmp_path / "out", NATIVE, Choice(), silent)
+        score_again(fewer, tmp_path / "out", NATIVE, EvalOptions(), silent)
     with pytest.raises(DatasetError, match="There are no predictions"):
-        score_again(dataset, tmp_path / "nowhere", NATIVE, Choice(), silent)
+        score_again(dataset, tmp_path / "nowhere", NATIVE, EvalOptions(), silent)
     (tmp_path / "out/predictions.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(DatasetError, match="cannot be read"):
-        score_again(dataset, tmp_path / "out", NATIVE, Choice(), silent)
+        score_again(dataset, tmp_path / "out", NATIVE, EvalOptions(), silent)
 
 
-def test_boxes_are_judged_as_boxes_only(tmp_path):
+def test_boxes_are_scored_as_boxes_only(tmp_path):
     dataset = make_dataset(tmp_path / "data", 2)
     boxed = [replace(s, truth=None, box=(8.0, 8.0, 80.0, 50.0)) for s in dataset.samples if s.id.endswith("text-0")]
     mixed = replace(dataset, samples=(*dataset.samples, *(replace(s, id=f"{s.id}-b") for s in boxed)))
     report = run_it(mixed, tmp_path / "masks")
-    assert len(report.judged) == len(dataset.samples)
+    assert len(report.scored) == len(dataset.samples)
     assert "2 samples were left out: they have boxes and no masks" in report.warnings[0]
     grounding = run_it(replace(dataset, samples=tuple(boxed)), tmp_path / "boxes", rules=protocol("grounding"))
-    assert [one.score.iou for one in grounding.judged] == [1.0, 1.0]
+    assert [one.iou for one in grounding.scored] == [1.0, 1.0]
     with pytest.raises(DatasetError, match=r"has boxes and no masks.*--protocol grounding"):
         run_it(replace(dataset, samples=tuple(boxed)), tmp_path / "none")
 
 
 def test_clicks_are_counted(tmp_path):
     dataset = make_dataset(tmp_path / "data", 2)
-    report = run_it(dataset, tmp_path / "out", choice=Choice(clicks=True))
-    assert [one.score.sample_id for one in report.judged] == ["0/box", "1/box"]
-    notes = report.judged[0].prediction.notes
+    report = run_it(dataset, tmp_path / "out", options=EvalOptions(clicks=True))
+    assert [one.sample_id for one in report.scored] == ["0/box", "1/box"]
+    notes = report.scored[0].prediction.notes
     assert len(notes["clicks"]) == len(notes["ious"])
     assert notes["clicks"][0][2] == 1
     ((title, table),) = report.extra
     assert title == "Clicks"
     assert [row[0] for row in table[1:]] == ["NoC@85", "NoC@90"]
     needed = [
-        next((i + 1 for i, v in enumerate(one.prediction.notes["ious"]) if v >= 0.85), 20) for one in report.judged
+        next((i + 1 for i, v in enumerate(one.prediction.notes["ious"]) if v >= 0.85), 20) for one in report.scored
     ]
     assert table[1][1] == f"{np.mean(needed):.2f}"
     with pytest.raises(ConfigError, match="question: there clicks, now first"):

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from terraprompt.errors import ConfigError
 from terraprompt.evaluation.intervals import bootstrap, paired_intervals, ratio_intervals
 from terraprompt.evaluation.metrics import Overlap, summarise
-from terraprompt.evaluation.outcome import SampleScore
 from terraprompt.evaluation.protocols import protocol
+from terraprompt.evaluation.scored_prediction import ScoredPrediction
 from terraprompt.evaluation.scores import compare
 
 NATIVE, SEGEARTH = protocol("native"), protocol("segearth")
 
 
 def score(sample_id="a", iou=0.5, intersection=5, union=10, truth=8, *, protocol="native", **other):
-    return SampleScore(
+    return ScoredPrediction(
         protocol, sample_id, "found", iou, intersection, union, 7, truth, other.pop("silent", False), **other
     )
 
@@ -122,7 +122,9 @@ def test_scores_that_cannot_be_summed(rows, match):
 def test_native_is_the_plain_summary(counts):
     overlaps = [Overlap(min(a, b, c), b, c) for a, b, c in counts]
     rows = [
-        SampleScore("native", str(i), "found", o.iou, o.intersection, o.union, o.predicted, o.truth, o.predicted == 0)
+        ScoredPrediction(
+            "native", str(i), "found", o.iou, o.intersection, o.union, o.predicted, o.truth, o.predicted == 0
+        )
         for i, o in enumerate(overlaps)
     ]
     found, plain = NATIVE.summarise(rows, rounds=2).overall.metrics, summarise(overlaps)

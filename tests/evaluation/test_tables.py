@@ -5,12 +5,16 @@ from __future__ import annotations
 import pytest
 
 from terraprompt.evaluation.metrics import Overlap
-from terraprompt.evaluation.pack import Row
-from terraprompt.evaluation.tables import absence_table, headline, markdown, mask_table, selector_table, weak_table
+from terraprompt.evaluation.scored_prediction import ScoredPrediction
+from terraprompt.evaluation.tables import absence_table, headline, markdown, mask_table, selector_table
 
 
-def row(kind="text", overlap=(5, 10, 5), *, category="lake", record="a/1", task="referring", wording="trained", **more):
-    return Row(record, "a", category, kind, task, wording, "…", Overlap(*overlap), **more)
+def row(kind="text", overlap=(5, 10, 5), *, category="lake", record="a/1", task="referring", wording="trained"):
+    counts = Overlap(*overlap)
+    return ScoredPrediction(
+        "native", f"{record}/{category}/{kind}-0", "found", counts.iou, counts.intersection, counts.union,
+        counts.predicted, counts.truth, counts.predicted == 0, category=category, task=task, level=f"{kind}, {wording}",
+    )  # fmt: skip
 
 
 ALL, HALF, NONE = (10, 10, 10), (5, 10, 5), (0, 0, 10)
@@ -89,13 +93,3 @@ def test_words_of_place_in_the_flow_and_in_the_model():
         ["held back", "1", "50.0 (50.0)", "-"],
     ]
     assert len(selector_table(ROWS)) == 1
-
-
-def test_boxes_as_the_only_truth():
-    rows = [
-        row("weak text", HALF, category="car", touched=0.5, inside=1.0),
-        row("weak text", NONE, category="car", record="a/2", touched=0.0, inside=None),
-        row("weak text", NONE, category="bus", touched=0.0, inside=None),
-    ]
-    assert weak_table(rows)[1:] == [["bus", "1", "0.0", "-"], ["car", "2", "25.0", "100.0"]]
-    assert len(mask_table(rows)) == 2  # header and means: no category has masks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +30,14 @@ from terraprompt.prompt import Task
 __all__ = ["register"]
 
 verb = typer.Typer()
+
+
+def _renamed(new: str) -> Callable[[Any], None]:
+    def refuse(value: Any) -> None:
+        if value:
+            raise typer.BadParameter(f"This option is called {new} now.")
+
+    return refuse
 
 
 def register(app: typer.Typer) -> None:
@@ -65,12 +73,14 @@ def evaluate(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Leave broken samples out and count them, instead of stopping.")
     ] = False,
-    kept: Annotated[
-        Path | None, typer.Option("--from", help="Score the predictions of this run again, without the engine.")
+    rescore: Annotated[
+        Path | None, typer.Option("--rescore", help="Score the predictions of this run again, without the engine.")
     ] = None,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Send words of size and place to the engine as they are.")
+    no_selector: Annotated[
+        bool, typer.Option("--no-selector", help="Send words of size and place to the engine as they are.")
     ] = False,
+    old_from: Annotated[str | None, typer.Option("--from", hidden=True, callback=_renamed("--rescore"))] = None,
+    old_plain: Annotated[bool, typer.Option("--plain", hidden=True, callback=_renamed("--no-selector"))] = False,
     clicks: Annotated[
         bool, typer.Option("--clicks", help="Count the clicks to a good mask (NoC) on interactive samples.")
     ] = False,
@@ -96,25 +106,27 @@ def evaluate(
     rule = protocol(rules)
     if retry and not resume:
         raise typer.BadParameter("--retry-failed goes with --resume.")
-    if kept is not None and (resume or jobs > 1):
-        raise typer.BadParameter("--from scores answers that are there: --resume and -j have no meaning.")
+    if rescore is not None and (resume or jobs > 1):
+        raise typer.BadParameter("--rescore scores answers that are there: --resume and -j have no meaning.")
     opened = _open(dataset, root, split, keep_going=keep_going, seed=seed)
     if device is not None:
         usable_device(device)
     options = {name: value for name, value in (("weights", weights), ("device", device)) if value is not None}
     options |= engine_options
-    choice = harness.Choice(None if task is None else task.value, limit, seed, not plain, clicks, _command(context))
+    chosen = harness.EvalOptions(
+        None if task is None else task.value, limit, seed, not no_selector, clicks, _command(context)
+    )
 
     def bar(label: str) -> AbstractContextManager[Progress | None]:
         return progress(label, quiet=quiet)
 
-    harness.check_folder(output, resume=resume, overwrite=overwrite, answers=kept is None)
-    if kept is not None:
-        report = harness.score_again(opened, kept, rule, choice, bar)
+    harness.check_folder(output, resume=resume, overwrite=overwrite, answers=rescore is None)
+    if rescore is not None:
+        report = harness.score_again(opened, rescore, rule, chosen, bar)
     else:
         run = Run(output, jobs, resume, retry, keep_going)
         try:
-            report = harness.evaluate(opened, EngineSpec.of(engine, **options), rule, run, choice, bar)
+            report = harness.evaluate(opened, EngineSpec.of(engine, **options), rule, run, chosen, bar)
         except (KeyboardInterrupt, BudgetError):
             typer.echo("What was answered is kept; go on with --resume.", err=True)
             raise

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terraprompt.datasets.sample import Sample
-from terraprompt.engines.base import Answer, Embedding, Engine
+from terraprompt.engines.base import Engine
 from terraprompt.errors import BudgetError, DatasetError, EngineError, PromptError, SceneError, TerrapromptError
 from terraprompt.evaluation.noc import simulate
-from terraprompt.evaluation.predictions import Prediction
+from terraprompt.evaluation.predictions import EvalItem, Prediction
 from terraprompt.flow.session import Session
+from terraprompt.flow.settings import SegmentSettings
 from terraprompt.io.rle import RunLengths
-from terraprompt.outputs.mask_writer import DEFAULT_MIN_PIXELS
 from terraprompt.prompt import Prompt
-from terraprompt.raster import Scene, open_scene
-from terraprompt.raster.tiles import Tile
+from terraprompt.raster import open_scene
 
-__all__ = ["GOOD", "Asked", "ask_image", "by_image", "flow_settings"]
+__all__ = ["GOOD", "ask_image", "by_image", "flow_settings"]
 
 #: IoUs of NoC@85 and NoC@90; clicking ends at the higher one.
 GOOD = (0.85, 0.9)
@@ -32,36 +30,22 @@ GOOD = (0.85, 0.9)
 _BROKEN = (DatasetError, SceneError, PromptError)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A sample and which of its wordings is asked."""
-
-    sample: Sample
-    wording: int = 0
-
-    @property
-    def text(self) -> str:
-        """The instruction in words; "" for points or boxes alone."""
-        return self.sample.instructions[self.wording] if self.sample.instructions else ""
-
-
-def by_image(asked: Sequence[Asked]) -> list[tuple[Asked, ...]]:
-    """Askeds about one image together, so that it is encoded once; images in the order of their first one."""
-    groups: dict[object, list[Asked]] = {}
-    for one in asked:
+def by_image(items: Sequence[EvalItem]) -> list[tuple[EvalItem, ...]]:
+    """Group questions by image, so that each is encoded once; images in the order of their first question."""
+    groups: dict[object, list[EvalItem]] = {}
+    for one in items:
         groups.setdefault(one.sample.image, []).append(one)
     return [tuple(group) for group in groups.values()]
 
 
-def flow_settings(mask: Literal["model", "product"]) -> dict[str, Any]:
-    """The options of :meth:`terraprompt.flow.session.Session.segment` that give the model's or the product's mask."""
-    sieve = {"min_pixels": 1} if mask == "model" else {"min_pixels": DEFAULT_MIN_PIXELS}
-    return {"threshold": 0.5, "refine": True, **sieve}
+def flow_settings(mask: Literal["model", "product"], *, selector: bool = True) -> SegmentSettings:
+    """Settings of the flow that give the model's own mask, nothing sieved or filled, or the product's."""
+    return SegmentSettings(selector="auto" if selector else None, min_pixels=1 if mask == "model" else None)
 
 
 def ask_image(
     engine: Engine,
-    asked: Sequence[Asked],
+    items: Sequence[EvalItem],
     *,
     mask: Literal["model", "product"] = "product",
     selector: bool = True,
@@ -72,7 +56,7 @@ def ask_image(
 
     Args:
         engine: loaded.
-        asked: whose samples have one and the same image.
+        items: whose samples have one and the same image.
         mask: the model's own mask, or the product's, without small objects and holes; see :class:`.protocols.Protocol`.
         selector: let the flow decide words of size and place (:mod:`.parse_selector`), as it does for users;
             False sends sentences to the engine as they are.
@@ -84,40 +68,38 @@ def ask_image(
         DatasetError: a sample is broken (image or truth missing, damaged or of different sizes, a prompt outside the
             image); the message names it.
         BudgetError: the tokens or the money of an engine that asks others are used up.
-        OutputError: no room for work files.
     """
+    settings = flow_settings(mask, selector=selector)
     with ExitStack() as stack:
         try:
-            scene = stack.enter_context(open_scene(asked[0].sample.image))
-            session = _Listening(engine, scene)
+            scene = stack.enter_context(open_scene(items[0].sample.image))
+            session = Session(engine, scene)
         except SceneError as error:
-            for one in asked:
+            for one in items:
                 yield _broken(one, error, keep_going)
             return
-        for one in asked:
-            yield _ask(session, one, flow_settings(mask), selector=selector, keep_going=keep_going, clicks=clicks)
+        for one in items:
+            yield _ask(session, one, settings, keep_going=keep_going, clicks=clicks)
 
 
-def _ask(
-    session: _Listening, one: Asked, flow: Mapping[str, Any], *, selector: bool, keep_going: bool, clicks: bool
-) -> Prediction:
+def _ask(session: Session, one: EvalItem, settings: SegmentSettings, *, keep_going: bool, clicks: bool) -> Prediction:
     sample = one.sample
     status, reason, mask, notes = "failed", None, None, dict[str, Any]()
-    session.heard.clear()
     start = time.perf_counter()
     try:
         prompt = _checked(sample, one, (session.scene.height, session.scene.width))
         start = time.perf_counter()
         if clicks:
-            found, notes = _click(session, sample.load_mask(), flow)
+            found, notes = _click(session, sample.load_mask(), settings)
             status, mask = "found" if found.any() else "no_target", RunLengths.encode(found)
         else:
-            with session.segment(prompt, selector="auto" if selector else None, **flow) as result:
-                status, reason = result.status.value, result.reason
-                if status != "failed":
-                    mask = RunLengths.encode(result.mask() == 1)
-            told = [_proposed(result.notes)] if result.notes else []
-            notes = {"answers": told + session.heard} if told or session.heard else {}
+            answer = session.predict_mask(prompt, settings)
+            status, reason = answer.status.value, answer.reason
+            if answer.mask is not None:
+                mask = RunLengths.encode(answer.mask)
+            proposed = {key: value for key, value in answer.evidence.proposed.items() if key != "targets"}
+            answers = [*([proposed] if proposed else []), *answer.evidence.answers]
+            notes = {"answers": answers} if answers else {}
     except BudgetError:
         raise
     except EngineError as error:
@@ -126,12 +108,12 @@ def _ask(
         return _broken(one, error, keep_going)
     return Prediction(
         sample.id, status, reason, mask, sample.task.value, one.text, one.wording, notes,
-        time.perf_counter() - start, _peak_memory(),
+        time.perf_counter() - start, _peak_memory(), one.fingerprint(),
     )  # fmt: skip
 
 
 def _click(
-    session: Session, truth: NDArray[np.uint8], flow: Mapping[str, Any]
+    session: Session, truth: NDArray[np.uint8], settings: SegmentSettings
 ) -> tuple[NDArray[np.bool_], dict[str, Any]]:
     """The mask after the last simulated click; the clicks ``(x, y, label)`` in pixels, and the IoU after each."""
     if not truth.any():
@@ -143,15 +125,16 @@ def _click(
         nonlocal last
         clicks[:] = [[x, y, label] for (x, y), label in zip(points.tolist(), labels.tolist(), strict=True)]
         prompt = Prompt(points=tuple((x, y) for x, y, _ in clicks), labels=tuple(int(v) for *_, v in clicks))
-        with session.segment(prompt, **flow) as result:
-            last = np.asarray(result.mask() == 1)
+        found = session.predict_mask(prompt, settings).mask
+        assert found is not None  # only engines that propose fail, and they propose for texts alone
+        last = found
         return last
 
-    ious = simulate(predict, truth, until=max(GOOD))
+    ious = simulate(predict, truth, target_iou=max(GOOD))
     return last, {"clicks": clicks, "ious": ious}
 
 
-def _checked(sample: Sample, one: Asked, size: tuple[int, int]) -> Prompt:
+def _checked(sample: Sample, one: EvalItem, size: tuple[int, int]) -> Prompt:
     """The prompt, once the truth is known to be usable: a broken truth shall not be found after hours of answers."""
     if sample.truth is not None:
         shape = sample.load_mask().shape
@@ -162,7 +145,7 @@ def _checked(sample: Sample, one: Asked, size: tuple[int, int]) -> Prompt:
     return sample.prompt(one.wording)
 
 
-def _broken(one: Asked, error: TerrapromptError, keep_going: bool) -> Prediction:
+def _broken(one: EvalItem, error: TerrapromptError, keep_going: bool) -> Prediction:
     sample = one.sample
     if not keep_going:
         raise DatasetError(
@@ -173,26 +156,6 @@ def _broken(one: Asked, error: TerrapromptError, keep_going: bool) -> Prediction
     return Prediction(
         sample.id, "skipped", str(error), None, sample.task.value, one.text, one.wording, {}, 0.0, float("nan")
     )
-
-
-def _proposed(notes: Mapping[str, Any]) -> dict[str, Any]:
-    """What an engine that points noted on the whole image; its notes on the targets are heard by themselves."""
-    return {key: value for key, value in notes.items() if key != "targets"}
-
-
-class _Listening(Session):
-    """A session that writes down what the engine noted beside its logits, in pixels of the image."""
-
-    def __init__(self, engine: Engine, scene: Scene) -> None:
-        super().__init__(engine, scene)
-        self.heard: list[dict[str, Any]] = []
-
-    def predict(
-        self, tiles: Sequence[Tile], embeddings: Sequence[Embedding], prompts: Sequence[Prompt]
-    ) -> list[Answer]:
-        found = super().predict(tiles, embeddings, prompts)
-        self.heard += [answer.notes for answer in found if answer.notes]
-        return found
 
 
 def _peak_memory() -> float:

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,55 +13,49 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from terraprompt.errors import PromptError
-from terraprompt.evaluation.scoring import Judged, truth_of
+from terraprompt.evaluation.scored_prediction import ScoredPrediction
+from terraprompt.evaluation.scoring import truth_of
 from terraprompt.outputs.formats.picture import blend, mark
 from terraprompt.prompt import Prompt
 
-__all__ = ["Case", "choose_cases", "panels"]
+__all__ = ["choose_cases", "panels"]
 
 _TRUTH, _PREDICTED = (60, 200, 120), (255, 64, 129)
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One answer and why it is shown: "best", "median" or "worst"."""
+def choose_cases(scored: Sequence[ScoredPrediction], *, each: int = 4) -> list[tuple[str, ScoredPrediction]]:
+    """Pairs of "best", "median" or "worst" and an answer, by IoU; the same for the same scores.
 
-    kind: str
-    judged: Judged
-
-
-def choose_cases(judged: Sequence[Judged], *, each: int = 4) -> list[Case]:
-    """The best, median and worst answers by IoU, the same for the same scores.
-
-    Right silence is perfect and shows nothing, so the best and the median are among samples with a target. Among equals
-    the id decides, hashed: neighbours in a data set are too much alike. An image is shown once; of few
-    images each kind gets its share.
+    True negatives have IoU 1 and nothing to show: best and median come from samples with a target. Equal IoUs are
+    ordered by the hashed id, because neighbours in a data set are alike. An image is shown once; of few images each
+    kind gets its share.
     """
 
-    def place(one: Judged) -> tuple[float, str]:
-        return one.score.iou, hashlib.sha256(one.score.sample_id.encode()).hexdigest()
+    def place(one: ScoredPrediction) -> tuple[float, str]:
+        return one.iou, hashlib.sha256(one.sample_id.encode()).hexdigest()
 
-    everything = sorted(judged, key=place)
-    targets = [one for one in everything if one.score.truth > 0]
+    everything = sorted(scored, key=place)
+    targets = [one for one in everything if one.truth > 0]
     middle = len(targets) // 2
     outward = sorted(range(len(targets)), key=lambda i: (abs(i - middle), i))
-    ways = {
+    candidates = {
         "best": iter(targets[::-1]),
         "median": iter([targets[i] for i in outward]),
         "worst": iter(everything),
     }
-    chosen: dict[str, list[Case]] = {kind: [] for kind in ways}
+    chosen: dict[str, list[tuple[str, ScoredPrediction]]] = {kind: [] for kind in candidates}
     seen: set[object] = set()
     for _ in range(each):
         for kind in ("worst", "best", "median"):
-            one = next((one for one in ways[kind] if one.asked.sample.image not in seen), None)
-            if one is not None:
-                seen.add(one.asked.sample.image)
-                chosen[kind].append(Case(kind, one))
+            for one in candidates[kind]:
+                if one.item is not None and one.item.sample.image not in seen:
+                    seen.add(one.item.sample.image)
+                    chosen[kind].append((kind, one))
+                    break
     return [case for cases in chosen.values() for case in cases]
 
 
-def panels(one: Judged, *, side: int = 320) -> dict[str, str]:
+def panels(one: ScoredPrediction, *, side: int = 320) -> dict[str, str]:
     """Pictures of a case as data URIs: "image" with the prompt's points and boxes, "truth", and "prediction" with the
     points and boxes that the system used on its way; a failure has no prediction.
 
@@ -73,7 +66,9 @@ def panels(one: Judged, *, side: int = 320) -> dict[str, str]:
     Raises:
         DatasetError: image or truth are missing or damaged.
     """
-    sample = one.asked.sample
+    assert one.item is not None
+    assert one.prediction is not None
+    sample = one.item.sample
     image = sample.load_image()
     height, width = image.shape[:2]
     scale = side / max(height, width)

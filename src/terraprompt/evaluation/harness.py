@@ -10,23 +10,22 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from terraprompt.datasets.registry import Dataset
 from terraprompt.datasets.sample import Sample
 from terraprompt.errors import ConfigError, DatasetError, EngineError, OutputError
-from terraprompt.evaluation.ask import Asked
-from terraprompt.evaluation.predictions import CLICKS, MERGED, PARTS, Prediction, Settings, read_predictions
+from terraprompt.evaluation.predictions import CLICKS, MERGED, PARTS, EvalItem, Prediction, Settings, read_predictions
 from terraprompt.evaluation.protocols import Protocol
-from terraprompt.evaluation.report import Report, Scope, make_report, to_markdown
-from terraprompt.evaluation.report_html import to_html
+from terraprompt.evaluation.report import Report, Scope, make_report
+from terraprompt.evaluation.report_pages import to_html, to_markdown
 from terraprompt.evaluation.runner import Loader, Run, predict, to_ask
-from terraprompt.evaluation.scoring import asked_of, can_judge, judge, write_scores
+from terraprompt.evaluation.scored_prediction import ScoredPrediction
+from terraprompt.evaluation.scoring import can_score, items_of, score_predictions, write_scores
 from terraprompt.io.atomic import write_atomic
 from terraprompt.io.files import translated
 from terraprompt.prompt import Task
 
-__all__ = ["Choice", "check_answers", "check_folder", "evaluate", "score_again", "write_report"]
+__all__ = ["EvalOptions", "check_answers", "check_folder", "evaluate", "score_again", "write_report"]
 
 _REPORT_FILES = ("scores.jsonl", "summary.json", "run.json", "report.md", "report.html")
 #: Makes a progress callback for a label.
@@ -34,7 +33,7 @@ ProgressOf = Callable[[str], AbstractContextManager[Callable[[int, int], None] |
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class EvalOptions:
     """Which samples are asked, and how.
 
     Attributes:
@@ -85,7 +84,7 @@ def check_folder(folder: Path, *, resume: bool = False, overwrite: bool = False,
 
 
 def evaluate(
-    dataset: Dataset, loader: Loader, protocol: Protocol, run: Run, choice: Choice, progress: ProgressOf
+    dataset: Dataset, loader: Loader, protocol: Protocol, run: Run, options: EvalOptions, progress: ProgressOf
 ) -> Report:
     """Ask an engine about a data set, and score what it answers.
 
@@ -94,29 +93,29 @@ def evaluate(
         loader: of the engine.
         protocol: which wording is asked, and how answers are scored.
         run: folder and processes.
-        choice: which samples.
+        options: which samples.
         progress: for two stages, asking and scoring.
 
     Raises:
         DatasetError: nothing to ask, or a broken sample.
         EngineError, ConfigError, OutputError: see :func:`.runner.predict`.
     """
-    samples, scope = _chosen(dataset, protocol, choice)
-    asked = [Asked(sample) for sample in samples] if choice.clicks else to_ask(samples, protocol)
+    samples, scope = _chosen(dataset, protocol, options)
+    items = [EvalItem(sample) for sample in samples] if options.clicks else to_ask(samples, protocol)
     with progress("asking") as tell:
         settings, predictions = predict(
-            asked, loader, run, dataset=dataset.name, split=dataset.split, seed=choice.seed,
-            rule=CLICKS if choice.clicks else protocol.questions, mask=protocol.mask,
-            selector=choice.selector, clicks=choice.clicks, progress=tell,
+            items, loader, run, dataset=dataset.name, split=dataset.split, seed=options.seed,
+            rule=CLICKS if options.clicks else protocol.questions, mask=protocol.mask,
+            selector=options.selector, clicks=options.clicks, progress=tell,
         )  # fmt: skip
     with progress("scoring") as tell:
-        judged = judge(asked, predictions, protocol, progress=tell)
-    _check_any(judged, predictions)
-    return _report(settings, protocol, scope, judged, predictions, choice)
+        scored = score_predictions(items, predictions, protocol, progress=tell)
+    _check_any(scored, predictions)
+    return _report(settings, protocol, scope, scored, predictions, options)
 
 
 def score_again(
-    dataset: Dataset, predictions: Path, protocol: Protocol, choice: Choice, progress: ProgressOf
+    dataset: Dataset, predictions: Path, protocol: Protocol, options: EvalOptions, progress: ProgressOf
 ) -> Report:
     """Score kept answers, without the engine.
 
@@ -124,7 +123,7 @@ def score_again(
         dataset: that the answers are about.
         predictions: a run folder or its predictions file.
         protocol: how answers are scored.
-        choice: which samples; those without an answer are left out.
+        options: which samples; those without an answer are left out.
         progress: as in :func:`evaluate`.
 
     Raises:
@@ -137,8 +136,8 @@ def score_again(
             received=f"{dataset.name} {dataset.split}",
             hint=f"They are of {settings.dataset}, --split {settings.split}.",
         )
-    asked_of(dataset.samples, rows)  # all of them must be known, not only those that are scored
-    samples, scope = _chosen(dataset, protocol, choice)
+    items_of(dataset.samples, rows)  # all of them must be known, not only those that are scored
+    samples, scope = _chosen(dataset, protocol, options)
     wanted = {sample.id for sample in samples}
     rows = [row for row in rows if row.sample_id in wanted]
     if not rows:
@@ -146,37 +145,42 @@ def score_again(
     answered = len({row.sample_id for row in rows})
     scope = replace(scope, limit=answered if answered < len(samples) else scope.limit)
     with progress("scoring") as tell:
-        judged = judge(asked_of(samples, rows), rows, protocol, progress=tell)
-    _check_any(judged, rows)
-    return _report(settings, protocol, scope, judged, rows, choice)
+        scored = score_predictions(items_of(samples, rows), rows, protocol, progress=tell)
+    _check_any(scored, rows)
+    return _report(settings, protocol, scope, scored, rows, options)
 
 
 def _report(
-    settings: Settings, protocol: Protocol, scope: Scope, judged: Any, predictions: Sequence[Prediction], choice: Choice
+    settings: Settings,
+    protocol: Protocol,
+    scope: Scope,
+    scored: Sequence[ScoredPrediction],
+    predictions: Sequence[Prediction],
+    options: EvalOptions,
 ) -> Report:
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return make_report(
-        settings, protocol, scope, judged, predictions, seed=choice.seed, command=choice.command, created=created
+        settings, protocol, scope, scored, predictions, seed=options.seed, command=options.command, created=created
     )
 
 
-def _chosen(dataset: Dataset, protocol: Protocol, choice: Choice) -> tuple[list[Sample], Scope]:
-    samples = [s for s in dataset.samples if choice.task is None or s.task.value == choice.task]
-    usable = [s for s in samples if can_judge(protocol, s)]
-    if choice.clicks:
+def _chosen(dataset: Dataset, protocol: Protocol, options: EvalOptions) -> tuple[list[Sample], Scope]:
+    samples = [s for s in dataset.samples if options.task is None or s.task.value == options.task]
+    usable = [s for s in samples if can_score(protocol, s)]
+    if options.clicks:
         usable = _click_targets(usable)
-    if samples and not usable and not choice.clicks:
+    if samples and not usable and not options.clicks:
         raise DatasetError(
             f"{dataset.name} has boxes and no masks.",
             received=f"protocol {protocol.name}",
             hint="Use --protocol grounding.",
         )
     if not usable:
-        what = f"split {dataset.split} of {dataset.name}" + (f", task {choice.task}" if choice.task else "")
+        what = f"split {dataset.split} of {dataset.name}" + (f", task {options.task}" if options.task else "")
         raise DatasetError("There is nothing to evaluate.", received=what, hint="Choose another --split or --task.")
     problems = tuple((str(problem.file), problem.reason) for problem in dataset.problems)
-    scope = Scope(len(usable), choice.limit, choice.task, problems, len(samples) - len(usable))
-    return usable[: choice.limit], scope
+    scope = Scope(len(usable), options.limit, options.task, problems, len(samples) - len(usable))
+    return usable[: options.limit], scope
 
 
 def _click_targets(samples: Sequence[Sample]) -> list[Sample]:
@@ -188,8 +192,8 @@ def _click_targets(samples: Sequence[Sample]) -> list[Sample]:
     return list(once.values())
 
 
-def _check_any(judged: Sequence[object], predictions: Sequence[Prediction]) -> None:
-    if not judged:
+def _check_any(scored: Sequence[object], predictions: Sequence[Prediction]) -> None:
+    if not scored:
         why = Counter(row.reason for row in predictions).most_common(1)
         raise DatasetError("Every sample is broken.", received=why[0][0] if why else "no samples")
 
@@ -202,7 +206,7 @@ def write_report(report: Report, folder: Path, *, pictures: bool = True) -> None
         OutputError: the folder cannot be written.
         DatasetError: an image that shall be shown is gone.
     """
-    write_scores(folder / "scores.jsonl", (one.score for one in report.judged), overwrite=True)
+    write_scores(folder / "scores.jsonl", report.scored, overwrite=True)
     texts = {
         "summary.json": json.dumps(report.summary(), indent=1, ensure_ascii=False, sort_keys=True) + "\n",
         "run.json": json.dumps(dict(report.run), indent=1, ensure_ascii=False) + "\n",
@@ -215,10 +219,10 @@ def write_report(report: Report, folder: Path, *, pictures: bool = True) -> None
 
 
 def check_answers(report: Report) -> None:
-    """Say it aloud when the engine failed on everything; the report is written before.
+    """Raise if every sample failed (after writing the report).
 
     Raises:
         EngineError: with the most frequent reason.
     """
-    if report.scores.overall.failed == len(report.judged):
+    if report.scores.overall.failed == len(report.scored):
         raise EngineError("The engine failed on every sample.", received=next(iter(report.scores.failures)))

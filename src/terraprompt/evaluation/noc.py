@@ -29,7 +29,7 @@ Predict = Callable[[NDArray[np.float64], NDArray[np.int64]], NDArray[np.generic]
 
 
 def simulate(
-    predict: Predict, truth: NDArray[np.generic], *, limit: int = LIMIT, until: float = 1.0, rule: Rule = "pixels"
+    predict: Predict, truth: NDArray[np.generic], *, limit: int = LIMIT, target_iou: float = 1.0, rule: Rule = "pixels"
 ) -> list[float]:
     """IoU after each click of a simulated person, the first click from an empty mask.
 
@@ -38,11 +38,11 @@ def simulate(
             centre of a pixel) and labels (K,); gives the mask (H, W), non-zero = target.
         truth: mask (H, W) with a target.
         limit: most clicks.
-        until: no click more once this IoU is reached.
+        target_iou: no click more once this IoU is reached.
         rule: see :func:`next_click`.
 
     Returns:
-        One IoU a click; fewer than ``limit`` if ``until`` was reached or every wrong pixel was clicked.
+        One IoU a click; fewer than ``limit`` if ``target_iou`` was reached or every wrong pixel was clicked.
 
     Raises:
         ConfigError: no target, no click allowed, or a mask of another size.
@@ -57,7 +57,7 @@ def simulate(
     points: list[tuple[float, float]] = []
     labels: list[int] = []
     ious: list[float] = []
-    while len(ious) < limit and not (ious and ious[-1] >= until):
+    while len(ious) < limit and not (ious and ious[-1] >= target_iou):
         click = next_click(mask, wanted, clicked=clicked, rule=rule)
         if click is None:
             break

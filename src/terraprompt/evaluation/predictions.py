@@ -6,11 +6,13 @@ end. Every file carries in its metadata what the answers depend on, so that none
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +20,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from terraprompt.datasets.sample import Sample
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.io.atomic import atomic_path, remove_temporaries
 from terraprompt.io.files import translated
@@ -26,6 +29,7 @@ from terraprompt.io.rle import RunLengths
 __all__ = [
     "MERGED",
     "PARTS",
+    "EvalItem",
     "Key",
     "Prediction",
     "PredictionWriter",
@@ -57,6 +61,7 @@ _SCHEMA = pa.schema([
     ("notes", pa.string()),
     ("seconds", pa.float64()),
     ("memory_mb", pa.float64()),
+    ("fingerprint", pa.string()),
 ])  # fmt: skip
 
 
@@ -71,8 +76,9 @@ class Settings:
         seed: of that choice.
         selector: whether words of size and place were decided by the flow.
         mask: "model" or "product", see :class:`.protocols.Protocol`.
-        flow: effective settings of the flow: threshold, refine, min_pixels.
+        flow: effective settings of the flow (:class:`terraprompt.flow.settings.SegmentSettings`).
         version: of the package.
+        code: fingerprint of the code and data files of the flow and the engine (:mod:`terraprompt.io.identity`).
     """
 
     dataset: str
@@ -88,6 +94,7 @@ class Settings:
     mask: str
     flow: Mapping[str, Any]
     version: str
+    code: str
 
     def check_same(self, there: Settings, where: Path) -> None:
         """Refuse to mix answers.
@@ -115,6 +122,40 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class EvalItem:
+    """A question: a sample and which of its wordings is asked."""
+
+    sample: Sample
+    wording: int = 0
+
+    @property
+    def text(self) -> str:
+        """The instruction in words; "" for points or boxes alone."""
+        return self.sample.instructions[self.wording] if self.sample.instructions else ""
+
+    @property
+    def key(self) -> Key:
+        """Sample id and wording."""
+        return self.sample.id, self.wording
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what the answer depends on: the prompt, and the image file's content ("" where it is missing)."""
+        sample = self.sample
+        asked = (self.text, sample.task.value, sample.points, sample.labels, sample.boxes)
+        digest = hashlib.sha256(repr(asked).encode())
+        digest.update(_file_digest(sample.image, sample.image.stat().st_mtime_ns if sample.image.is_file() else 0))
+        return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)  # questions about one image follow each other
+def _file_digest(path: Path, changed: int) -> bytes:
+    if not changed:
+        return b""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One sample as it was answered.
 
@@ -130,6 +171,7 @@ class Prediction:
             pixels of the image.
         seconds: from prompt to mask; encoding the image is part of its first sample.
         memory_mb: peak resident memory of the process until then, MiB; NaN where the system does not say.
+        fingerprint: of the question, see :meth:`EvalItem.fingerprint`; another one is asked again by a resumed run.
     """
 
     sample_id: str
@@ -142,6 +184,7 @@ class Prediction:
     notes: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     memory_mb: float = float("nan")
+    fingerprint: str = ""
 
     @property
     def key(self) -> Key:
@@ -164,6 +207,7 @@ def _table(rows: Sequence[Prediction], settings: Settings) -> pa.Table:
         "notes": [json.dumps(row.notes, sort_keys=True, default=str) if row.notes else None for row in rows],
         "seconds": [row.seconds for row in rows],
         "memory_mb": [row.memory_mb for row in rows],
+        "fingerprint": [row.fingerprint for row in rows],
     }
     return pa.table(columns, schema=_SCHEMA).replace_schema_metadata({_KEY: settings.to_json()})
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from terraprompt.errors import ConfigError
 from terraprompt.evaluation.boxes import box_mask
 from terraprompt.evaluation.grids import Grid
 from terraprompt.evaluation.metrics import EXTRAS, Overlap
-from terraprompt.evaluation.outcome import Outcome, SampleScore, size_bucket
+from terraprompt.evaluation.scored_prediction import ScoredPrediction, Status, size_bucket
 from terraprompt.evaluation.scores import Scores, summarise_scores
 from terraprompt.geometry.types import Mask
 
@@ -78,16 +78,46 @@ class Protocol:
     extras: tuple[str, ...] = ()
     mask: Literal["model", "product"] = "model"
 
-    def score(self, outcome: Outcome) -> SampleScore:
-        """One sample on this protocol's grid. Pure: may run in any process and order."""
-        truth = self.grid.put((outcome.truth != 0).astype(np.uint8))
+    def score(
+        self,
+        predicted: Mask | None,
+        truth: Mask,
+        *,
+        sample_id: str,
+        status: Status = "found",
+        reason: str | None = None,
+        **labels: Any,
+    ) -> ScoredPrediction:
+        """Score one answer on this protocol's grid. Pure: may run in any process and order.
+
+        Args:
+            predicted: uint8 (H, W) on the image's own grid, non-zero = target; None if and only if it failed.
+            truth: uint8 (H, W), non-zero = target.
+            sample_id: unique in the run.
+            status: what the system said: "found" with a mask (which may be empty), "no_target" or "failed".
+            reason: why it failed; for failures only.
+            labels: category, task, level, source and seconds of :class:`ScoredPrediction`.
+
+        Raises:
+            ConfigError: arguments that contradict each other.
+        """
+        failed, pixels = status == "failed", truth
+        if status not in ("found", "no_target", "failed"):
+            raise ConfigError("An outcome is found, no_target or failed.", received=status)
+        if failed != (predicted is None) or failed != bool(reason):
+            raise ConfigError(
+                f"Sample {sample_id}: a failure has a reason and no mask, everything else a mask and no reason.",
+                received=(status, None if predicted is None else predicted.shape, reason),
+            )
+        if predicted is not None and predicted.shape != truth.shape:
+            raise ConfigError(f"Sample {sample_id}: masks must have one size.", received=(predicted.shape, truth.shape))
+        truth = self.grid.put((truth != 0).astype(np.uint8))
         if self.box_truth:
             truth = box_mask(truth)
-        predicted = np.zeros_like(truth) if outcome.predicted is None else self._shaped(outcome.predicted)
+        predicted = np.zeros_like(truth) if predicted is None else self._shaped(predicted)
         overlap = Overlap.of(predicted, truth)
-        failed = outcome.status == "failed"
         flagged = self.silence == "flag"
-        silent = outcome.status == "no_target" if flagged else not failed and overlap.predicted == 0
+        silent = status == "no_target" if flagged else not failed and overlap.predicted == 0
         # With a flag, what a silent answer marked is thrown away, but it has already joined the union.
         intersection = 0 if flagged and silent else overlap.intersection
         union = overlap.union
@@ -105,10 +135,10 @@ class Protocol:
             "targets": overlap.truth > 0,
         }[self.counted]
         extra = {name: 0.0 if failed else float(EXTRAS[name](predicted, truth, overlap)) for name in self.extras}
-        return SampleScore(
+        return ScoredPrediction(
             protocol=self.name,
-            sample_id=outcome.sample_id,
-            status=outcome.status,
+            sample_id=sample_id,
+            status=status,
             iou=iou,
             intersection=intersection,
             union=union,
@@ -117,13 +147,9 @@ class Protocol:
             silent=silent,
             hits={f"Pr@{x:g}": self._reached(iou, x) if counted else None for x in self.thresholds},
             extra=extra,
-            size=size_bucket(int(np.count_nonzero(outcome.truth)), outcome.truth.size),
-            category=outcome.category,
-            task=outcome.task,
-            level=outcome.level,
-            source=outcome.source,
-            seconds=outcome.seconds,
-            reason=outcome.reason,
+            size=size_bucket(int(np.count_nonzero(pixels)), pixels.size),
+            reason=reason,
+            **labels,
         )
 
     def _shaped(self, mask: Mask) -> Mask:
@@ -141,7 +167,7 @@ class Protocol:
         x = float(np.float32(threshold)) if self.single else threshold
         return iou > x if self.strict else iou >= x
 
-    def summarise(self, scores: Iterable[SampleScore], *, seed: int = 0, rounds: int = 2000) -> Scores:
+    def summarise(self, scores: Iterable[ScoredPrediction], *, seed: int = 0, rounds: int = 2000) -> Scores:
         """Numbers over samples, in whatever order they come, with seeded 95 % intervals of ``rounds`` resamplings.
 
         Raises:

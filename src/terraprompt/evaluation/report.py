@@ -1,4 +1,4 @@
-"""A finished evaluation as a value, and as JSON and Markdown; :mod:`.report_html` makes the page of it."""
+"""A finished evaluation as a value and as JSON; :mod:`.report_pages` renders it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from terraprompt import __version__
 from terraprompt.evaluation.ask import GOOD
 from terraprompt.evaluation.charts import bin_counts
 from terraprompt.evaluation.noc import summarise_clicks
-from terraprompt.evaluation.outcome import SIZES
 from terraprompt.evaluation.predictions import CLICKS, Prediction, Settings
 from terraprompt.evaluation.protocols import Protocol
 from terraprompt.evaluation.published import FAULTS, Published, published_for
+from terraprompt.evaluation.scored_prediction import SIZES, ScoredPrediction
 from terraprompt.evaluation.scores import Comparison, Estimate, Group, Scores
-from terraprompt.evaluation.scoring import Judged
-from terraprompt.evaluation.tables import Table, markdown, pack_tables
+from terraprompt.evaluation.tables import Table, pack_tables
 
 __all__ = [
     "Report",
@@ -35,7 +34,6 @@ __all__ = [
     "published_table",
     "shown",
     "size_name",
-    "to_markdown",
 ]
 
 #: Metrics that are told elsewhere on the page.
@@ -71,7 +69,7 @@ class Report:
         protocol: whose rules scored them.
         scope: which samples were asked.
         scores: the numbers.
-        judged: every question with its answer and score.
+        scored: every question with its answer and score.
         skipped: (sample, why) of broken ones.
         published: other systems on this data set.
         warnings: why numbers should be read with care, one sentence each.
@@ -84,7 +82,7 @@ class Report:
     protocol: Protocol
     scope: Scope
     scores: Scores
-    judged: tuple[Judged, ...]
+    scored: tuple[ScoredPrediction, ...]
     skipped: tuple[tuple[str, str], ...]
     published: tuple[Published, ...]
     warnings: tuple[str, ...]
@@ -95,7 +93,7 @@ class Report:
     @property
     def histogram(self) -> list[int]:
         """How many samples with a target have which IoU."""
-        return bin_counts([one.score.iou for one in self.judged if one.score.truth > 0])
+        return bin_counts([one.iou for one in self.scored if one.truth > 0])
 
     def summary(self) -> dict[str, Any]:
         """The numbers and what they depend on, ready for JSON; equal for equal answers."""
@@ -103,7 +101,7 @@ class Report:
         return {
             "dataset": settings.pop("dataset"),
             "split": settings.pop("split"),
-            "samples": len(self.judged),
+            "samples": len(self.scored),
             "scope": asdict(self.scope),
             "skipped": [{"sample": sample, "reason": reason} for sample, reason in self.skipped],
             "protocol": {"name": self.protocol.name, "origin": self.protocol.origin},
@@ -122,7 +120,7 @@ def make_report(
     settings: Settings,
     protocol: Protocol,
     scope: Scope,
-    judged: Sequence[Judged],
+    scored: Sequence[ScoredPrediction],
     predictions: Sequence[Prediction],
     *,
     seed: int = 0,
@@ -135,7 +133,7 @@ def make_report(
         settings: of the predictions.
         protocol: that scored them.
         scope: which samples were asked.
-        judged: at least one score.
+        scored: at least one score.
         predictions: all of them, skipped ones too.
         seed: of the intervals.
         command: that made it.
@@ -144,28 +142,32 @@ def make_report(
     Raises:
         ConfigError: no score.
     """
-    scores = protocol.summarise([one.score for one in judged], seed=seed)
+    scores = protocol.summarise(scored, seed=seed)
     skipped = tuple((row.sample_id, row.reason or "") for row in predictions if row.status == "skipped")
     published = tuple(published_for(settings.dataset))
     return Report(
-        settings, protocol, scope, scores, tuple(judged), skipped, published,
+        settings, protocol, scope, scores, tuple(scored), skipped, published,
         tuple(_warnings(settings, protocol, scope, published, len(skipped))), seed,
-        tuple(_extra(settings, protocol, judged, seed)),
+        tuple(_extra(settings, protocol, scored, seed)),
         {"command": command, "created": created, **_machine(predictions)},
     )  # fmt: skip
 
 
-def _extra(settings: Settings, protocol: Protocol, judged: Sequence[Judged], seed: int) -> Iterator[tuple[str, Table]]:
+def _extra(
+    settings: Settings, protocol: Protocol, scored: Sequence[ScoredPrediction], seed: int
+) -> Iterator[tuple[str, Table]]:
     if settings.question == CLICKS:
-        yield "Clicks", click_table(judged, seed=seed)
+        yield "Clicks", click_table(scored, seed=seed)
     elif settings.dataset == "pack" and protocol.name == "native":
-        yield from pack_tables(judged)
+        yield from pack_tables(scored)
 
 
-def click_table(judged: Sequence[Judged], *, seed: int = 0) -> Table:
+def click_table(scored: Sequence[ScoredPrediction], *, seed: int = 0) -> Table:
     """NoC@85 and NoC@90 of a run with clicks; a failure counts as the most clicks there are."""
     rows = [["", "mean clicks", "95 % interval", "not reached, per cent", "targets"]]
-    found = summarise_clicks([one.prediction.notes.get("ious", []) for one in judged], thresholds=GOOD, seed=seed)
+    found = summarise_clicks(
+        [one.prediction.notes.get("ious", []) if one.prediction else [] for one in scored], thresholds=GOOD, seed=seed
+    )
     for good in GOOD:
         clicks, missed = found[f"NoC@{100 * good:g}"], found[f"NoF@{100 * good:g}"]
         span = f"{clicks.low:.2f} to {clicks.high:.2f}"
@@ -281,38 +283,6 @@ def _hundredths(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def to_markdown(report: Report) -> str:
-    """The report as Markdown: numbers, groups, published ones, failures, provenance."""
-    settings, run = report.settings, report.run
-    lines = [f"# {_cell(f'{settings.engine} on {settings.dataset}, {settings.split}')}", ""]
-    lines += [f"Protocol {report.protocol.name} ({report.protocol.origin}); {len(report.judged):,} samples.", ""]
-    lines += [f"> {_cell(warning)}\n>" for warning in report.warnings] + [""] * bool(report.warnings)
-    lines += [markdown(headline_table(report))]
-    if report.published:
-        lines += ["## Published", "", markdown(published_table(report))]
-        lines += [*(f"- {_cell(fault)}" for fault in faults(report)), ""]
-    for grouping, groups in report.scores.groups.items():
-        rows = [[grouping, "samples", "gIoU", "95 % interval", "cIoU", "failed"]]
-        for value, group in groups.items():
-            giou, ciou = group.metrics["gIoU"], group.metrics["cIoU"]
-            name = size_name(grouping, value)
-            rows.append([name, str(group.samples), shown(giou), interval(giou), shown(ciou), str(group.failed)])
-        lines += [f"## By {grouping}", "", markdown([[_cell(c) for c in row] for row in rows])]
-    for title, table in report.extra:
-        lines += [f"## {title}", "", markdown(table)]
-    if report.scores.failures:
-        rows = [["failure", "times"], *([_cell(why), str(n)] for why, n in report.scores.failures.items())]
-        lines += ["## Failures", "", markdown(rows)]
-    left_out = [*report.scope.unreadable, *report.skipped]
-    if left_out:
-        rows = [["left out", "reason"], *([_cell(what), _cell(why)] for what, why in left_out)]
-        lines += ["## Left out", "", markdown(rows)]
-    lines += ["## Made with", ""]
-    lines += [f"- {name}: {_cell(value)}" for name, value in provenance(report).items()]
-    lines += [f"- seconds an answer: {run['seconds_mean']:.3f} (median {run['seconds_median']:.3f})"]
-    return "\n".join(lines) + "\n"
-
-
 def published_table(report: Report) -> Table:
     """This run beside published ones, part by part as they are published; those under another protocol have a ≠."""
     names = list(dict.fromkeys(name for row in report.published for name in row.values))
@@ -341,6 +311,7 @@ def provenance(report: Report) -> dict[str, str]:
     """What made the numbers, as text by name."""
     s, run = report.settings, report.run
     settings = ", ".join(f"{key} {value}" for key, value in s.engine_settings.items())
+    flow = ", ".join(f"{key} {value}" for key, value in s.flow.items() if value is not None)
     memory = run["memory_peak_mb"]
     facts = {
         "engine": s.engine,
@@ -352,17 +323,14 @@ def provenance(report: Report) -> dict[str, str]:
         "protocol": report.protocol.name,
         "wording asked": s.question,
         "words of size and place": "decided by the flow" if s.selector else "left to the engine",
-        "mask": f"of the {s.mask}; " + ", ".join(f"{key} {value}" for key, value in s.flow.items()),
+        "mask": f"of the {s.mask}; "
+        + ", ".join(f"{key} {value}" for key, value in s.flow.items() if value is not None),
         "seed": f"{s.seed} (questions), {report.seed} (intervals)",
         "version": f"terraprompt {s.version} (answers), {__version__} (scores)",
+        "code": s.code[:16],
         "command": run["command"],
         "created": run["created"],
         "peak memory": "" if memory is None else f"{memory:,.0f} MiB a process",
         "machine": f"{run['machine']}, Python {run['python']}, torch {run['torch']}",
     }
     return {name: str(value) for name, value in facts.items() if value}
-
-
-def _cell(text: str) -> str:
-    """Text that neither breaks a table nor becomes markup."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import logging
 import multiprocessing
@@ -26,8 +27,9 @@ from terraprompt.datasets.sample import Sample
 from terraprompt.engines.base import Engine, ModelInfo
 from terraprompt.engines.registry import load_engine
 from terraprompt.errors import BudgetError, ConfigError, EngineError
-from terraprompt.evaluation.ask import Asked, ask_image, by_image, flow_settings
+from terraprompt.evaluation.ask import ask_image, by_image, flow_settings
 from terraprompt.evaluation.predictions import (
+    EvalItem,
     Key,
     Prediction,
     PredictionWriter,
@@ -37,6 +39,7 @@ from terraprompt.evaluation.predictions import (
     read_predictions,
 )
 from terraprompt.evaluation.protocols import Protocol as ScoringProtocol
+from terraprompt.io.identity import code_fingerprint
 from terraprompt.io.progress import Progress
 from terraprompt.prompt import Task
 
@@ -44,8 +47,6 @@ __all__ = ["EngineSpec", "Loader", "Run", "predict", "to_ask"]
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-#: Called with (answered, all).
 
 
 class Loader(Hashable, Protocol):
@@ -104,21 +105,22 @@ class _Card:
 
     name: str
     info: ModelInfo
+    code: str
     tasks: frozenset[Task] = field(default_factory=frozenset)
 
 
-def to_ask(samples: Sequence[Sample], protocol: ScoringProtocol) -> list[Asked]:
+def to_ask(samples: Sequence[Sample], protocol: ScoringProtocol) -> list[EvalItem]:
     """What is asked of each sample under a protocol's rule, in the order of the samples."""
     asked = []
     for sample in samples:
         count = len(sample.instructions)
         wordings = protocol.choose_instruction(sample.id, count) if count else (0,)
-        asked += [Asked(sample, wording) for wording in wordings]
+        asked += [EvalItem(sample, wording) for wording in wordings]
     return asked
 
 
 def predict(
-    questions: Sequence[Asked],
+    questions: Sequence[EvalItem],
     loader: Loader,
     run: Run,
     *,
@@ -167,22 +169,23 @@ def predict(
             received=run.folder,
             hint="Add --resume or --overwrite, or choose another -o.",
         )
-    with closing(_Crew(loader, run.jobs)) as crew:
-        card = crew.card()
+    with closing(_Workers(loader, run.jobs)) as workers:
+        card = workers.card()
         _check_tasks(card, {Task.INTERACTIVE} if clicks else {q.sample.task for q in questions})
         info = card.info
         settings = Settings(
             dataset, split, card.name, info.name, info.revision, info.checksum, _json_values(info.settings), rule, seed,
-            selector, mask, flow_settings(mask), __version__,
+            selector, mask, flow_settings(mask).effective, __version__,
+            card.code,
         )  # fmt: skip
-        order = [(q.sample.id, q.wording) for q in questions]
-        done = _done(run.folder, settings, run.retry) if has_predictions(run.folder) else frozenset()
+        order = [q.key for q in questions]
+        done = _done(run.folder, questions, settings, run.retry) if has_predictions(run.folder) else frozenset()
         todo = [q for q, key in zip(questions, order, strict=True) if key not in done]
         answered = len(order) - len(todo)
         if done:
             log.info("%d of %d answers are there already", answered, len(order))
         with PredictionWriter(run.folder, settings, rows=run.part_rows, seconds=run.part_seconds) as writer:
-            for rows in crew.ask(
+            for rows in workers.ask(
                 by_image(todo), mask=mask, selector=selector, keep_going=run.keep_going, clicks=clicks
             ):
                 writer.add(rows)
@@ -203,12 +206,13 @@ def _check_tasks(card: _Card, asked: Set[Task]) -> None:
         )
 
 
-def _done(folder: Path, settings: Settings, retry: bool) -> frozenset[Key]:
-    """Questions with an answer. A skipped sample is asked again: it may have been repaired."""
+def _done(folder: Path, items: Sequence[EvalItem], settings: Settings, retry: bool) -> frozenset[Key]:
+    """Questions with a valid answer. Skipped samples may have been repaired, and what was asked may have changed."""
     theirs, rows = read_predictions(folder)
     settings.check_same(theirs, folder)
     again = {"skipped", "failed"} if retry else {"skipped"}
-    return frozenset(row.key for row in rows if row.status not in again)
+    kept = {row.key: row.fingerprint for row in rows if row.status not in again}
+    return frozenset(item.key for item in items if item.key in kept and kept[item.key] == item.fingerprint())
 
 
 def _json_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,7 +221,7 @@ def _json_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-class _Crew:
+class _Workers:
     """Those who ask: this process alone, or some that are started for it."""
 
     def __init__(self, loader: Loader, jobs: int) -> None:
@@ -234,7 +238,7 @@ class _Crew:
         """Of the engine."""
         return _card(self._loader) if self._pool is None else _result(self._pool.submit(_card, self._loader))
 
-    def ask(self, groups: Sequence[Sequence[Asked]], **options: Any) -> Iterator[list[Prediction]]:
+    def ask(self, groups: Sequence[Sequence[EvalItem]], **options: Any) -> Iterator[list[Prediction]]:
         """Answers as they come, from other processes image by image; options of :func:`.ask.ask_image`."""
         if self._pool is None:
             for group in groups:
@@ -313,7 +317,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _work(
-    loader: Loader, group: Sequence[Asked], options: Mapping[str, Any]
+    loader: Loader, group: Sequence[EvalItem], options: Mapping[str, Any]
 ) -> tuple[list[Prediction], BudgetError | None]:
     """Answers about one image, and what ended them early: those that were paid for are kept."""
     if _STOP.is_set():
@@ -337,4 +341,11 @@ def _engine(loader: Loader) -> Engine:
 
 def _card(loader: Loader) -> _Card:
     engine = _engine(loader)
-    return _Card(engine.name, engine.info, engine.tasks)
+    return _Card(engine.name, engine.info, _code(engine), engine.tasks)
+
+
+def _code(engine: Engine) -> str:
+    """Fingerprint of the code and data files that an answer depends on."""
+    module = type(engine).__module__
+    own: str | Path = module if module.partition(".")[0] == "terraprompt" else Path(inspect.getfile(type(engine)))
+    return code_fingerprint("terraprompt.evaluation.ask", own)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from terraprompt.errors import ConfigError
 from terraprompt.evaluation.intervals import paired_intervals, ratio_intervals
-from terraprompt.evaluation.outcome import SIZES, SampleScore
+from terraprompt.evaluation.scored_prediction import SIZES, ScoredPrediction
 
 __all__ = ["GROUPINGS", "Comparison", "Difference", "Estimate", "Group", "Scores", "compare", "summarise_scores"]
 
@@ -87,7 +87,7 @@ class _Table:
         protocol: name.
         ids: sorted.
         names: of the metrics.
-        above, below: float64 (samples, metrics), see ``SampleScore.parts``.
+        above, below: float64 (samples, metrics), see ``ScoredPrediction.parts``.
         truth: int64 (samples,) target pixels on the protocol's grid.
         failed: bool (samples,).
         labels: grouping -> value of each sample.
@@ -105,7 +105,7 @@ class _Table:
     reasons: Counter[str]
 
     @classmethod
-    def of(cls, scores: Iterable[SampleScore]) -> _Table:
+    def of(cls, scores: Iterable[ScoredPrediction]) -> _Table:
         """Take scores one by one; some 300 bytes stay of each."""
         ids: list[str] = []
         protocol, names = "", list[str]()
@@ -151,7 +151,7 @@ class _Table:
 
 
 def summarise_scores(
-    scores: Iterable[SampleScore],
+    scores: Iterable[ScoredPrediction],
     protocol: str,
     *,
     single: bool = False,
@@ -263,7 +263,7 @@ class Comparison:
 
 
 def compare(
-    a_scores: Iterable[SampleScore], b_scores: Iterable[SampleScore], *, seed: int = 0, rounds: int = 2000
+    a_scores: Iterable[ScoredPrediction], b_scores: Iterable[ScoredPrediction], *, seed: int = 0, rounds: int = 2000
 ) -> Comparison:
     """Paired differences of two systems, joined by sample id; sums in float64 whatever the protocol.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -13,38 +13,29 @@ from numpy.typing import NDArray
 
 from terraprompt.datasets.sample import Sample
 from terraprompt.errors import ConfigError, DatasetError
-from terraprompt.evaluation.ask import Asked
-from terraprompt.evaluation.outcome import Outcome, SampleScore, Status
-from terraprompt.evaluation.predictions import Prediction
+from terraprompt.evaluation.predictions import EvalItem, Prediction
 from terraprompt.evaluation.protocols import Protocol
+from terraprompt.evaluation.scored_prediction import ScoredPrediction, Status
 from terraprompt.io.files import replacing
+from terraprompt.io.progress import Progress
 from terraprompt.raster.pictures import picture_size
 
-__all__ = ["Judged", "asked_of", "can_judge", "judge", "read_scores", "truth_of", "write_scores"]
+__all__ = ["can_score", "items_of", "read_scores", "score_predictions", "truth_of", "write_scores"]
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A question, its answer and its score."""
-
-    asked: Asked
-    prediction: Prediction
-    score: SampleScore
-
-
-def can_judge(protocol: Protocol, sample: Sample) -> bool:
+def can_score(protocol: Protocol, sample: Sample) -> bool:
     """Whether the sample has the truth that the protocol compares with: a box is no mask."""
     return sample.truth is not None or protocol.shape != "mask"
 
 
-def asked_of(samples: Sequence[Sample], predictions: Iterable[Prediction]) -> list[Asked]:
+def items_of(samples: Sequence[Sample], predictions: Iterable[Prediction]) -> list[EvalItem]:
     """The questions that kept predictions answer.
 
     Raises:
         DatasetError: a prediction for a sample that the data set does not have.
     """
     known = {sample.id: sample for sample in samples}
-    asked = []
+    items = []
     for row in predictions:
         if row.sample_id not in known:
             raise DatasetError(
@@ -52,8 +43,8 @@ def asked_of(samples: Sequence[Sample], predictions: Iterable[Prediction]) -> li
                 received=row.sample_id,
                 hint="Give the data set, the split and the seed that the predictions were made on.",
             )
-        asked.append(Asked(known[row.sample_id], row.instruction_index))
-    return asked
+        items.append(EvalItem(known[row.sample_id], row.instruction_index))
+    return items
 
 
 def truth_of(sample: Sample) -> NDArray[np.uint8]:
@@ -71,37 +62,38 @@ def truth_of(sample: Sample) -> NDArray[np.uint8]:
     return out
 
 
-def judge(
-    asked: Sequence[Asked],
+def score_predictions(
+    items: Sequence[EvalItem],
     predictions: Sequence[Prediction],
     protocol: Protocol,
     *,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Judged]:
+    progress: Progress | None = None,
+) -> list[ScoredPrediction]:
     """Score answers, in the order of the questions; skipped samples have none.
 
     Args:
-        asked: side by side.
-        predictions: as ``asked``.
+        items: side by side.
+        predictions: as ``items``.
         protocol: whose rules.
         progress: called with (done, all).
 
     Raises:
         DatasetError: a truth is missing, damaged or of another size than the answer; the message names the sample.
     """
-    ids = [one.sample.id for one in asked]
+    ids = [item.sample.id for item in items]
     several = len(set(ids)) < len(ids)
     out = []
-    for i, (one, row) in enumerate(zip(asked, predictions, strict=True)):
+    for i, (item, row) in enumerate(zip(items, predictions, strict=True), start=1):
         if row.status != "skipped":
             name = f"{row.sample_id}#{row.instruction_index}" if several else row.sample_id
-            out.append(Judged(one, row, protocol.score(_outcome(one.sample, row, name))))
+            out.append(_score(item, row, protocol, name))
         if progress is not None:
-            progress(i + 1, len(asked))
+            progress(i, len(items))
     return out
 
 
-def _outcome(sample: Sample, row: Prediction, name: str) -> Outcome:
+def _score(item: EvalItem, row: Prediction, protocol: Protocol, name: str) -> ScoredPrediction:
+    sample = item.sample
     try:
         truth = truth_of(sample)
     except DatasetError as error:
@@ -113,20 +105,21 @@ def _outcome(sample: Sample, row: Prediction, name: str) -> Outcome:
             received=f"{mask.shape}, {truth.shape}",
             hint="Give the copy of the data set that the predictions were made on.",
         )
-    return Outcome(
-        name, cast("Status", row.status), mask, truth, sample.category, sample.task.value, sample.level,
-        sample.source or None, None, row.reason if mask is None else None,
+    score = protocol.score(
+        mask, truth, sample_id=name, status=cast("Status", row.status), reason=row.reason if mask is None else None,
+        category=sample.category, task=sample.task.value, level=sample.level, source=sample.source or None,
     )  # fmt: skip
+    return replace(score, item=item, prediction=row)
 
 
-def write_scores(path: Path, scores: Iterable[SampleScore], *, overwrite: bool = False) -> None:
+def write_scores(path: Path, scores: Iterable[ScoredPrediction], *, overwrite: bool = False) -> None:
     """One score a line, JSON; numbers come back exactly."""
     with replacing(path, overwrite, kind="lines") as temporary, temporary.open("w", encoding="utf-8") as lines:
         for score in scores:
-            lines.write(json.dumps(asdict(score)) + "\n")
+            lines.write(json.dumps(score.to_row()) + "\n")
 
 
-def read_scores(path: Path) -> list[SampleScore]:
+def read_scores(path: Path) -> list[ScoredPrediction]:
     """The inverse of :func:`write_scores`.
 
     Args:
@@ -138,7 +131,7 @@ def read_scores(path: Path) -> list[SampleScore]:
     """
     path = path / "scores.jsonl" if path.is_dir() else path
     try:
-        scores = [SampleScore(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        scores = [ScoredPrediction(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
         raise DatasetError(
             "There are no scores.", received=path, hint="Give the output folder of a finished `terraprompt evaluate`."

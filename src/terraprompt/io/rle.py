@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from terraprompt.errors import DatasetError
+from terraprompt.geometry.types import Ints
 
 __all__ = ["Overlaps", "RunLengths", "overlaps", "pack_runs", "unpack_runs"]
 
-Ints = NDArray[np.int64]
 _OFFSET, _MORE, _SIGN = 48, 0x20, 0x10
 _MAX_CHARACTERS = 12  # 60 bits hold every run an image can have
 #: Pairs that a process gets at a time, and masks per call of ``coco.area``, which fails from 256 on.
@@ -47,7 +47,8 @@ class RunLengths:
     def encode(cls, mask: NDArray[np.generic], *, name: str = "") -> RunLengths:
         """Code a mask (height, width), non-zero = target."""
         counts: bytes = coco.encode(np.asfortranarray(mask != 0).view(np.uint8))["counts"]
-        return cls(*mask.shape, counts.decode("ascii"), name)
+        height, width = mask.shape
+        return cls(height, width, counts.decode("ascii"), name)
 
     @classmethod
     def empty(cls, height: int, width: int, *, name: str = "") -> RunLengths:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pack_questions import ask_record
 
 import layout_copies as copies
 from flow_engines import BoxFilterEngine
 from terraprompt.datasets import find_pack, open_dataset, read_pack
 from terraprompt.datasets.questions import Plan, questions
-from terraprompt.evaluation.pack import ask_record
 from terraprompt.prompt import Task
 
 PLAN = Plan(texts=1, objects=2)
@@ -24,7 +24,11 @@ def test_rows_and_samples_are_about_the_same_questions(tmp_path: Path) -> None:
     root = copies.pack(tmp_path)
     silent = BoxFilterEngine(64, 16, spoil=lambda logits: np.full_like(logits, -9))
     rows = [row for record in read_pack(root, "val") for row in ask_record(silent, record, PLAN)]
-    asked = [(r.record, r.category, r.kind, r.task, r.text, r.overlap.truth) for r in rows if r.kind not in ADDED]
+    asked = [
+        (r.sample_id.rsplit("/", 2)[0], r.category, kind, r.task, r.item.text, r.truth)
+        for r in rows
+        if (kind := r.level.partition(", ")[0]) not in ADDED
+    ]
     samples = open_dataset("pack", root, split="val", plan=PLAN).samples
     told = [
         (

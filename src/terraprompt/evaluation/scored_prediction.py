@@ -1,15 +1,15 @@
-"""What an evaluation keeps of one question: the answer beside the truth, and its score under one protocol."""
+"""A question's answer scored under one protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
-from terraprompt.errors import ConfigError
-from terraprompt.geometry.types import Mask
+from terraprompt.evaluation.metrics import Overlap
+from terraprompt.evaluation.predictions import EvalItem, Prediction
 
-__all__ = ["SIZES", "Outcome", "SampleScore", "Status", "size_bucket"]
+__all__ = ["SIZES", "ScoredPrediction", "Status", "size_bucket"]
 
 Status = Literal["found", "no_target", "failed"]
 
@@ -24,54 +24,18 @@ def size_bucket(target: int, pixels: int) -> str:
     return "small" if 100 * target < pixels else "medium" if 10 * target <= pixels else "large"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
-    """One answered question beside its truth, on the image's own grid.
-
-    Attributes:
-        sample_id: unique in the run.
-        status: what the system said: "found" with a mask (which may be empty), "no_target", or "failed" (no answer that
-            could be understood).
-        predicted: uint8 (H, W), non-zero = target; None if and only if it failed.
-        truth: uint8 (H, W), non-zero = target.
-        category, task, level, source: what to group by.
-        seconds: wall time of the answer.
-        reason: why it failed; for failures only.
-    """
-
-    sample_id: str
-    status: Status
-    predicted: Mask | None
-    truth: Mask
-    category: str | None = None
-    task: str | None = None
-    level: str | None = None
-    source: str | None = None
-    seconds: float | None = None
-    reason: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.status not in ("found", "no_target", "failed"):
-            raise ConfigError("An outcome is found, no_target or failed.", received=self.status)
-        if (self.predicted is None) != (self.status == "failed") or (self.reason is None) == (self.status == "failed"):
-            raise ConfigError(
-                f"Outcome {self.sample_id}: a failure has a reason and no mask, everything else a mask and no reason.",
-                received=(self.status, None if self.predicted is None else self.predicted.shape, self.reason),
-            )
-        if self.predicted is not None and self.predicted.shape != self.truth.shape:
-            raise ConfigError(
-                f"Outcome {self.sample_id}: masks must have one size.",
-                received=(self.predicted.shape, self.truth.shape),
-            )
-
-
 @dataclass(frozen=True, slots=True)
-class SampleScore:
+class ScoredPrediction:
     """One question under one protocol; everything that a summary needs of it.
 
     Attributes:
         protocol: name of the protocol.
-        sample_id, status, category, task, level, source, seconds, reason: see :class:`Outcome`.
+        sample_id: unique in the run.
+        status: "found" with a mask (which may be empty), "no_target", or "failed" (no answer that could be understood).
+        category, task, level, source: what to group by.
+        seconds: wall time of the answer.
+        reason: why it failed; for failures only.
+        item, prediction: what was asked and answered; not part of :meth:`to_row`.
         iou: by the protocol's rules for empty masks and failures.
         intersection, union: pixels on the protocol's grid that join its cIoU; the union by its rules for empty masks.
         predicted, truth: target pixels of the two masks on the protocol's grid; a failure has predicted nothing.
@@ -99,6 +63,18 @@ class SampleScore:
     source: str | None = None
     seconds: float | None = None
     reason: str | None = None
+    item: EvalItem | None = field(default=None, compare=False, repr=False)
+    prediction: Prediction | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def overlap(self) -> Overlap:
+        """Pixel counts of the two masks."""
+        return Overlap(self.intersection, self.predicted, self.truth)
+
+    def to_row(self) -> dict[str, Any]:
+        """The numbers as plain values, for a file; ``ScoredPrediction(**row)`` is the inverse."""
+        row = asdict(replace(self, item=None, prediction=None))
+        return {name: value for name, value in row.items() if name not in ("item", "prediction")}
 
     def parts(self) -> dict[str, tuple[float, float]]:
         """Metric -> what this sample adds (above, below) the line; a metric is the quotient of the two sums."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pack_questions import ask_record, score_row, weak_table
 from PIL import Image
 
 from flow_engines import BoxFilterEngine, PointedEngine
 from terraprompt.datasets import questions
 from terraprompt.datasets.pack import Record, Region
+from terraprompt.datasets.questions import Plan
 from terraprompt.engines.base import Answer
-from terraprompt.evaluation.metrics import summarise
-from terraprompt.evaluation.pack import Plan, ask_record
+from terraprompt.evaluation.metrics import Overlap, summarise
 from terraprompt.evaluation.tables import headline, mask_table
 
 #: (top, left, bottom, right); of clearly different sizes, so that words of size and place have one meaning
@@ -78,12 +81,28 @@ def silent():
     return BoxFilterEngine(160, 32, spoil=lambda logits: np.full_like(logits, -9))
 
 
+def seen(rows):
+    """Rows with their facts by name."""
+    out = []
+    for row in rows:
+        kind, _, wording = row.level.partition(", ")
+        facts = {"kind": kind, "wording": wording, "text": row.item.text, "category": row.category, "task": row.task}
+        extra = {"touched": row.extra.get("touched"), "inside": row.extra.get("inside")}
+        record = row.sample_id.rsplit("/", 2)[0]
+        out.append(SimpleNamespace(**facts, **extra, record=record, overlap=row.overlap, row=row))
+    return out
+
+
+def ask(*arguments):
+    return seen(ask_record(*arguments))
+
+
 def of_kind(rows, kind):
     return [row for row in rows if row.kind == kind]
 
 
 def test_an_oracle_gives_a_hundred(tmp_path, oracle):
-    rows = list(ask_record(oracle, make_record(tmp_path), PLAN))
+    rows = ask(oracle, make_record(tmp_path), PLAN)
     assert Counter(row.kind for row in rows) == {
         "text": 8, "box": 3, "filled box": 3, "point": 3, "selector": 4, "selector in the model": 4, "absent": 3,
     }  # fmt: skip
@@ -91,15 +110,15 @@ def test_an_oracle_gives_a_hundred(tmp_path, oracle):
         assert [row.overlap.iou for row in of_kind(rows, kind)] == [1.0] * len(of_kind(rows, kind)), kind
     # seen enlarged, outlines move by a part of a pixel
     assert all(row.overlap.iou > 0.85 for row in of_kind(rows, "box") + of_kind(rows, "point"))
-    numbers = headline(rows)
+    numbers = headline([r.row for r in rows])
     texts = ("referring", "referring, held back", "reasoning", "reasoning, held back")
     assert [numbers[name] for name in texts] == [1.0] * 4
     assert (numbers["N-acc"], numbers["T-acc"]) == (1.0, 1.0)
-    assert mask_table(rows)[1][:3] == ["building", "1", "100.0 (100.0)"]
+    assert mask_table([r.row for r in rows])[1][:3] == ["building", "1", "100.0 (100.0)"]
 
 
 def test_what_is_asked(tmp_path, oracle):
-    rows = list(ask_record(oracle, make_record(tmp_path), PLAN))
+    rows = ask(oracle, make_record(tmp_path), PLAN)
     texts = of_kind(rows, "text")
     assert Counter((r.category, r.task, r.wording) for r in texts) == {
         (category, task, wording): 1
@@ -123,28 +142,28 @@ def test_what_is_asked(tmp_path, oracle):
 
 
 def test_a_silent_engine_gives_nothing_but_right_silence(tmp_path, silent):
-    rows = list(ask_record(silent, make_record(tmp_path), PLAN))
+    rows = ask(silent, make_record(tmp_path), PLAN)
     for kind in ("box", "point", "selector", "selector in the model"):
         assert {row.overlap.iou for row in of_kind(rows, kind)} == {0.0}
     target = [row.overlap for row in of_kind(rows, "text") if row.overlap.truth]
     assert summarise(target).giou == summarise(target).ciou == 0
-    numbers = headline(rows)
+    numbers = headline([r.row for r in rows])
     assert (numbers["N-acc"], numbers["T-acc"], numbers["referring"]) == (1.0, 0.0, 0.0)
 
 
 def test_the_seed_fixes_the_questions(tmp_path, silent):
     record = make_record(tmp_path)
-    first = list(ask_record(silent, record, PLAN))
-    assert list(ask_record(silent, record, PLAN)) == first
-    other = list(ask_record(silent, record, Plan(texts=1, objects=3, selections=2, absences=2, seed=1)))
+    first = ask(silent, record, PLAN)
+    assert ask(silent, record, PLAN) == first
+    other = ask(silent, record, Plan(texts=1, objects=3, selections=2, absences=2, seed=1))
     assert [row.text for row in other] != [row.text for row in first]
 
 
 def test_boxes_judge_by_touch(tmp_path, oracle, silent):
     record = make_record(tmp_path, "box")
-    rows = of_kind(ask_record(oracle, record, PLAN), "weak text")
+    rows = of_kind(ask(oracle, record, PLAN), "weak text")
     assert [(r.category, r.touched, r.inside, r.overlap.iou) for r in rows] == [("building", 1.0, 1.0, 1.0)] * 4
-    rows = list(ask_record(silent, record, PLAN))
+    rows = ask(silent, record, PLAN)
     assert [(r.touched, r.inside) for r in of_kind(rows, "weak text")] == [(0.0, None)] * 4
     assert {row.kind for row in rows} == {"weak text", "absent"}
 
@@ -153,19 +172,31 @@ def test_a_box_that_reaches_outside(tmp_path, oracle):
     record = make_record(tmp_path, "box")
     outside = Region("building", None, 0, (-9.0, -5.0, 40.0, 35.0))
     object.__setattr__(record, "regions", (outside,))
-    rows = of_kind(ask_record(oracle, record, PLAN), "weak text")
+    rows = of_kind(ask(oracle, record, PLAN), "weak text")
     assert {row.overlap.truth for row in rows} == {40 * 35}
     assert {row.touched for row in rows} == {1.0}
 
 
 def test_centre_lines_are_not_scored(tmp_path, silent):
-    rows = list(ask_record(silent, make_record(tmp_path, "centreline"), PLAN))
+    rows = ask(silent, make_record(tmp_path, "centreline"), PLAN)
     assert {row.kind for row in rows} == {"absent"}
 
 
 def test_small_and_many_objects_are_left_out(tmp_path, silent):
     record = make_record(tmp_path)
-    rows = list(ask_record(silent, record, Plan(texts=0, objects=1, selections=0, absences=0)))
+    rows = ask(silent, record, Plan(texts=0, objects=1, selections=0, absences=0))
     assert Counter(row.kind for row in rows) == {"box": 1, "filled box": 1, "point": 1}
-    rows = list(ask_record(silent, record, Plan(texts=0, selections=0, absences=0, least=13)))
+    rows = ask(silent, record, Plan(texts=0, selections=0, absences=0, least=13))
     assert sorted(row.overlap.truth for row in of_kind(rows, "box")) == [20 * 18, 50 * 70]
+
+
+def test_boxes_as_the_only_truth(tmp_path):
+    record = make_record(tmp_path, "box")
+    answers = [("car", (5, 10, 5), {"touched": 0.5, "inside": 1.0}), ("car", (0, 0, 10), {"touched": 0.0}),
+               ("bus", (0, 0, 10), {"touched": 0.0})]  # fmt: skip
+    rows = [
+        replace(score_row(replace(record, id=f"a/{i}"), 0, "weak text", Overlap(*counts), category=name), extra=extra)
+        for i, (name, counts, extra) in enumerate(answers)
+    ]
+    assert weak_table(rows)[1:] == [["bus", "1", "0.0", "-"], ["car", "2", "25.0", "100.0"]]
+    assert len(mask_table(rows)) == 2  # header and means: no category has masks
