@@ -147,8 +147,6 @@ def test_a_broken_record_stops_or_is_counted(evaluate: Callable[..., Any], pack:
         (("--protocol", "mine"), "There is no such protocol. Received: mine."),
         (("--device", "abacus"), "The device cannot be used"),
         (("--resume", "--overwrite"), "exclude each other"),
-        (("--from", "nowhere"), "called --rescore now"),
-        (("--plain",), "called --no-selector now"),
         (("--rescore", "nowhere"), "There are no predictions. Received: nowhere."),
     ],
 )
@@ -165,3 +163,10 @@ def test_wrong_usage_of_evaluate_is_code_2(run: Callable[..., Any], options: tup
     done = run("evaluate", *options)
     assert (done.code, done.out) == (2, "")
     assert "Usage: " in done.said
+
+
+@pytest.mark.parametrize(("old", "new"), [(("--from", "runs"), "--rescore"), (("--plain",), "--no-selector")])
+def test_old_options_name_the_new_ones(evaluate, tmp_path, old, new):
+    told = evaluate("-o", tmp_path / "out", *old)
+    assert told.code == 2
+    assert f"called {new} now" in told.err
