@@ -323,8 +323,7 @@ def provenance(report: Report) -> dict[str, str]:
         "protocol": report.protocol.name,
         "wording asked": s.question,
         "words of size and place": "decided by the flow" if s.selector else "left to the engine",
-        "mask": f"of the {s.mask}; "
-        + ", ".join(f"{key} {value}" for key, value in s.flow.items() if value is not None),
+        "mask": f"of the {s.mask}; {flow}",
         "seed": f"{s.seed} (questions), {report.seed} (intervals)",
         "version": f"terraprompt {s.version} (answers), {__version__} (scores)",
         "code": s.code[:16],
