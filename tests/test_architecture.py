@@ -18,9 +18,7 @@ ROOMS = [
 RENDERER = "terraprompt_synthetic"
 
 #: Violations that exist today; one that is gone must be struck out here.
-KNOWN = {
-    "terraprompt.segmenters.load -> terraprompt.engines.registry",
-}
+KNOWN: set[str] = set()
 
 MODULES = {
     ".".join(("terraprompt", *path.relative_to(SRC).with_suffix("").parts)).removesuffix(".__init__"): path

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec
     from terraprompt.engines.registry import load_engine
     from terraprompt.errors import (
         BudgetError,
@@ -34,12 +35,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "BudgetError",
     "CheckpointError",
     "ConfigError",
     "DatasetError",
+    "Embedding",
     "EngineError",
     "LimitError",
+    "ModelInfo",
     "OutputError",
     "PickleRefusedError",
     "Prompt",
@@ -52,6 +56,7 @@ __all__ = [
     "Status",
     "Task",
     "TerrapromptError",
+    "TileSpec",
     "__version__",
     "load_engine",
     "open_scene",
@@ -59,12 +64,16 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Answer": "engines.base",
+    "Embedding": "engines.base",
+    "ModelInfo": "engines.base",
     "Prompt": "prompt",
     "Result": "outputs",
     "Scene": "raster",
     "Session": "flow.session",
     "Status": "outputs",
     "Task": "prompt",
+    "TileSpec": "engines.base",
     "load_engine": "engines.registry",
     "open_scene": "raster",
     "segment": "flow.session",

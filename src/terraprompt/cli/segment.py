@@ -15,7 +15,7 @@ import typer
 from terraprompt.cli.common import as_json as to_json
 from terraprompt.cli.common import numbers, progress, usable_device
 from terraprompt.cli.engine_options import with_engine_options
-from terraprompt.engines.registry import load_engine
+from terraprompt.engines.registry import engine_option_names, load_engine
 from terraprompt.errors import ConfigError, EngineError, OutputError, PromptError
 from terraprompt.flow.session import Session
 from terraprompt.io.prompt_file import read_prompt_file
@@ -133,9 +133,12 @@ def segment(
         prompt = _prompt(instruction, point or [], box or [], prompt_file, prompt_crs, task, opened)
         opened.to_pixels(prompt)  # what does not fit the scene is said before a model is loaded
         more = engine_options if weights is None else {"weights": weights, **engine_options}
-        if engine == "geoseg" and not refine:
+        known = engine_option_names(engine)
+        if "device" in known or device != "cpu":
+            more = {"device": usable_device(device), **more}
+        if "refine" in known and not refine:
             more["refine"] = False
-        loaded = load_engine(engine, device=usable_device(device), **more)
+        loaded = load_engine(engine, **more)
         session = Session(loaded, opened, stretch=stretch.value, batch=batch, cache_bytes=0)
         with progress("segmenting", quiet=quiet or as_json) as report:
             result = session.segment(

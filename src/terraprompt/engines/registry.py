@@ -17,7 +17,7 @@ from typing import Any
 from terraprompt.engines.base import Engine
 from terraprompt.errors import EngineError
 
-__all__ = ["engine_names", "engines", "load_engine"]
+__all__ = ["engine_names", "engine_option_names", "engines", "load_engine"]
 
 GROUP = "terraprompt.engines"
 
@@ -33,6 +33,17 @@ def engine_names() -> tuple[str, ...]:
     return tuple(engines())
 
 
+def engine_option_names(name: str) -> frozenset[str]:
+    """Options that the loader of an installed engine takes; empty for an unknown name.
+
+    Raises:
+        EngineError: the engine cannot be imported.
+    """
+    if name not in engines():
+        return frozenset()
+    return frozenset(inspect.signature(_loader(name)).parameters)
+
+
 def load_engine(name: str, **options: Any) -> Engine:
     """Load an engine with its weights.
 
@@ -44,20 +55,12 @@ def load_engine(name: str, **options: Any) -> Engine:
         EngineError: unknown name, an engine that cannot be imported, or a loader that does not take these options.
         CheckpointError: its weights are missing or damaged.
     """
-    point = engines().get(name)
-    if point is None:
+    if name not in engines():
         near = difflib.get_close_matches(name, engine_names(), n=1, cutoff=0.5)
         known = ", ".join(engine_names()) or "none are installed"
         meant = f'Did you mean "{near[0]}"? ' if near else ""
         raise EngineError("Unknown engine.", received=name, hint=f"{meant}Engines: {known}.")
-    try:
-        loader: Callable[..., Any] = point.load()
-    except (ImportError, AttributeError) as error:
-        raise EngineError(
-            f'The engine "{name}" cannot be imported ({error}).',
-            received=point.value,
-            hint="Install what it needs, or reinstall terraprompt.",
-        ) from error
+    loader = _loader(name)
     try:
         inspect.signature(loader).bind(**options)
     except TypeError as error:
@@ -66,5 +69,23 @@ def load_engine(name: str, **options: Any) -> Engine:
         ) from error
     engine = loader(**options)
     if not isinstance(engine, Engine):
-        raise EngineError(f'The entry point of "{name}" did not return an engine.', received=type(engine).__name__)
+        lacking = [part for part in ("name", "info", "tile", "tasks", "encode", "predict") if not hasattr(engine, part)]
+        raise EngineError(
+            f'The entry point of "{name}" did not return an engine.',
+            received=type(engine).__name__,
+            hint=f"It lacks {', '.join(lacking)}; see docs/extend/engine.md.",
+        )
     return engine
+
+
+def _loader(name: str) -> Callable[..., Any]:
+    point = engines()[name]
+    try:
+        loader: Callable[..., Any] = point.load()
+    except (ImportError, AttributeError) as error:
+        raise EngineError(
+            f'The engine "{name}" cannot be imported ({error}).',
+            received=point.value,
+            hint="Install what it needs, or reinstall terraprompt.",
+        ) from error
+    return loader

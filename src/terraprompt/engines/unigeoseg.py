@@ -46,9 +46,9 @@ class UniGeoSegEngine:
         info: which weights.
         device: torch device.
         tile: how scenes are cut.
+        name: under which it answers.
     """
 
-    name = "unigeoseg"
     tasks = frozenset(Task)
 
     def __init__(
@@ -59,7 +59,9 @@ class UniGeoSegEngine:
         *,
         device: str = "cpu",
         tile: TileSpec | None = None,
+        name: str = "unigeoseg",
     ) -> None:
+        self.name = name
         self.model = model.to(device).eval()
         self.encoder = encoder.on(device)
         self.info = info
@@ -195,9 +197,7 @@ def build(path: Path, *, name: str, device: str = "cpu", encoder: SentenceEncode
     except RuntimeError as error:
         raise CheckpointError("The weights are of another architecture.", received=f"{path}: {error}") from error
     info = ModelInfo(name, str(card.get("revision", "")), str(card["sha256"]), {"precision": "fp32", "device": device})
-    engine = UniGeoSegEngine(model, encoder or packaged_sentence_encoder(), info, device=device)
-    engine.name = name
-    return engine
+    return UniGeoSegEngine(model, encoder or packaged_sentence_encoder(), info, device=device, name=name)
 
 
 def nano(*, device: str = "cpu", weights: str | Path | None = None, **unknown: Any) -> UniGeoSegEngine:

@@ -146,6 +146,8 @@ class Session:
         # Which pixels of a row of tiles are valid, as bits (None = all), so that a known row is not read again.
         self._valid: dict[int, NDArray[np.uint8] | None] = {}
         self._keeps = cache_bytes > 0
+        # A server need not be asked where nothing is kept.
+        self._source_version = scene.version() if self._keeps or cache_dir else scene.source
 
     def segment(
         self,
@@ -447,7 +449,7 @@ class Session:
     def _key(self, tile: Tile) -> str:
         scene, info = self.scene, self.engine.info
         return cache_key(
-            source=scene.identity,
+            source=self._source_version,
             bands=scene.bands,
             window=(scene.left + tile.left, scene.top + tile.top, tile.width, tile.height),
             grid=tile.shape,

@@ -22,7 +22,15 @@ from terraprompt.geometry.types import Box
 from terraprompt.io.redact import redact_source
 from terraprompt.prompt import Prompt
 from terraprompt.raster import mapping
-from terraprompt.raster.source import Bands, choose_bands, gdal_env, open_dataset, read_palette, source_label
+from terraprompt.raster.source import (
+    Bands,
+    choose_bands,
+    gdal_env,
+    open_dataset,
+    read_palette,
+    source_label,
+    source_version,
+)
 
 __all__ = ["Scene", "open_scene"]
 
@@ -149,14 +157,9 @@ class Scene:
         """True if every pixel is known to be valid without reading it."""
         return self._validity == "all"
 
-    @property
-    def identity(self) -> str:
-        """Names the content for caches: source, and for a local file its size and time of change."""
-        try:
-            stat = self.path.stat()
-        except (OSError, ValueError):
-            return self._opened
-        return f"{self.path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    def version(self) -> str:
+        """Name and version of the content, for cache keys; see :func:`.source.source_version`. May ask a server."""
+        return f"{self._opened}\n{source_version(self._dataset.files)}"
 
     def whole(self) -> Scene:
         """The whole file, whatever the bbox; shares this scene's handle."""

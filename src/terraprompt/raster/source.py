@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import urllib.request
+import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from terraprompt.errors import SceneError
 from terraprompt.io.redact import redact_source
 
-__all__ = ["Bands", "choose_bands", "gdal_env", "open_dataset", "read_palette", "source_label"]
+__all__ = ["Bands", "choose_bands", "gdal_env", "open_dataset", "read_palette", "source_label", "source_version"]
 
 Bands = int | str | Sequence[int | str] | None
 
@@ -77,6 +80,56 @@ def source_label(name: str) -> str:
     """Name of a source for messages, outputs and logs: with secrets replaced; an existing local path as it is."""
     label = redact_source(name)
     return name if label == name or (_is_local(name) and Path(name).exists()) else label
+
+
+def source_version(files: Iterable[str]) -> str:
+    """Version of the content behind GDAL file names, for cache keys; members of a VRT count, at any depth.
+
+    A local file: path, size and time of change. An http source: its ETag, or time of change and size, as the server
+    says. Anything else, or a server that does not say: a new random value, so that nothing stale is ever reused.
+    """
+    versions: set[str] = set()
+    waiting = list(files) or [""]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        path = _file_behind(name)
+        if path is None:
+            versions.add(_http_version(name) or uuid.uuid4().hex)
+            continue
+        stat = path.stat()
+        versions.add(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}")
+        if name.lower().endswith(".vrt"):
+            with gdal_env(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                try:
+                    with rasterio.open(name) as dataset:
+                        waiting += dataset.files
+                except RasterioIOError:  # a member that is missing; reading will say so
+                    versions.add(uuid.uuid4().hex)
+    return "\n".join(sorted(versions))
+
+
+def _file_behind(name: str) -> Path | None:
+    """The local file, or the local archive that holds it."""
+    path = Path(re.sub(r"^(/vsi(zip|tar|gzip|7z|rar)/)+", "/", name) if name.startswith("/vsi") else name)
+    return next((p for p in (path, *path.parents) if p.is_file()), None) if name else None
+
+
+def _http_version(name: str) -> str | None:
+    url = name.removeprefix("/vsicurl/")
+    if not url.startswith(("http://", "https://")):
+        return None
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=5) as reply:
+            etag, changed, size = (reply.headers.get(key) for key in ("ETag", "Last-Modified", "Content-Length"))
+    except (OSError, ValueError):
+        return None
+    version = etag or (changed and f"{changed}|{size}")
+    return f"{url}|{version}" if version else None
 
 
 def _is_local(name: str) -> bool:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -68,7 +69,7 @@ _FILES = ("*.json", "*.txt", "*.safetensors")  # never pickles
 
 def segmenter_names() -> tuple[str, ...]:
     """Short names that :func:`load_segmenter` knows beside folders, hub names and engines."""
-    return tuple(_HUB)
+    return (*_HUB, *_installed("terraprompt.segmenters"))
 
 
 def load_segmenter(
@@ -133,12 +134,16 @@ def load_segmenter(
     )
 
 
-def _from_engine(name: str, *, precision: str, device: str) -> PromptableSegmenter:
-    # here and not above: the room of engines builds on this one
-    from terraprompt.engines.registry import engine_names, load_engine
+def _installed(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in sorted(entry_points(group=group))}
 
-    if name not in engine_names():
-        known = (*_HUB, *engine_names())
+
+def _from_engine(name: str, *, precision: str, device: str) -> PromptableSegmenter:
+    """A segmenter by entry point: one of its own, or an engine that takes points and boxes."""
+    own, engines = _installed("terraprompt.segmenters"), _installed("terraprompt.engines")
+    point = own.get(name) or engines.get(name)
+    if point is None:
+        known = (*_HUB, *own, *engines)
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         meant = f'Did you mean "{near[0]}"? ' if near else ""
         raise EngineError(
@@ -147,7 +152,17 @@ def _from_engine(name: str, *, precision: str, device: str) -> PromptableSegment
             hint=f"{meant}Segmenters: {', '.join(known)}; or a folder, or owner/name on the hub.",
         )
     options = {"device": device} | ({} if precision == "fp32" else {"precision": precision})
-    return UniGeoSegSegmenter(load_engine(name, **options))
+    try:
+        loaded = point.load()(**options)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise EngineError(
+            f'The segmenter "{name}" cannot be loaded ({error}).', received=f"{point.value} with {options}"
+        ) from error
+    if name not in own:
+        return UniGeoSegSegmenter(loaded)
+    if not isinstance(loaded, PromptableSegmenter):
+        raise EngineError(f'The entry point of "{name}" did not return a segmenter.', received=type(loaded).__name__)
+    return loaded
 
 
 def _check_device(device: str) -> None:

@@ -1,0 +1,110 @@
+"""The pages on extending: their code is installed as a stranger would, run and checked."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flow_engines import BoxFilterEngine
+from terraprompt.testing import check_engine
+
+PAGES = Path(__file__).parents[1] / "docs" / "extend"
+
+RUN_ENGINE = """
+import numpy as np, rasterio
+from terraprompt import load_engine, segment
+from terraprompt.testing import check_engine
+check_engine(load_engine("brightness", level=100))
+grey = np.full((3, 120, 150), 20, np.uint8)
+grey[:, 30:60, 40:80] = 220
+with rasterio.open("a.tif", "w", driver="GTiff", width=150, height=120, count=3, dtype="uint8") as out:
+    out.write(grey)
+result = segment("a.tif", "bright", engine="brightness", stretch="none")
+assert ((result.mask() == 1) == (grey[0] > 128)).all()
+assert result.remarks == ("The words are not read: what is bright is found.",), result.remarks
+"""
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (PAGES / page).read_text(), re.M | re.S)
+
+
+def installed(folder: Path, page: str) -> dict[str, str]:
+    """Environment in which the page's module is an installed package."""
+    (code,), (toml,) = blocks(page, "python"), blocks(page, "toml")
+    group, name, target = re.search(r'entry-points\."(.+?)"\]\n(\w+) = "(.+?)"', toml).groups()
+    (folder / f"{target.partition(':')[0]}.py").write_text(code)
+    dist = folder / "stranger-1.0.dist-info"
+    dist.mkdir()
+    (dist / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (dist / "entry_points.txt").write_text(f"[{group}]\n{name} = {target}\n")
+    paths = [str(folder), *(p for p in (os.environ.get("PYTHONPATH"),) if p)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+@pytest.mark.parametrize(("page", "script"), [("engine.md", RUN_ENGINE)])
+def test_the_code_of_the_page_works_when_installed(tmp_path, page, script):
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=installed(tmp_path, page), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+class Wrong(BoxFilterEngine):
+    """Breaks one rule."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__()
+        self.rule, self.calls = rule, 0
+
+    def encode(self, images):
+        if self.rule == "changed its image" and images:
+            images[0][0, 0] ^= 1
+        return super().encode(images)[: 1 if self.rule == "embeddings for 2" else None]
+
+    def predict(self, embeddings, prompts):
+        answers = super().predict(embeddings, prompts)
+        change = {
+            "NaN": lambda x: np.full_like(x, np.nan),
+            "float64": lambda x: x.astype(np.float64),
+            "the image is": lambda x: x[:, :-1],
+        }.get(self.rule, lambda x: x)
+        answers = [replace(a, logits=change(a.logits)) for a in answers]
+        if self.rule == "keep state":
+            answers = [replace(a, logits=a.logits + i) for i, a in enumerate(answers)]
+        if self.rule == "presence":
+            answers = [replace(a, presence=2.5) for a in answers]
+        return answers
+
+    def unpack(self, size, arrays):
+        if self.rule == "pack and unpack":
+            arrays = {name: 255 - value for name, value in arrays.items()}
+        return super().unpack(size, arrays)
+
+
+def test_an_engine_that_keeps_the_rules_passes():
+    check_engine(BoxFilterEngine())
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "changed its image", "embeddings for 2", "NaN", "float64", "the image is", "keep state", "presence",
+        "pack and unpack",
+    ],
+)  # fmt: skip
+def test_a_broken_rule_is_named(rule):
+    with pytest.raises(AssertionError, match=rule):
+        check_engine(Wrong(rule))
+
+
+def test_what_is_no_engine_is_told():
+    with pytest.raises(AssertionError, match="int lacks name, info"):
+        check_engine(3)
