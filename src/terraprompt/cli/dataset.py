@@ -95,7 +95,7 @@ def index(
     from terraprompt.io.files import replacing
 
     faults = Faults(keep_going)
-    with replacing(output, overwrite, kind="index") as temporary:
+    with replacing(output, overwrite, kind="index", suffixes=(".parquet",)) as temporary:
         samples = read_samples(dataset, root, split=split, faults=faults)
         count = write_index(temporary, samples, root.expanduser(), name=dataset, split=split)
     for problem in faults.found:

@@ -22,9 +22,8 @@ from terraprompt.evaluation.runner import EngineSpec, Run
 from terraprompt.evaluation.scores import compare
 from terraprompt.evaluation.scoring import read_scores
 from terraprompt.evaluation.tables import markdown
-from terraprompt.io.files import replacing
+from terraprompt.io.files import JSON_SUFFIXES, check_writable, replacing
 from terraprompt.io.progress import Progress
-from terraprompt.outputs import check_target
 from terraprompt.prompt import Task
 
 __all__ = ["register"]
@@ -152,11 +151,11 @@ def compare_runs(
 ) -> None:
     """What B does better or worse than A: paired differences with 95 % intervals, over the samples that both have."""
     if output is not None:
-        check_target(output, overwrite, kind="json")
+        check_writable(output, overwrite, kind="json", suffixes=JSON_SUFFIXES)
     done = compare(read_scores(first), read_scores(second), seed=seed)
     found = {"a": str(first), "b": str(second), "seed": seed, **done.as_dict()}
     if output is not None:
-        with replacing(output, overwrite, kind="json") as temporary:
+        with replacing(output, overwrite) as temporary:
             temporary.write_text(as_json(found) + "\n", encoding="utf-8")
     if as_data:
         typer.echo(as_json(found))

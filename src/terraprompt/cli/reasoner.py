@@ -16,7 +16,7 @@ from terraprompt.cli.common import as_json as to_json
 from terraprompt.cli.common import progress, usable_device
 from terraprompt.datasets.pack import Record, read_pack
 from terraprompt.errors import BudgetError, DatasetError, ReasonerError
-from terraprompt.io.files import check_target, replacing
+from terraprompt.io.files import JSON_SUFFIXES, check_writable, replacing
 from terraprompt.vlm import ENDPOINT_VARIABLE, KEY_VARIABLE, LOCAL_VARIABLE, MODEL_VARIABLE
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def calibrate_command(
     from terraprompt.vlm.wording import PHRASE_TEMPLATE
 
     if output is not None:
-        check_target(output, overwrite, kind="json")
+        check_writable(output, overwrite, kind="json", suffixes=JSON_SUFFIXES)
     asked = _cases(read_pack(data, split=split), limit, most, seed)
     if not asked:
         raise DatasetError(
@@ -189,7 +189,7 @@ def calibrate_command(
                 received=table.reason,
                 hint="Ask more (--limit), show another size (--side), or name the units (--units).",
             )
-        with replacing(output, overwrite, kind="json") as temporary:
+        with replacing(output, overwrite) as temporary:
             temporary.write_text(fitted.as_json(), encoding="utf-8")
         typer.echo(f"Written: {output}", err=True)
     elif table.best is None:

@@ -18,9 +18,11 @@ from terraprompt.cli.engine_options import with_engine_options
 from terraprompt.engines.registry import engine_option_names, load_engine
 from terraprompt.errors import ConfigError, EngineError, OutputError, PromptError
 from terraprompt.flow.session import Session
+from terraprompt.io.files import JSON_SUFFIXES, check_writable
 from terraprompt.io.prompt_file import read_prompt_file
 from terraprompt.outputs import Result, Status, check_target, save_stac
 from terraprompt.outputs.evidence import write_evidence
+from terraprompt.outputs.formats.picture import SUFFIXES as PICTURE_SUFFIXES
 from terraprompt.prompt import Prompt, Task
 from terraprompt.raster import Scene, open_scene
 
@@ -171,12 +173,17 @@ def segment(
 
 def _check_targets(targets: dict[str, Path | None], overwrite: bool) -> None:
     """Everything that would stop a file from being written, before any work."""
-    kinds: dict[str, Any] = {"probability": "mask", "stac": "json", "evidence": "picture"}
+    kinds: dict[str, Any] = {"probability": "mask"}
     seen: dict[str, str] = {}
     for name, path in targets.items():
         if path is None:
             continue
-        check_target(path, overwrite, kind=kinds.get(name, name))
+        if name == "stac":
+            check_writable(path, overwrite, kind="json", suffixes=JSON_SUFFIXES)
+        elif name == "evidence":
+            check_writable(path, overwrite, kind="picture", suffixes=PICTURE_SUFFIXES)
+        else:
+            check_target(path, overwrite, kind=kinds.get(name, name))
         if other := seen.get(real := os.path.realpath(path)):
             raise typer.BadParameter(f"The {other} and the {name} would go to one file. Received: {path}")
         seen[real] = name

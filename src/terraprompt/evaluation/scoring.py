@@ -114,7 +114,8 @@ def _score(item: EvalItem, row: Prediction, protocol: Protocol, name: str) -> Sc
 
 def write_scores(path: Path, scores: Iterable[ScoredPrediction], *, overwrite: bool = False) -> None:
     """One score a line, JSON; numbers come back exactly."""
-    with replacing(path, overwrite, kind="lines") as temporary, temporary.open("w", encoding="utf-8") as lines:
+    target = replacing(path, overwrite, kind="lines", suffixes=(".jsonl", ".ndjson"))
+    with target as temporary, temporary.open("w", encoding="utf-8") as lines:
         for score in scores:
             lines.write(json.dumps(score.to_row()) + "\n")
 

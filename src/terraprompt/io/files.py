@@ -8,10 +8,9 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 import pyogrio.errors
@@ -21,20 +20,11 @@ from rasterio.errors import RasterioError
 from terraprompt.errors import OutputError
 from terraprompt.io.atomic import atomic_path
 
-__all__ = ["KINDS", "Kind", "WorkFolder", "check_target", "replacing", "translated"]
+__all__ = ["JSON_SUFFIXES", "WorkFolder", "check_writable", "replacing", "translated", "unknown_suffix"]
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["mask", "vector", "picture", "json", "lines", "index"]
-
-KINDS: dict[Kind, tuple[str, ...]] = {
-    "mask": (".tif", ".tiff", ".png"),
-    "vector": (".gpkg", ".geojson", ".json", ".fgb", ".parquet", ".geoparquet"),
-    "picture": (".png", ".jpg", ".jpeg", ".webp"),
-    "json": (".json", ".geojson"),
-    "lines": (".jsonl", ".ndjson"),
-    "index": (".parquet",),
-}
+JSON_SUFFIXES = (".json", ".geojson")
 
 # What GDAL and editors leave beside a file; it describes the old content, so it goes with it.
 _SIDECARS = (".aux.xml", ".ovr", ".msk", "-wal", "-shm", "-journal")
@@ -54,14 +44,16 @@ _WRITE_ERRORS = (
 )
 
 
-def check_target(path: str | Path, overwrite: bool = False, *, kind: Kind | None = None) -> Path:
+def check_writable(
+    path: str | Path, overwrite: bool = False, *, kind: str = "result", suffixes: Sequence[str] = ()
+) -> Path:
     """Make sure, before any work, that a file can be written later.
 
     Args:
         path: where the file shall go; a link is followed.
         overwrite: whether a file that is there may be replaced.
-        kind: "mask", "vector", "picture", "json", "lines" (of JSON) or "index": which extensions are understood; None
-            for any of them.
+        kind: what the file is called in the error.
+        suffixes: extensions that are understood; none given: any.
 
     Returns:
         The path with links resolved.
@@ -71,13 +63,8 @@ def check_target(path: str | Path, overwrite: bool = False, *, kind: Kind | None
             there.
     """
     path = Path(path)
-    known = KINDS[kind] if kind else tuple(dict.fromkeys(s for suffixes in KINDS.values() for s in suffixes))
-    if path.suffix.lower() not in known:
-        raise OutputError(
-            f"The format of a {kind or 'result'} file is told by its extension.",
-            received=path,
-            hint=f"Use {', '.join(known)}.",
-        )
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise unknown_suffix(path, kind, suffixes)
     try:
         path = Path(os.path.realpath(path))
         if not path.parent.is_dir():
@@ -97,17 +84,26 @@ def check_target(path: str | Path, overwrite: bool = False, *, kind: Kind | None
     return path
 
 
+def unknown_suffix(path: str | Path, kind: str, suffixes: Sequence[str]) -> OutputError:
+    """Make the error about a file whose extension names no format."""
+    return OutputError(
+        f"The format of a {kind} file is told by its extension.", received=path, hint=f"Use {', '.join(suffixes)}."
+    )
+
+
 @contextmanager
-def replacing(path: str | Path, overwrite: bool = False, *, kind: Kind | None = None) -> Iterator[Path]:
+def replacing(
+    path: str | Path, overwrite: bool = False, *, kind: str = "result", suffixes: Sequence[str] = ()
+) -> Iterator[Path]:
     """Write to a temporary name in the same folder, then rename; whatever goes wrong, the old file stays.
 
     Yields:
         The temporary path (same extension). Whatever else begins with its name is removed at the end.
 
     Raises:
-        OutputError: as :func:`check_target`, and when the disk is full or the writer fails.
+        OutputError: as :func:`check_writable`, and when the disk is full or the writer fails.
     """
-    path = check_target(path, overwrite, kind=kind)
+    path = check_writable(path, overwrite, kind=kind, suffixes=suffixes)
     with translated(path):
         with atomic_path(path, sidecars=True) as temporary:
             yield temporary

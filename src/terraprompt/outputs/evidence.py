@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from terraprompt.io.files import replacing
 from terraprompt.io.rle import RunLengths
-from terraprompt.outputs.formats.picture import blend, fitted, font
+from terraprompt.outputs.formats.picture import SUFFIXES, blend, fitted, font
 from terraprompt.outputs.provenance import as_text
 from terraprompt.outputs.result import Result
 from terraprompt.raster import Tile
@@ -57,7 +57,7 @@ def write_evidence(
         overwrite: replace a file that is there.
 
     Raises:
-        OutputError: see :func:`terraprompt.io.files.check_target`.
+        OutputError: see :func:`terraprompt.io.files.check_writable`.
     """
     targets = result.notes.get("targets") or []
     grounded = result.notes.get("grounded") or []
@@ -68,7 +68,7 @@ def write_evidence(
         if (target.get("boxes") or before.get("box")) is not None:
             rows.append(_row(target, before, result, look))
     sheet = _sheet(rows, _words(result, max(len(targets), len(grounded))))
-    with replacing(path, overwrite, kind="picture") as temporary:
+    with replacing(path, overwrite, kind="picture", suffixes=SUFFIXES) as temporary:
         sheet.save(temporary)
     return Path(path)
 

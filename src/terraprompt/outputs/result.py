@@ -16,7 +16,7 @@ from rasterio import Affine
 from shapely import MultiPolygon, Polygon
 
 from terraprompt.errors import ConfigError, OutputError
-from terraprompt.io.files import WorkFolder, translated
+from terraprompt.io.files import WorkFolder, replacing, translated
 from terraprompt.io.tiff import verify_tiff
 from terraprompt.outputs.vectorize.runs import ObjectRuns
 from terraprompt.outputs.work_files import (
@@ -32,7 +32,9 @@ from terraprompt.outputs.work_files import (
 if TYPE_CHECKING:
     from terraprompt.prompt import Prompt
 
-__all__ = ["Result", "SegmentedObject", "Status"]
+__all__ = ["Kind", "Result", "SegmentedObject", "Status"]
+
+Kind = Literal["mask", "vector", "picture"]
 
 
 class Status(StrEnum):
@@ -215,18 +217,26 @@ class Result:
         overwrite: bool = False,
         creation_options: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Write a cloud-optimised GeoTIFF, or for ``.png`` a PNG: see :func:`.raster.write_raster`."""
-        from terraprompt.outputs.formats.raster import write_raster
+        """Write a cloud-optimised GeoTIFF, or for ``.png`` a PNG: see :func:`.raster.write_raster`.
 
-        self._spare_source(path)
-        return write_raster(self, path, probability=probability, overwrite=overwrite, creation_options=creation_options)
+        Raises:
+            OutputError: as :meth:`save_vector`; a PNG of a probability; an unknown creation option.
+        """
+        options = {"probability": probability, "creation_options": creation_options}
+        return self._save("mask", path, overwrite, options)
 
     def save_vector(self, path: str | Path, *, overwrite: bool = False, driver: str | None = None) -> Path:
-        """Write the polygons; the extension tells the format: see :func:`.vector.write_vector`."""
-        from terraprompt.outputs.formats.vector import write_vector
+        """Write the polygons: see :func:`.vector.write_vector`.
 
-        self._spare_source(path)
-        return write_vector(self, path, overwrite=overwrite, driver=driver)
+        Args:
+            path: of the file to be; its extension tells the format.
+            overwrite: replace a file that is there.
+            driver: name of a format (:data:`terraprompt.outputs.FORMATS`) if the extension shall not decide.
+
+        Raises:
+            OutputError: the result failed or is closed; unknown format; see :func:`.check_target`; a full disk.
+        """
+        return self._save("vector", path, overwrite, {"layer": Path(path).stem}, driver)
 
     def save_picture(
         self,
@@ -237,17 +247,28 @@ class Result:
         max_side: int = 1600,
         overwrite: bool = False,
     ) -> Path:
-        """Write an overlay picture for people: see :func:`.picture.write_picture`."""
-        from terraprompt.outputs.formats.picture import write_picture
+        """Write an overlay picture for people: see :func:`.picture.write_picture`.
 
-        self._spare_source(path)
-        return write_picture(self, path, scene_rgb=scene_rgb, prompt=prompt, max_side=max_side, overwrite=overwrite)
+        Raises:
+            OutputError: as :meth:`save_vector`.
+            ConfigError: an array that is no RGB image, or too small a picture.
+        """
+        return self._save("picture", path, overwrite, {"scene_rgb": scene_rgb, "prompt": prompt, "max_side": max_side})
 
-    def _spare_source(self, path: str | Path) -> None:
-        """The raster that was asked about is not what ``overwrite`` means."""
+    def _save(
+        self, kind: Kind, path: str | Path, overwrite: bool, options: dict[str, Any], name: str | None = None
+    ) -> Path:
+        """Write with the format that the table has for the extension, to a temporary name until it is whole."""
+        from terraprompt.outputs.formats.table import find_format
+
         source = self.provenance.get("source")
         if isinstance(source, str) and Path(source).exists() and Path(source).resolve() == Path(path).resolve():
             raise OutputError("The output is the scene itself.", received=path, hint="Choose another name.")
+        self.work_file("mask")  # a failed or closed result has nothing to write
+        chosen = find_format(kind, path, name)
+        with replacing(path, overwrite) as temporary:
+            chosen.write(self, temporary, **options)
+        return Path(path)
 
     def close(self) -> None:
         """Remove the work files unless another selection of the same result still needs them."""

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from terraprompt.errors import ConfigError
-from terraprompt.io.files import replacing
 from terraprompt.outputs.provenance import PROVENANCE_KEYS, as_text
 from terraprompt.outputs.result import Status
 from terraprompt.outputs.work_files import MASK_NODATA, gdal
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from terraprompt.outputs.result import Result
     from terraprompt.prompt import Prompt
 
-__all__ = ["blend", "fitted", "font", "mark", "noted", "write_picture"]
+__all__ = ["SUFFIXES", "blend", "fitted", "font", "mark", "noted", "write_picture"]
 
 _FILL, _LINE, _CASING = (255, 64, 129), (255, 255, 255), (160, 0, 70)
 _GIVEN, _REFUSED = (90, 220, 255), (255, 90, 60)
@@ -40,33 +39,33 @@ _STATUS_INK = {
 _MAX_OUTLINES = 20000
 _LINES = 4  # of reasoning
 
+# Of the formats that a picture is written to.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
 SceneRGB = NDArray[np.uint8] | Callable[[int, int], NDArray[np.uint8]]
 
 
 def write_picture(
     result: Result,
-    path: str | Path,
+    path: Path,
     *,
     scene_rgb: SceneRGB | None = None,
     prompt: Prompt | None = None,
     max_side: int = 1600,
-    overwrite: bool = False,
-) -> Path:
+) -> None:
     """Draw the mask over the scene: translucent fill, outlines, the points and boxes that were given or that the
     engine noted, and a strip with instruction, status, scale bar and, if the engine says it, its reasoning.
 
     Args:
         result: whose mask is drawn.
-        path: ``.png`` or ``.jpg``.
+        path: with one of the extensions of ``SUFFIXES``.
         scene_rgb: uint8 (h, w, 3) of the whole scene at any size, or a function of (height, width) that
             returns such an array; None for a plain backdrop.
         prompt: whose points and boxes are drawn, in pixels of the mask (``scene.to_pixels(prompt)``).
         max_side: longer side of the scene in the picture, pixels; a smaller scene is enlarged by a whole
             factor.
-        overwrite: replace a file that is there.
 
     Raises:
-        OutputError: the result failed; see :func:`terraprompt.io.files.check_target`.
         ConfigError: an array that is no RGB image.
     """
     if max_side < 16:
@@ -84,10 +83,8 @@ def write_picture(
     for key in PROVENANCE_KEYS:
         if text := as_text(result.provenance, key):
             notes.add_itxt(f"terraprompt:{key}", text)
-    with replacing(path, overwrite, kind="picture") as temporary:
-        options: dict[str, Any] = {"pnginfo": notes} if temporary.suffix == ".png" else {"quality": 92}
-        framed.save(temporary, **options)
-    return Path(path)
+    options: dict[str, Any] = {"pnginfo": notes} if path.suffix == ".png" else {"quality": 92}
+    framed.save(path, **options)
 
 
 def _scale(width: int, height: int, max_side: int) -> float:

@@ -15,7 +15,6 @@ import rasterio
 import rasterio.shutil
 
 from terraprompt.errors import OutputError
-from terraprompt.io.files import replacing
 from terraprompt.io.tiff import verify_tiff
 from terraprompt.outputs.provenance import raster_tags
 from terraprompt.outputs.work_files import MASK_NODATA, Q_NODATA, QUANTA, gdal
@@ -27,13 +26,8 @@ __all__ = ["strict_creation_options", "write_raster"]
 
 
 def write_raster(
-    result: Result,
-    path: str | Path,
-    *,
-    probability: bool = False,
-    overwrite: bool = False,
-    creation_options: Mapping[str, Any] | None = None,
-) -> Path:
+    result: Result, path: Path, *, probability: bool = False, creation_options: Mapping[str, Any] | None = None
+) -> None:
     """Write a result's mask or probability: a COG, or for ``.png`` a palette PNG of the mask.
 
     The COG holds 0 and 1 (uint8, nodata 255; overviews by mode), or float32 with NaN (overviews by average),
@@ -44,13 +38,12 @@ def write_raster(
         result: whose mask or probability is written.
         path: ``.tif`` or ``.png``.
         probability: write the probability in place of the mask.
-        overwrite: replace a file that is there.
         creation_options: of GDAL's COG or PNG driver; they win over ours.
 
     Raises:
-        OutputError: see :func:`terraprompt.io.files.check_target`; a full disk; a PNG of a probability.
+        OutputError: a PNG of a probability; a creation option that GDAL does not know.
     """
-    is_png = Path(path).suffix.lower() == ".png"
+    is_png = path.suffix.lower() == ".png"
     if is_png and probability:
         raise OutputError("A PNG cannot hold probabilities.", received=path, hint="Use .tif.")
     options: dict[str, Any]
@@ -65,15 +58,14 @@ def write_raster(
         }  # fmt: skip
     options |= {key.upper(): value for key, value in (creation_options or {}).items()}
     options["driver"] = "PNG" if is_png else "COG"
-    with gdal(), replacing(path, overwrite, kind="mask") as temporary:
+    with gdal():
         source = result.work_file("probability" if probability else "mask")
         vrt = source.parent / f"{source.stem}-{secrets.token_hex(6)}.vrt"
         vrt.write_bytes(_vrt(result, source, probability=probability, palette=is_png))
         with strict_creation_options():
-            rasterio.shutil.copy(vrt, temporary, **options)
+            rasterio.shutil.copy(vrt, path, **options)
         if not is_png:
-            verify_tiff(temporary)
-    return Path(path)
+            verify_tiff(path)
 
 
 #: Warnings of GDAL about creation options in this context; None outside :func:`strict_creation_options`.

@@ -12,7 +12,8 @@ import numpy as np
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
-from terraprompt.io.files import replacing
+from terraprompt.io.files import JSON_SUFFIXES, replacing
+from terraprompt.outputs.formats.table import media_type
 from terraprompt.outputs.provenance import PROVENANCE_KEYS, as_text
 from terraprompt.raster.pixel_area import to_map
 
@@ -21,20 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["save_stac", "stac_item"]
 
-_MEDIA = {
-    ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
-    ".tiff": "image/tiff; application=geotiff; profile=cloud-optimized",
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".webp": "image/webp",
-    ".gpkg": "application/geopackage+sqlite3",
-    ".geojson": "application/geo+json",
-    ".json": "application/geo+json",
-    ".fgb": "application/vnd.flatgeobuf",
-    ".parquet": "application/vnd.apache.parquet",
-    ".geoparquet": "application/vnd.apache.parquet",
-}
 _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 
 
@@ -71,7 +58,7 @@ def stac_item(result: Result, assets: Mapping[str, str | Path], *, item_id: str 
             role: {
                 "href": str(path),
                 "roles": ["overview"] if role == "picture" else ["data"],
-                **({"type": _MEDIA[suffix]} if (suffix := Path(path).suffix.lower()) in _MEDIA else {}),
+                **({"type": kind} if (kind := media_type(path)) else {}),
             }
             for role, path in assets.items()
         },
@@ -113,14 +100,14 @@ def save_stac(result: Result, path: str | Path, assets: Mapping[str, str | Path]
     """Write :func:`stac_item` as JSON; assets in the same folder are referred to by their names alone.
 
     Raises:
-        OutputError: see :func:`terraprompt.io.files.check_target`.
+        OutputError: see :func:`terraprompt.io.files.check_writable`.
     """
     folder = Path(path).resolve().parent
     local = {
         role: Path(p).name if Path(p).resolve().parent == folder else str(Path(p).resolve())
         for role, p in assets.items()
     }
-    with replacing(path, overwrite, kind="json") as temporary:
+    with replacing(path, overwrite, kind="json", suffixes=JSON_SUFFIXES) as temporary:
         item = stac_item(result, local, item_id=Path(path).stem)
         temporary.write_text(json.dumps(item, indent=2, ensure_ascii=False), encoding="utf-8")
     return Path(path)

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from terraprompt.errors import OutputError
-from terraprompt.io.files import KINDS, replacing
 from terraprompt.outputs.provenance import PROVENANCE_KEYS, as_text
 from terraprompt.raster.pixel_area import to_map
 
@@ -32,11 +31,6 @@ log = logging.getLogger(__name__)
 
 # Attributes of every feature, in this order.
 FIELDS = ("id", "area_m2", "score", "instruction", "engine", "model", "source")
-
-_DRIVERS = {
-    ".gpkg": "GPKG", ".geojson": "GeoJSON", ".json": "GeoJSON", ".fgb": "FlatGeobuf", ".parquet": "Parquet",
-    ".geoparquet": "Parquet",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +46,13 @@ class _Table:
         return str(self.polygons[0].geom_type) if len(self.polygons) else "Polygon"
 
 
-def write_vector(result: Result, path: str | Path, *, overwrite: bool = False, driver: str | None = None) -> Path:
+def write_vector(result: Result, path: Path, *, driver: str, layer: str = "objects") -> None:
     """Write a result's objects, one feature each; no objects give a valid file with the same attributes.
 
     The geometries are polygons, or all multipolygons where an object has parts that touch by corners alone.
 
-    Attributes: id (int64), area_m2 (float64, null without a CRS), score (float64, mean probability),
-        instruction,
-    engine, model, source (text). The CRS is the scene's, except GeoJSON: EPSG:4326 with 7 decimals (RFC
-    7946).
+    Attributes: id (int64), area_m2 (float64, null without a CRS), score (float64, mean probability), instruction,
+    engine, model, source (text). The CRS is the scene's, except GeoJSON: EPSG:4326 with 7 decimals (RFC 7946).
 
     A scene without a CRS gives a file without one. Its coordinates are what the scene's transform says;
     without a transform they are pixels, x to the right and **y down**, which a GIS that draws y upwards shows
@@ -68,32 +60,18 @@ def write_vector(result: Result, path: str | Path, *, overwrite: bool = False, d
 
     Args:
         result: whose objects are written.
-        path: ``.gpkg``, ``.geojson``, ``.json``, ``.fgb``, ``.parquet`` or ``.geoparquet``.
-        overwrite: replace a file that is there.
-        driver: "GPKG", "GeoJSON", "FlatGeobuf" or "Parquet" if the extension shall not decide.
-
-    Raises:
-        OutputError: the result failed; see :func:`terraprompt.io.files.check_target`; a full disk.
+        path: of the file to be.
+        driver: "GPKG", "GeoJSON", "FlatGeobuf" or "Parquet".
+        layer: name of the layer, where the format has names for layers.
     """
-    result.work_file("mask")  # a failed or closed result has no objects to write either
-    driver = driver or _DRIVERS.get(Path(path).suffix.lower())
-    if driver is not None and driver not in _DRIVERS.values():
-        raise OutputError(
-            "This vector format is not known.", received=driver, hint=f"Use {', '.join(KINDS['vector'])}."
-        )
     if result.crs is None:
-        log.warning("The scene has no CRS; %s holds %s without one.", path, _frame(result))
-    with replacing(path, overwrite, kind="vector") as temporary:
-        table = _table(result)
-        if driver == "Parquet":
-            _write_parquet(result, table, temporary)
-        else:
-            _write_ogr(result, table, temporary, str(driver), Path(path).stem)
-    return Path(path)
-
-
-def _frame(result: Result) -> str:
-    return "pixel coordinates with y down" if result.transform.is_identity else "coordinates of its transform"
+        frame = "pixel coordinates with y down" if result.transform.is_identity else "coordinates of its transform"
+        log.warning("The scene has no CRS; the layer %s holds %s without one.", layer, frame)
+    table = _table(result)
+    if driver == "Parquet":
+        _write_parquet(result, table, path)
+    else:
+        _write_ogr(result, table, path, driver, layer)
 
 
 def _table(result: Result) -> _Table:

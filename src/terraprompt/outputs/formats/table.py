@@ -1,0 +1,129 @@
+"""Output formats by kind and extension: ours, and those of the entry points ``terraprompt.formats``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import get_args
+
+from terraprompt.errors import OutputError
+from terraprompt.io.files import check_writable, unknown_suffix
+from terraprompt.outputs.formats.picture import write_picture
+from terraprompt.outputs.formats.raster import write_raster
+from terraprompt.outputs.formats.vector import write_vector
+from terraprompt.outputs.result import Kind
+
+__all__ = ["FORMATS", "Format", "check_target", "find_format", "media_type"]
+
+GROUP = "terraprompt.formats"
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A file format of results.
+
+    Attributes:
+        name: as GDAL calls it where GDAL knows it.
+        suffixes: extensions, lower case with the dot.
+        kind: which method of a result writes it: "mask" for ``save_mask``, "vector", "picture".
+        write: ``write(result, path, **options)`` makes the file. The path is a temporary one with the extension
+            asked for; it is renamed when the function returns. ``options`` are those of the method (mask:
+            probability, creation_options; vector: layer; picture: scene_rgb, prompt, max_side).
+        media_type: for catalogues; None if there is none.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    kind: Kind
+    write: Callable[..., None]
+    media_type: str | None = None
+
+
+def _vector(driver: str, media: str, *suffixes: str) -> Format:
+    return Format(driver, suffixes, "vector", functools.partial(write_vector, driver=driver), media)
+
+
+_GEOTIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
+FORMATS: tuple[Format, ...] = (
+    Format("COG", (".tif", ".tiff"), "mask", write_raster, _GEOTIFF),
+    Format("PNG", (".png",), "mask", write_raster, "image/png"),
+    _vector("GPKG", "application/geopackage+sqlite3", ".gpkg"),
+    _vector("GeoJSON", "application/geo+json", ".geojson", ".json"),
+    _vector("FlatGeobuf", "application/vnd.flatgeobuf", ".fgb"),
+    _vector("Parquet", "application/vnd.apache.parquet", ".parquet", ".geoparquet"),
+    Format("PNG", (".png",), "picture", write_picture, "image/png"),
+    Format("JPEG", (".jpg", ".jpeg"), "picture", write_picture, "image/jpeg"),
+    Format("WebP", (".webp",), "picture", write_picture, "image/webp"),
+)
+
+
+def find_format(kind: Kind, path: str | Path, name: str | None = None) -> Format:
+    """Look up the format of a file.
+
+    Args:
+        kind: of the file.
+        path: whose extension tells the format.
+        name: of a format, if the extension shall not decide.
+
+    Raises:
+        OutputError: unknown extension or name; a format of another package that cannot be imported.
+    """
+    suffix = Path(path).suffix.lower()
+    by_suffix = next((row for row in _rows(kind) if suffix in row.suffixes), None)
+    if by_suffix is None:
+        raise unknown_suffix(path, kind, [known for row in _rows(kind) for known in row.suffixes])
+    by_name = by_suffix if name is None else next((row for row in _rows(kind) if row.name == name), None)
+    if by_name is None:
+        names = ", ".join(row.name for row in _rows(kind))
+        raise OutputError(f"This {kind} format is not known.", received=name, hint=f"Formats: {names}.")
+    return by_name
+
+
+def check_target(path: str | Path, overwrite: bool = False, *, kind: Kind | None = None) -> Path:
+    """Make sure, before any work, that a result can be written to a file later; None allows any kind.
+
+    Raises:
+        OutputError: unknown extension; see :func:`terraprompt.io.files.check_writable`.
+    """
+    if kind is not None:
+        find_format(kind, path)
+    elif not any(Path(path).suffix.lower() in row.suffixes for row in _rows()):
+        raise unknown_suffix(path, "result", list(dict.fromkeys(known for row in _rows() for known in row.suffixes)))
+    return check_writable(path, overwrite)
+
+
+def media_type(path: str | Path) -> str | None:
+    """Media type of a file by its extension, or None."""
+    suffix = Path(path).suffix.lower()
+    return next((row.media_type for row in _rows() if suffix in row.suffixes), None)
+
+
+def _rows(kind: Kind | None = None) -> Iterator[Format]:
+    """Formats of a kind, or all; other packages are imported only after ours have been passed over."""
+    yield from (row for row in FORMATS if kind in (None, row.kind))
+    yield from (row for row in _installed() if kind in (None, row.kind))
+
+
+@functools.cache
+def _installed() -> tuple[Format, ...]:
+    found = []
+    for point in sorted(entry_points(group=GROUP)):
+        try:
+            row = point.load()
+        except (ImportError, AttributeError) as error:
+            raise OutputError(
+                f'The format "{point.name}" cannot be imported ({error}).',
+                received=point.value,
+                hint="Install what it needs, or uninstall it.",
+            ) from error
+        if not isinstance(row, Format) or row.kind not in get_args(Kind):
+            raise OutputError(
+                f'The entry point of "{point.name}" is no output format.',
+                received=row,
+                hint="See docs/extend/format.md.",
+            )
+        found.append(row)
+    return tuple(found)
