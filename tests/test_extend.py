@@ -31,6 +31,67 @@ assert ((result.mask() == 1) == (grey[0] > 128)).all()
 assert result.remarks == ("The words are not read: what is bright is found.",), result.remarks
 """
 
+RUN_SEGMENTER = """
+import numpy as np
+from terraprompt import Prompt
+from terraprompt.errors import PromptError
+from terraprompt.segmenters import PromptableSegmenter, load_segmenter, segmenter_names
+assert "alike" in segmenter_names()
+segmenter = load_segmenter("alike")
+assert isinstance(segmenter, PromptableSegmenter)
+image = np.full((50, 70, 3), 20, np.uint8)
+image[10:20, 30:40] = image[30:40, 30:40] = (200, 40, 40)
+(embedding,) = segmenter.embed([image])
+red = image[..., 0] == 200
+click, box = segmenter.predict(
+    embedding, [Prompt(points=((35, 15), (60, 5)), labels=(1, 0)), Prompt(boxes=((25.0, 5.0, 45.0, 25.0),))]
+)
+assert ((click.logits > 0) == red).all()
+red[25:] = False
+assert ((box.logits > 0) == red).all()
+try:
+    segmenter.predict(embedding, [Prompt("red")])
+except PromptError as error:
+    assert "does not read text" in str(error)
+else:
+    raise AssertionError("took a text")
+"""
+
+RUN_FORMAT = """
+import csv, json
+from pathlib import Path
+import numpy as np
+from rasterio import Affine
+from terraprompt.errors import OutputError
+from terraprompt.outputs import MaskWriter, check_target, save_stac
+
+mask = np.zeros((40, 60), bool)
+mask[4:14, 10:30] = True
+with MaskWriter.create(Path.cwd(), 60, 40, crs="EPSG:32631", transform=Affine(2, 0, 500000, 0, -2, 5500000)) as writer:
+    writer.write_band(0, np.where(mask, 4, -4).astype(np.float32), np.ones_like(mask))
+    result = writer.finish({"instruction": "a roof"}, simplify=0)
+check_target("roofs.csv", kind="vector")
+result.save_vector("roofs.csv")
+(row,) = csv.DictReader(open("roofs.csv"))
+assert {k: float(v) for k, v in row.items() if k != "score"} == {
+    "id": 1, "x": 500040, "y": 5499982, "area_m2": 800
+}, row
+save_stac(result, "item.json", {"vector": "roofs.csv"})
+assert json.loads(Path("item.json").read_text())["assets"]["vector"]["type"] == "text/csv"
+try:
+    result.save_vector("roofs.csv")
+except OutputError as error:
+    assert "already there" in str(error)
+else:
+    raise AssertionError("replaced without being allowed to")
+try:
+    check_target("roofs.csv", kind="mask")
+except OutputError as error:
+    assert "Use .tif, .tiff, .png." in str(error), error
+else:
+    raise AssertionError("a vector format taken for a mask")
+"""
+
 
 def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (PAGES / page).read_text(), re.M | re.S)
@@ -49,7 +110,9 @@ def installed(folder: Path, page: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-@pytest.mark.parametrize(("page", "script"), [("engine.md", RUN_ENGINE)])
+@pytest.mark.parametrize(
+    ("page", "script"), [("engine.md", RUN_ENGINE), ("segmenter.md", RUN_SEGMENTER), ("format.md", RUN_FORMAT)]
+)
 def test_the_code_of_the_page_works_when_installed(tmp_path, page, script):
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=installed(tmp_path, page), capture_output=True, text=True

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -17,63 +13,6 @@ import pytest
 from terraprompt.errors import OutputError
 from terraprompt.outputs import FORMATS, Result, check_target
 from terraprompt.outputs.formats import table
-
-PAGE = (Path(__file__).parents[2] / "docs" / "extend" / "format.md").read_text(encoding="utf-8")
-
-RUN = """
-import csv, json
-from pathlib import Path
-import numpy as np
-from rasterio import Affine
-from terraprompt.errors import OutputError
-from terraprompt.outputs import MaskWriter, check_target, save_stac
-
-mask = np.zeros((40, 60), bool)
-mask[4:14, 10:30] = True
-with MaskWriter.create(Path.cwd(), 60, 40, crs="EPSG:32631", transform=Affine(2, 0, 500000, 0, -2, 5500000)) as writer:
-    writer.write_band(0, np.where(mask, 4, -4).astype(np.float32), np.ones_like(mask))
-    result = writer.finish({"instruction": "a roof"}, simplify=0)
-check_target("roofs.csv", kind="vector")
-result.save_vector("roofs.csv")
-(row,) = csv.DictReader(open("roofs.csv"))
-assert {k: float(v) for k, v in row.items() if k != "score"} == {
-    "id": 1, "x": 500040, "y": 5499982, "area_m2": 800
-}, row
-save_stac(result, "item.json", {"vector": "roofs.csv"})
-assert json.loads(Path("item.json").read_text())["assets"]["vector"]["type"] == "text/csv"
-try:
-    result.save_vector("roofs.csv")
-except OutputError as error:
-    assert "already there" in str(error)
-else:
-    raise AssertionError("replaced without being allowed to")
-try:
-    check_target("roofs.csv", kind="mask")
-except OutputError as error:
-    assert "Use .tif, .tiff, .png." in str(error), error
-else:
-    raise AssertionError("a vector format taken for a mask")
-"""
-
-
-def test_the_code_of_the_page_works_when_installed(tmp_path: Path) -> None:
-    (code,), (toml,) = (re.findall(rf"^```{kind}\n(.*?)^```", PAGE, re.M | re.S) for kind in ("python", "toml"))
-    group, name, target = re.search(r'entry-points\."(.+?)"\]\n(\w+) = "(.+?)"', toml).groups()
-    (tmp_path / f"{target.partition(':')[0]}.py").write_text(code)
-    dist = tmp_path / "stranger-1.0.dist-info"
-    dist.mkdir()
-    (dist / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
-    (dist / "entry_points.txt").write_text(f"[{group}]\n{name} = {target}\n")
-    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-c", RUN],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
