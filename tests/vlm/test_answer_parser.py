@@ -18,6 +18,7 @@ from terraprompt.vlm.answer_parser import (
     ParsedAnswer,
     Verdict,
     parse_lenient,
+    parse_phrases,
     parse_strict,
     structured_to_tagged,
     tagged,
@@ -28,6 +29,8 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden/think2seg/cases.json").
 CASES = {case["name"]: case for case in GOLDEN["cases"]}
 # Recorded as accepted: the bug that is mended here.
 MENDED = "non_numeric_box"
+# Recorded as refused by the lenient reading; now read as meant.
+MEANT = {"one_point", "three_points", "object_instead_of_list"}
 
 ITEM = '{"bbox_2d": [4, 6, 30, 28], "positive_points": [[10, 12], [20, 22]]}'
 
@@ -63,9 +66,9 @@ def test_strict_and_lenient_are_as_recorded(name: str) -> None:
         (parse_strict(case["completion"]), "strict"),
         (parse_lenient(case["completion"]), "lenient"),
     ):
-        assert parsed.ok is case[f"{how}_ok"]
+        assert parsed.ok is (case[f"{how}_ok"] or (how == "lenient" and name in MEANT))
         assert (parsed.feedback == "") is parsed.ok
-        if parsed.ok:
+        if parsed.ok and case[f"{how}_ok"]:
             assert as_recorded(without_duplicates(parsed.instances)) == numbered(case[f"{how}_parsed"])
     assert tagged(case["completion"]) is (case["r3"] == 1.0)
 
@@ -236,3 +239,114 @@ def test_no_two_survivors_overlap_and_each_dropped_box_does(drawn: list[tuple[in
 def test_boxes_without_area_overlap_nothing() -> None:
     assert nms([(0, 0, 0, 0), (0, 0, 0, 0), (9, 9, 1, 1)]) == [0, 1, 2]
     assert box_iou([(0, 0, 2, 2)], [(1, 0, 3, 2)]).tolist() == [[pytest.approx(1 / 3)]]
+
+
+# The shapes that models fall back to
+
+HOME = (246, 254, 672, 805)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '```json\n{"bbox_2d": [246, 254, 672, 805], "label": "building"}\n```',
+        '```json\n[{"bbox_2d": [[246, 254, 672, 805]], "label": "building"}]\n```',
+        '[{"bbox_2d": [[[246, 254, 672, 805]]], "label": "building"}]',
+        '[[{"bbox_2d": [246, 254, 672, 805], "label": "building"}]]',
+        '```json\n[{"bbox_2d": "[246, 254, 672, 805]", "label": "building"}]\n```',
+        '[{"bbox_2d": "246, 254, 672, 805", "label": "building"}]',
+        '[{"bbox_2d": "(246,254),(672,805)", "label": "building"}]',
+        '[{"bbox_2d": [[246, 254], [672, 805]], "label": "building"}]',
+        '[{"box": {"x1": 246, "y1": 254, "x2": 672, "y2": 805}, "label": "building"}]',
+        '{"objects": [{"bbox_2d": [246, 254, 672, 805], "label": "building"}]}',
+        'Here: {"instances": [{"bbox": [246, 254, 672, 805], "label": "building"}]} - done.',
+        '{"answer": {"bbox": [1]}, "detections": [{"box": [246, 254, 672, 805], "name": "building"}]}',
+        '[{"box_2d": [246, 254, 672, 805], "label": "building", "positive_points": null}]',
+        '[{"bbox_2d": [246, 254, 672, 805], "label": "building", "positive_points": []}]',
+        "<think>one</think><ref>building</ref><box>[[246, 254, 672, 805]]</box>",
+        "<ref>building</ref><box>(246,254),(672,805)</box>",
+        "<ref>building</ref><box>246 254 672 805</box>",
+        "<|object_ref_start|>building<|object_ref_end|><|box_start|>(246,254),(672,805)<|box_end|>",
+        "<|ref|>building<|/ref|><|det|>[[246, 254, 672, 805]]<|/det|>",
+        '<|begin_of_box|>[{"bbox_2d": [246, 254, 672, 805], "label": "building"}]<|end_of_box|>',
+    ],
+)
+def test_both_readings_take_the_shapes_that_models_fall_back_to(text: str) -> None:
+    for parsed in (parse_lenient(text), parse_phrases(text)):
+        assert parsed.verdict is Verdict.OK, parsed.feedback
+        assert [(v.box, v.name, v.points) for v in parsed.instances] == [(HOME, "building", ())]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>one roof</think>It is at <|begin_of_box|>[[246,254,672,805]]<|end_of_box|>.",
+        "[246, 254, 672, 805]",
+        "[[246, 254, 672, 805]]",
+        '{"boxes": [[246, 254, 672, 805]]}',
+        "The box is [246, 254, 672, 805].",
+    ],
+)
+def test_a_box_without_a_name(text: str) -> None:
+    assert [(v.box, v.name) for v in parse_lenient(text).instances] == [(HOME, "")]
+
+
+def test_a_box_without_a_name_takes_the_phrase_of_the_question() -> None:
+    text = "<|begin_of_box|>[[246,254,672,805]]<|end_of_box|>"
+    assert parse_phrases(text).verdict is Verdict.UNREADABLE
+    assert parse_phrases(text, "the roof").instances == (Instance(HOME, name="the roof"),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"point_2d": [459.0, 529.5], "label": "building"}]',
+        '{"point_2d": [459.0, 529.5]}',
+        '[{"points": [[459.0, 529.5]]}]',
+        '[{"point": "[459.0, 529.5]"}]',
+        "<|box_start|>(459.0,529.5)<|box_end|>",
+    ],
+)
+def test_a_point_alone(text: str) -> None:
+    assert [(v.box, v.points, v.labels) for v in parse_lenient(text).instances] == [(None, ((459.0, 529.5),), (1,))]
+
+
+def test_several_boxes_of_one_name_are_several_instances() -> None:
+    two = [HOME, (1.0, 2.0, 3.0, 4.0)]
+    native = "<ref>roofs</ref><box>[[246, 254, 672, 805], [1, 2, 3, 4]]</box>"
+    listed = '[{"bbox_2d": [[246, 254, 672, 805], [1, 2, 3, 4]], "label": "roofs"}]'
+    for text in (native, listed):
+        assert [(v.box, v.name) for v in parse_lenient(text).instances] == [(box, "roofs") for box in two]
+        assert [v.box for v in parse_phrases(text).instances] == two
+
+
+def test_another_number_of_points_than_asked_for() -> None:
+    for points in ([[9, 9]], [[9, 9], [8, 8], [7, 7]]):
+        text = wrapped(json.dumps([{"bbox_2d": [4, 6, 30, 28], "positive_points": points}]))
+        assert [list(map(list, v.points)) for v in parse_lenient(text).instances] == [points]
+        assert parse_strict(text).verdict is Verdict.WRONG_COUNT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<ref>roof</ref><box>[[246, 254, 672]]</box>",
+        "<ref>roof</ref><box>[[246, 254, 672, 80",
+        '[{"bbox_2d": "left of the road"}]',
+        '[{"bbox_2d": [[246, 254, 672, 805], "x"]}]',
+        '[{"bbox_2d": {"left": 3}}]',
+        "[" * 900 + "]" * 900,
+        "<box>" * 100_000,
+        "<box>" + "1 " * 100_000,
+    ],
+    ids=lambda text: text[:30],
+)
+def test_what_stays_ambiguous_is_refused(text: str) -> None:
+    assert not parse_lenient(text).ok
+    assert not parse_phrases(text).instances
+
+
+def test_a_schema_bound_answer_behind_reasoning_that_is_kept_apart() -> None:
+    text = "<think>first</think>" + json.dumps({"think": "then", "instances": [json.loads(ITEM)]})
+    parsed = parse_strict(structured_to_tagged(text))
+    assert (parsed.verdict, parsed.reasoning) == (Verdict.OK, "first then")

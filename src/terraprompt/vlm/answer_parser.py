@@ -16,6 +16,10 @@ whose corners are not numbers passed its format check when it was alone** (and w
 it is :attr:`Verdict.BAD_BOX`, always. :mod:`terraprompt.training.rewards` describes the other bug, that such a box took
 the reward of the whole batch. Numbers in quotes are numbers, as recorded.
 
+Both engines' readings take the shapes that models fall back to, through one rewriting into such items
+(:func:`_flat_items`): a bare object, the list under a key, nested lists, boxes and points as text, bare boxes, other
+keys, and the native tokens of model families (:func:`_native_items`). What stays ambiguous is refused.
+
 Coordinates are in the model's own units; :mod:`terraprompt.vlm.conventions` converts them.
 """
 
@@ -79,9 +83,17 @@ _REPAIRABLE = 4096
 _STARTS = 64  # places where a JSON value is looked for
 _FARTHEST = 1e9  # no image is that large, and areas of larger boxes overflow
 _REFUSAL_REACH = 600  # characters in which a refusal is looked for
-_BOX_KEYS = ("bbox", "bbox_2d", "box")
-_PHRASE_KEYS = ("prompt", "phrase", "label", "noun")
-_LIST_KEYS = ("targets", "objects")
+_BOX_KEYS = ("bbox", "bbox_2d", "box", "box_2d", "bounding_box")
+_POINT_KEYS = ("positive_points", "points", "point_2d", "points_2d", "point")
+_PHRASE_KEYS = ("prompt", "phrase", "label", "noun", "name")
+_LIST_KEYS = ("targets", "objects", "instances", "detections", "results", "items", "boxes", "bboxes", "answer")
+_SIDES = (("x1", "y1", "x2", "y2"), ("x_min", "y_min", "x_max", "y_max"), ("xmin", "ymin", "xmax", "ymax"))
+# A name in reference tokens or a place in box tokens: InternVL, MiniCPM-V, Qwen-VL, Qwen2-VL, DeepSeek-VL2, GLM-4V.
+_NATIVE = re.compile(
+    r"(?:<ref>|<\|object_ref_start\|>|<\|ref\|>)([^<]*+)<"
+    r"|(?:<box>|<\|box_start\|>|<\|det\|>|<\|begin_of_box\|>)([^<{]*+)<"
+)
+_DIGITS = re.compile(r"-?\d++(?:\.\d++)?")
 _BROKEN = object()
 
 
@@ -200,7 +212,7 @@ def parse_lenient(text: str, rules: AnswerRules | None = None) -> ParsedAnswer:
     return _parse_items(text, rules or AnswerRules(), strict=False)
 
 
-def parse_phrases(text: str) -> ParsedAnswer:
+def parse_phrases(text: str, default: str = "") -> ParsedAnswer:
     """Parse boxes with noun phrases; our extension of GeoSeg's one-box format.
 
     Accepts an object, several, a list of them, or ``{"targets": […]}``, fenced or amid text; the last fence wins over
@@ -210,15 +222,19 @@ def parse_phrases(text: str) -> ParsedAnswer:
     empty scene are different results.
 
     Corners are put in order; nothing is scaled or clamped.
+
+    Args:
+        text: the whole answer.
+        default: phrase of a box that has none; "" = such a box is no target.
     """
     reasoning, spoken = reasoning_of(text).strip(), _REASONING.sub("", text)
     targets: dict[Instance, None] = {}  # a set that keeps the order: models repeat themselves
     skipped: list[str] = []
     none_said = False
-    for entry in _entries(list(_fenced_values(spoken))):
+    for entry in _entries(_native_items(spoken) or list(_fenced_values(spoken))):
         if entry is None:
             none_said = True
-        elif (target := _target(entry, ordered=True)) is not None:
+        elif (target := _target(entry, ordered=True, default=default)) is not None:
             targets[target] = None
         else:
             skipped.append(f"Not a target: {json.dumps(entry)[:120]}")
@@ -278,13 +294,15 @@ def reasoning_of(text: str) -> str:
 
 def structured_to_tagged(text: str) -> str:
     """Rewrite a schema-bound answer ``{"think": …, "instances": […]}`` in the tagged form; any other text stays."""
+    kept_apart, closing, body = text.rpartition("</think>")  # reasoning that a server keeps apart stands in front
     try:
-        value = json.loads(text)
+        value = json.loads(body)
     except (ValueError, RecursionError):
         return text
     if not isinstance(value, dict) or not isinstance(value.get("instances"), list):
         return text
-    return f"<think>{value.get('think', '')}</think><answer>```json\n{json.dumps(value['instances'])}\n```</answer>"
+    think = f"{kept_apart.removeprefix('<think>')} " * bool(closing) + str(value.get("think", ""))
+    return f"<think>{think}</think><answer>```json\n{json.dumps(value['instances'])}\n```</answer>"
 
 
 # The scanner
@@ -325,7 +343,9 @@ def _parse_items(text: str, rules: AnswerRules, *, strict: bool) -> ParsedAnswer
     try:
         if not text.strip():
             raise _FaultError(Verdict.EMPTY, "The answer is empty.")
-        items = _fenced_list(text) if strict else _last_list(text)
+        items = _fenced_list(text) if strict else _native_items(text.rpartition("</think>")[2]) or _last_list(text)
+        if not strict:
+            items = _flat_items(items)
         if not isinstance(items, list):
             raise _FaultError(Verdict.NOT_A_LIST, "The JSON must be a list of objects, also for a single one.")
         instances = tuple(_instance(item, number, rules, strict) for number, item in enumerate(items, 1))
@@ -354,7 +374,7 @@ def _last_list(text: str) -> Any:
         pass
     values, rest, at = [], "", 0  # the text without the values says whether something is cut off
     for start, end, value in islice(_scan(part, _OPENING), _STARTS):
-        taken = value is not _BROKEN and _is_answer(value)
+        taken = value is not _BROKEN and _is_answer(value, bare="{" not in part)
         values += [value] if taken else []
         rest += part[at : start if taken else end]
         at = end
@@ -370,10 +390,90 @@ def _last_list(text: str) -> Any:
     return _decoded(part[first : last + 1])
 
 
-def _is_answer(value: Any) -> bool:
+def _is_answer(value: Any, *, bare: bool = True) -> bool:
+    """Whether a value may be an answer; lists of numbers alone only where ``bare``."""
     if isinstance(value, dict):
-        return "bbox_2d" in value or "positive_points" in value
-    return all(isinstance(item, dict) for item in value)
+        listed = any(isinstance(value.get(key), list) for key in _LIST_KEYS)
+        return listed or any(key in value for key in (*_BOX_KEYS, *_POINT_KEYS))
+    while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
+        [value] = value
+    return (bare and _is_box(value)) or all(isinstance(item, dict) or (bare and _is_box(item)) for item in value)
+
+
+def _is_box(value: Any) -> bool:
+    return _numbers(value, 4, quoted=False) is not None
+
+
+# Shapes that models fall back to
+
+
+def _native_items(text: str) -> list[dict[str, Any]] | None:
+    """Items in the native tokens of model families: four numbers are a box, two a point; None if there are none."""
+    items: list[dict[str, Any]] = []
+    label: dict[str, Any] = {}
+    for match in _NATIVE.finditer(text):
+        if match[2] is None:
+            label = {"label": match[1].strip()} if match[1].strip() else {}
+        elif numbers := [float(number) for number in _DIGITS.findall(match[2])]:
+            key, step = ("point_2d", 2) if len(numbers) == 2 else ("bbox_2d", 4)
+            items += [{key: numbers[i : i + step], **label} for i in range(0, len(numbers), step)]
+    return items or None
+
+
+def _flat_items(value: Any, depth: int = 8) -> Any:
+    """An answer as a list of flat objects with the keys of the format; what is none of the known shapes stays."""
+    if isinstance(value, dict):
+        listed = next((value[key] for key in _LIST_KEYS if isinstance(value.get(key), list)), None)
+        if listed is not None and not any(key in value for key in _BOX_KEYS):
+            return _flat_items(listed, depth - 1)
+        if value.get("no_target") is True:
+            return []
+        return _flat_item(value) if _is_answer(value) else value
+    if not isinstance(value, list) or not depth:
+        return value
+    if _is_box(value):
+        return [{"bbox_2d": value}]
+    out: list[Any] = []
+    for item in value:
+        flat = _flat_items(item, depth - 1) if isinstance(item, dict | list) and item else item
+        out += flat if isinstance(flat, list) else [flat]
+    return out
+
+
+def _flat_item(item: dict[str, Any]) -> list[dict[str, Any]]:
+    """The same object with the keys of the format; one for each box where it has several."""
+    box_key = next((key for key in _BOX_KEYS if key in item), None)
+    point_key = next((key for key in _POINT_KEYS if item.get(key) is not None), None)
+    out = {key: part for key, part in item.items() if key not in (*_BOX_KEYS, *_POINT_KEYS)}
+    if point_key is not None:
+        points = _loaded(item[point_key])
+        alone = point_key != "positive_points" and _numbers(points, 2, quoted=True)
+        out["positive_points"] = [points] if alone else points
+    if box_key is None:
+        return [out]
+    box = _loaded(item[box_key])
+    if isinstance(box, dict):
+        box = next(([box[side] for side in names] for names in _SIDES if set(names) <= box.keys()), box)
+    while isinstance(box, list) and len(box) == 1 and isinstance(box[0], list):
+        [box] = box
+    if isinstance(box, list) and box and all(_is_box(part) for part in box):
+        shared = {key: part for key, part in out.items() if key != "positive_points"}  # whose points, nobody knows
+        return [{**shared, "bbox_2d": part} for part in box]
+    if isinstance(box, list) and len(box) == 2 and all(_numbers(part, 2, quoted=False) for part in box):
+        box = [*box[0], *box[1]]
+    return [{**out, "bbox_2d": box}]
+
+
+def _loaded(value: Any) -> Any:
+    """Text that holds JSON, or four bare numbers, as what it holds."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        numbers = [float(number) for number in _DIGITS.findall(value[:200])]
+        bare = len(numbers) in (2, 4) and not re.search(r"[A-Za-z]", value)
+        return numbers if bare else value
 
 
 def _balanced(text: str) -> bool:
@@ -407,7 +507,10 @@ def _instance(item: Any, number: int, rules: AnswerRules, strict: bool) -> Insta
             wrong = f"Item {number}: bbox_2d must hold four numbers [x1, y1, x2, y2], not {shown}."
             raise _FaultError(Verdict.BAD_BOX, wrong)
         box = (corners[0], corners[1], corners[2], corners[3])
-    positive = _points(item, "positive_points", number, rules.points, strict)
+    wanted = rules.points if strict else None
+    if not strict and box is not None and item.get("positive_points", []) == []:
+        item = {key: value for key, value in item.items() if key != "positive_points"}
+    positive = _points(item, "positive_points", number, wanted, strict)
     negative: tuple[Point, ...] = ()
     if "negative_points" in item or (strict and rules.negatives):
         if not rules.negatives:
@@ -416,7 +519,7 @@ def _instance(item: Any, number: int, rules: AnswerRules, strict: bool) -> Insta
     if box is None and not positive:
         raise _FaultError(Verdict.BAD_ITEM, f"Item {number} has neither bbox_2d nor positive_points.")
     labels = (1,) * len(positive) + (0,) * len(negative)
-    name = item.get("label", "")
+    name = item.get("label", "") if strict else next((item[key] for key in ("label", *_PHRASE_KEYS) if key in item), "")
     return Instance(box, positive + negative, labels, name if isinstance(name, str) else "")
 
 
@@ -461,7 +564,7 @@ def _entries(values: list[Any]) -> Iterator[dict[str, Any] | None]:
     """Objects that claim to be a target; None for each way to say that there is none."""
     for value in values:
         if isinstance(value, list):
-            yield from _entries([v for v in value if isinstance(v, dict)]) if value else (None,)
+            yield from _entries([v for v in _flat_items(value) if isinstance(v, dict)]) if value else (None,)
         elif isinstance(value, dict):
             listed = next((value[key] for key in _LIST_KEYS if isinstance(value.get(key), list)), None)
             box_key = next((key for key in _BOX_KEYS if key in value), None)
@@ -469,13 +572,15 @@ def _entries(values: list[Any]) -> Iterator[dict[str, Any] | None]:
                 yield from _entries([listed])
             elif value.get("no_target") is True or (box_key and value[box_key] in (None, [])):
                 yield None
-            elif box_key or any(key in value for key in _PHRASE_KEYS):
+            elif box_key:
+                yield from _flat_item(value)
+            elif any(key in value for key in _PHRASE_KEYS):
                 yield value
 
 
-def _target(entry: dict[str, Any], *, ordered: bool) -> Instance | None:
+def _target(entry: dict[str, Any], *, ordered: bool, default: str = "") -> Instance | None:
     box = _numbers(next((entry[key] for key in _BOX_KEYS if key in entry), None), 4, quoted=False)
-    phrase = next((entry[key] for key in _PHRASE_KEYS if key in entry), None)
+    phrase = next((entry[key] for key in _PHRASE_KEYS if key in entry), default)
     if box is None or not isinstance(phrase, str) or not phrase.strip():
         return None
     x1, y1, x2, y2 = box

@@ -85,6 +85,7 @@ def ground_boxes(
         correction=correction,
         measured=measured,
         clean=clean,
+        instruction=instruction,
     )
     return read_image(reasoner, image, instruction, reader, tries=tries, deadline=deadline)
 
@@ -94,6 +95,7 @@ class _PhraseReader(Reader[GroundedBox]):
     correction: Correction
     measured: bool
     clean: Callable[[str], str]
+    instruction: str
 
     def read(self, text: str) -> tuple[str, list[GroundedBox]]:
         found = self._official(text) if self.correction.mode == "official" else self._calibrated(text)
@@ -112,7 +114,7 @@ class _PhraseReader(Reader[GroundedBox]):
         return [GroundedBox(answered, placed.box, self.correction.apply(placed.box, self.size), phrase)]
 
     def _calibrated(self, text: str) -> list[GroundedBox]:
-        parsed = parse_phrases(text)
+        parsed = parse_phrases(text, self.instruction)
         if not parsed.ok:
             raise UnusableReplyError("unreadable", parsed.feedback)
         self.notes += parsed.skipped[:8]
