@@ -82,7 +82,7 @@ def rows(out: Path, stage: str) -> list[dict[str, Any]]:
 
 
 def stored(out: Path) -> int:
-    return sum(1 for _ in (out / "work" / "calls").glob("*/??/*.json"))
+    return sum(1 for _ in (out / "work" / "calls").glob("*/??/[!.]*.json"))
 
 
 # --- the whole way
