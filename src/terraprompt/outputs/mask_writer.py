@@ -344,7 +344,7 @@ def _objects(
     pixels = runs.pixels()
     areas: list[float] | list[None] = [None] * runs.count
     if ground is not None:
-        areas = (pixels * ground.pixel_area(*runs.centroids().T)).tolist()
+        areas = ground.of_runs(runs.label, runs.count, runs.start, runs.length).tolist()
     if transform is not None:
         outlines = shapely.transform(outlines, lambda xy: np.stack(to_map(transform, xy[:, 0], xy[:, 1]), axis=1))
     columns = zip(outlines, runs.boxes().tolist(), pixels.tolist(), areas, scores.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""Between the map and the pixels of a raster: points, boxes, extents and the size of a pixel on the ground."""
+"""Between the map and the pixels of a raster: points, boxes and extents."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from pyproj.exceptions import CRSError, ProjError
 
 from terraprompt.geometry.types import Box
 
-__all__ = ["box_to_pixels", "extent", "ground_size", "parse_crs", "to_pixels"]
+__all__ = ["box_to_pixels", "extent", "has_place", "parse_crs", "to_pixels"]
 
 
-_GEOD = pyproj.Geod(ellps="WGS84")
+#: Affine of a raster, pixel to map, its width and height.
+Frame = tuple[Any, int, int]
 #: Points per box edge: enough to follow the curve of an edge that is straight in another CRS.
 _DENSIFY = 33
 
@@ -42,14 +43,36 @@ def _transformer(source: str, target: str) -> pyproj.Transformer | None:
 
 
 def _reproject(xy: NDArray[np.float64], source: pyproj.CRS, target: pyproj.CRS) -> NDArray[np.float64]:
-    transformer = _transformer(source.to_wkt(), target.to_wkt())
-    if transformer is None:
-        return xy
     try:
+        transformer = _transformer(source.to_wkt(), target.to_wkt())
+        if transformer is None:
+            return xy
         x, y = transformer.transform(xy[..., 0], xy[..., 1])
     except ProjError:  # no operation between the two: nothing of one lies in the other
         return np.full_like(xy, np.inf)
     return np.stack([np.asarray(x, np.float64), np.asarray(y, np.float64)], axis=-1)
+
+
+def has_place(crs: Any) -> bool:
+    """Whether coordinates of ``crs`` can be turned into longitude and latitude (EPSG:4326)."""
+    try:
+        _transformer(parse_crs(crs).to_wkt(), pyproj.CRS.from_epsg(4326).to_wkt())
+    except (ProjError, ValueError):
+        return False
+    return True
+
+
+def _turned(xy: NDArray[np.float64], crs: pyproj.CRS, frame: Frame) -> NDArray[np.float64]:
+    """``xy`` by whole turns of longitude nearer to the middle of a raster whose longitudes are 0 to 360, say."""
+    if not crs.is_geographic:
+        return xy
+    turn = 2 * math.pi / crs.axis_info[0].unit_conversion_factor
+    t, width, height = frame
+    middle = t.a * width / 2 + t.b * height / 2 + t.c
+    x0, x1 = xy[..., 0].min(initial=np.inf), xy[..., 0].max(initial=-np.inf)
+    if not math.isfinite(x1 - x0):
+        return xy
+    return xy - np.array([turn * round(((x0 + x1) / 2 - middle) / turn), 0.0])
 
 
 def _apply(transform: Any, xy: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -64,16 +87,20 @@ def _apply(transform: Any, xy: NDArray[np.float64]) -> NDArray[np.float64]:
         )
 
 
-def to_pixels(points: ArrayLike, crs: pyproj.CRS, scene_crs: pyproj.CRS, transform: Any) -> NDArray[np.float64]:
+def to_pixels(points: ArrayLike, crs: pyproj.CRS, scene_crs: pyproj.CRS, frame: Frame) -> NDArray[np.float64]:
     """Map points ``(n, 2)`` in ``crs`` to continuous pixel coordinates; infinite where there is no way.
+
+    Longitudes count modulo a whole turn: -75 and 285 are one place.
 
     Args:
         points: x, y (longitude, latitude for a geographic CRS).
         crs: of the points.
         scene_crs: of the raster.
-        transform: affine of the raster, pixel to map; may be rotated.
+        frame: affine of the raster, pixel to map (may be rotated), its width and height.
     """
-    return _apply(~transform, _reproject(np.asarray(points, np.float64).reshape(-1, 2), crs, scene_crs))
+    on_map = _reproject(np.asarray(points, np.float64).reshape(-1, 2), crs, scene_crs)
+    turned = [_turned(xy[None], scene_crs, frame) for xy in on_map]
+    return _apply(~frame[0], np.concatenate([np.empty((0, 2)), *turned]))
 
 
 def _outline(box: Sequence[float]) -> NDArray[np.float64]:
@@ -85,9 +112,19 @@ def _outline(box: Sequence[float]) -> NDArray[np.float64]:
     return np.concatenate([np.stack(edge, axis=-1) for edge in edges])
 
 
-def box_to_pixels(box: Sequence[float], crs: pyproj.CRS, scene_crs: pyproj.CRS, transform: Any) -> Box:
-    """The pixel bounds of a map box, its edges followed densely; infinite where there is no way."""
-    return _bounds(to_pixels(_outline(box), crs, scene_crs, transform))
+def box_to_pixels(box: Sequence[float], crs: pyproj.CRS, scene_crs: pyproj.CRS, frame: Frame) -> Box:
+    """The pixel bounds of a map box, its edges followed densely; infinite where there is no way.
+
+    A box whose west lies more than half a turn east of its east crosses the antimeridian.
+    """
+    x0, y0, x1, y1 = box
+    turn = 2 * math.pi / crs.axis_info[0].unit_conversion_factor if crs.is_geographic else math.inf
+    if x0 - x1 > turn / 2:
+        x1 += turn
+    on_map = _reproject(_outline((x0, y0, x1, y1)), crs, scene_crs)
+    if scene_crs.is_geographic and not crs.is_geographic:  # an outline over the antimeridian comes back in two pieces
+        on_map[:, 0] = np.unwrap(on_map[:, 0], period=2 * math.pi / scene_crs.axis_info[0].unit_conversion_factor)
+    return _bounds(_apply(~frame[0], _turned(on_map, scene_crs, frame)))
 
 
 def _bounds(xy: NDArray[np.float64]) -> Box:
@@ -101,22 +138,3 @@ def extent(width: int, height: int, transform: Any, scene_crs: pyproj.CRS, crs: 
     """Bounds (x0, y0, x1, y1) of a raster in ``crs``."""
     outline = _apply(transform, _outline((0.0, 0.0, float(width), float(height))))
     return _bounds(_reproject(outline, scene_crs, crs))
-
-
-def ground_size(width: int, height: int, transform: Any, scene_crs: pyproj.CRS) -> float | None:
-    """Ground metres per pixel: the geometric mean of a pixel's two sides, along the ellipsoid, at the raster's centre.
-
-    None where the centre has no place on the Earth (an engineering CRS without metres, say).
-    """
-    x, y = width / 2, height / 2
-    ends = np.array([[x - 0.5, y], [x + 0.5, y], [x, y - 0.5], [x, y + 0.5]])
-    on_map = _apply(transform, ends)
-    lonlat = _reproject(on_map, scene_crs, pyproj.CRS.from_epsg(4326))
-    if np.isfinite(lonlat).all() and (np.abs(lonlat[:, 1]) <= 90).all():
-        _, _, sides = _GEOD.inv(lonlat[[0, 2], 0], lonlat[[0, 2], 1], lonlat[[1, 3], 0], lonlat[[1, 3], 1])
-    elif scene_crs.axis_info and scene_crs.axis_info[0].unit_conversion_factor and not scene_crs.is_geographic:
-        sides = np.linalg.norm(on_map[[1, 3]] - on_map[[0, 2]], axis=1) * scene_crs.axis_info[0].unit_conversion_factor
-    else:
-        return None
-    size = math.sqrt(float(sides[0]) * float(sides[1]))
-    return size if size > 0 and math.isfinite(size) else None

@@ -22,6 +22,7 @@ from terraprompt.geometry.types import Box
 from terraprompt.io.redact import redact_source
 from terraprompt.prompt import Prompt
 from terraprompt.raster import mapping
+from terraprompt.raster.pixel_area import ground_size
 from terraprompt.raster.source import (
     Bands,
     choose_bands,
@@ -106,7 +107,7 @@ class Scene:
         self.transform: Affine = Affine(t.a, t.b, x, t.d, t.e, y)
         self._crs = mapping.parse_crs(self.crs) if self.crs is not None else None
         self.gsd_m: float | None = (
-            mapping.ground_size(self.width, self.height, self.transform, self._crs) if self._crs is not None else None
+            ground_size(self._crs, self.transform, self.width, self.height) if self._crs is not None else None
         )
         self._validity = self._how_valid()
 
@@ -194,7 +195,7 @@ class Scene:
                 raise SceneError(
                     f"The CRS of the bbox is unknown ({error}).", received=bbox_crs, hint=_CRS_HINT
                 ) from error
-            pixels = mapping.box_to_pixels(bbox, crs, self._crs, whole.transform)
+            pixels = mapping.box_to_pixels(bbox, crs, self._crs, whole._frame)
         # A bbox made from pixel edges comes back with rounding errors; they must not add a row.
         slack = 1e-4
         x0, y0 = max(0.0, pixels[0] + slack), max(0.0, pixels[1] + slack)
@@ -203,6 +204,10 @@ class Scene:
             raise SceneError("The bbox does not overlap the scene.", received=bbox, hint=whole._extent_hint(bbox_crs))
         left, top = math.floor(x0), math.floor(y0)
         return self._part(left, top, math.ceil(x1) - left, math.ceil(y1) - top)
+
+    @property
+    def _frame(self) -> mapping.Frame:
+        return self.transform, self.width, self.height
 
     def extent(self, crs: str | None = None) -> Box:
         """Bounds (x0, y0, x1, y1) in ``crs``; None = pixels of this scene."""
@@ -243,8 +248,8 @@ class Scene:
                 raise PromptError(
                     f"The CRS of the prompt is unknown ({error}).", received=prompt.crs, hint=_CRS_HINT
                 ) from error
-            points = mapping.to_pixels(points, crs, self._crs, self.transform)
-            boxes = [mapping.box_to_pixels(box, crs, self._crs, self.transform) for box in boxes]
+            points = mapping.to_pixels(points, crs, self._crs, self._frame)
+            boxes = [mapping.box_to_pixels(box, crs, self._crs, self._frame) for box in boxes]
         # Coordinates that were pixel edges before reprojection may come back a hair outside.
         slack = 1e-6 if prompt.crs is None else 1e-3
         size = np.array([self.width, self.height], np.float64)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pyproj import CRS, Transformer
-from pyproj.exceptions import ProjError
+import shapely.geometry
+from numpy.typing import NDArray
+from pyproj import CRS
+from shapely import Polygon
 
+from terraprompt.errors import OutputError
 from terraprompt.io.files import JSON_SUFFIXES, replacing
+from terraprompt.outputs.formats.lonlat import lonlat_bounds, to_lonlat, unwrapped_lonlat
 from terraprompt.outputs.formats.table import media_type
 from terraprompt.outputs.provenance import PROVENANCE_KEYS, as_text
 from terraprompt.raster.pixel_area import to_map
@@ -72,28 +77,23 @@ def stac_item(result: Result, assets: Mapping[str, str | Path], *, item_id: str 
             properties["proj:code"] = f"EPSG:{epsg}"
         else:
             properties["proj:projjson"] = CRS.from_user_input(result.crs).to_json_dict()
-        ring = _footprint(result)
-        if ring is not None:
-            item["geometry"] = {"type": "Polygon", "coordinates": [ring]}
-            x, y = zip(*ring, strict=True)
-            item["bbox"] = [min(x), min(y), max(x), max(y)]
+        place = _footprint(result)
+        if place is not None:
+            item["geometry"] = shapely.geometry.mapping(to_lonlat(place)[0])
+            item["bbox"] = lonlat_bounds(place)
     return item
 
 
-def _footprint(result: Result) -> list[list[float]] | None:
-    """The scene's edge as a closed ring in EPSG:4326, or None where the CRS has no place on the Earth."""
+def _footprint(result: Result) -> NDArray[np.object_] | None:
+    """The scene's edge in EPSG:4326, one polygon; None where the CRS has no place on the Earth."""
     # Corners counter-clockwise for a north-up scene; each side in steps, since it may bend in longitude and
     # latitude.
     side = np.linspace(0, 1, 9)[:-1]
     along = np.concatenate([side, np.ones(8), 1 - side, np.zeros(8)])
     x, y = np.roll(along, 8) * result.width, along * result.height
-    try:
-        to_lonlat = Transformer.from_crs(result.crs, "EPSG:4326", always_xy=True)
-        lon, lat = to_lonlat.transform(*to_map(result.transform, x, y), errcheck=True)
-    except ProjError:
-        return None
-    ring = np.round(np.stack([lon, lat], axis=1), 7).tolist()
-    return [*ring, ring[0]]
+    with suppress(OutputError):
+        return unwrapped_lonlat(Polygon(np.stack(to_map(result.transform, x, y), axis=1)), result.crs)
+    return None
 
 
 def save_stac(result: Result, path: str | Path, assets: Mapping[str, str | Path], *, overwrite: bool = False) -> Path:

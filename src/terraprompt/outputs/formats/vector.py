@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from terraprompt.errors import OutputError
+from terraprompt.outputs.formats.lonlat import to_lonlat, unwrapped_lonlat
 from terraprompt.outputs.provenance import PROVENANCE_KEYS, as_text
 from terraprompt.raster.pixel_area import to_map
 
@@ -98,9 +99,13 @@ def _table(result: Result) -> _Table:
 def _write_ogr(result: Result, table: _Table, path: Path, driver: str, layer: str) -> None:
     options: dict[str, Any] = {}
     metadata: dict[str, str] | None = None
-    if driver == "GeoJSON":
-        # RFC 7946: GDAL transforms to EPSG:4326 and cuts at the antimeridian.
-        options = {"RFC7946": "YES", "COORDINATE_PRECISION": "7"} if result.crs is not None else {}
+    polygons, crs = table.polygons, result.crs.to_wkt() if result.crs is not None else None
+    if driver == "GeoJSON" and result.crs is not None:
+        options = {"RFC7946": "YES", "COORDINATE_PRECISION": "7"}
+        if len(polygons):
+            polygons, crs = to_lonlat(unwrapped_lonlat(polygons, result.crs)), "EPSG:4326"
+    elif driver == "GeoJSON":
+        options = {"DESCRIPTION": f"The scene has no CRS: {_pixels_or_map(result)}."}
     elif driver == "GPKG":
         metadata = {key.upper(): as_text(result.provenance, key) for key in PROVENANCE_KEYS}
         metadata["STATUS"] = result.status.value
@@ -114,12 +119,12 @@ def _write_ogr(result: Result, table: _Table, path: Path, driver: str, layer: st
         warnings.filterwarnings("ignore", "'crs' was not provided")
         pyogrio.raw.write(
             path,
-            geometry=np.asarray(shapely.to_wkb(table.polygons), object),
+            geometry=np.asarray(shapely.to_wkb(polygons), object),
             field_data=list(table.columns.values()),
             fields=list(FIELDS),
             field_mask=masks,
-            geometry_type=table.geometry_type,
-            crs=result.crs.to_wkt() if result.crs is not None else None,
+            geometry_type=str(polygons[0].geom_type) if count else "Polygon",
+            crs=crs,
             driver=driver,
             layer=layer,
             layer_metadata=metadata,

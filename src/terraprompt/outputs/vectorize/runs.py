@@ -56,16 +56,13 @@ class SizeRule:
         """Whether nothing can be too small."""
         return self.pixels <= 1 and self.area_m2 <= 0
 
-    def too_small(self, label: NDArray[np.int32], count: int, start: Ints, length: Ints, width: int) -> Bools:
+    def too_small(self, label: NDArray[np.int32], count: int, start: Ints, length: Ints) -> Bools:
         """Which of ``count`` components are too small, by their runs (``label``, ``start``, ``length``)."""
         pixels = np.bincount(label, weights=length, minlength=count)
         small = pixels < self.pixels
         if self.area_m2 > 0 and self.ground is not None:
-            row, col = np.divmod(start, width)
-            rows = np.bincount(label, weights=length * (row + 0.5), minlength=count) / pixels
-            cols = np.bincount(label, weights=length * (col + length / 2), minlength=count) / pixels
             # The tolerance keeps "exactly the minimum" from failing by a rounding error.
-            small |= pixels * self.ground.pixel_area(cols, rows) < self.area_m2 * (1 - 1e-9)
+            small |= self.ground.of_runs(label, count, start, length) < self.area_m2 * (1 - 1e-9)
         return np.asarray(small)
 
 
@@ -218,7 +215,7 @@ def sieve(strips: Iterable[NDArray[np.uint8]], width: int, height: int, *, keep:
 def _small(runs: Runs, target: int, rule: SizeRule, *, diagonal: bool) -> tuple[Ints, Bools, NDArray[np.int32], int]:
     """(index, too small, label, count) of the runs of one value; the second is per run."""
     index, label, count = runs.components(target, diagonal)
-    small = rule.too_small(label, count, runs.start[index], runs.length[index], runs.width)
+    small = rule.too_small(label, count, runs.start[index], runs.length[index])
     return index, small[label], label, count
 
 
@@ -315,14 +312,6 @@ class ObjectRuns:
         np.maximum.at(boxes[:, 2], self.label, col + self.length)
         np.maximum.at(boxes[:, 3], self.label, row + 1)
         return boxes
-
-    def centroids(self) -> NDArray[np.float64]:
-        """float64 (count, 2) mean pixel position (x, y)."""
-        row, col = np.divmod(self.start, self.width)
-        total = np.bincount(self.label, weights=self.length, minlength=self.count)
-        x = np.bincount(self.label, weights=self.length * (col + self.length / 2), minlength=self.count)
-        y = np.bincount(self.label, weights=self.length * (row + 0.5), minlength=self.count)
-        return np.stack([x / total, y / total], axis=1)
 
 
 def label_objects(runs: Runs, height: int) -> ObjectRuns:
