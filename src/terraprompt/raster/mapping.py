@@ -72,7 +72,7 @@ def _turned(xy: NDArray[np.float64], crs: pyproj.CRS, frame: Frame) -> NDArray[n
     x0, x1 = xy[..., 0].min(initial=np.inf), xy[..., 0].max(initial=-np.inf)
     if not math.isfinite(x1 - x0):
         return xy
-    return xy - np.array([turn * round(((x0 + x1) / 2 - middle) / turn), 0.0])
+    return np.asarray(xy - np.array([turn * round(((x0 + x1) / 2 - middle) / turn), 0.0]))
 
 
 def _apply(transform: Any, xy: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -100,7 +100,8 @@ def ground_area(crs: Any, transform: Affine, width: int, height: int) -> GroundA
     planar = _planar(crs, transform)
     if _is_lonlat(crs) and transform.b == transform.d == 0:
         return GroundArea(
-            _element(crs, transform, np.array(width / 2), np.arange(height) + 0.5)[:, None], (height, width)
+            _element(crs, transform, np.array(width / 2), np.arange(height, dtype=np.float64) + 0.5)[:, None],
+            (height, width),
         )
 
     def nodes(n: int) -> NDArray[np.float64]:
@@ -141,7 +142,7 @@ def _is_lonlat(crs: CRS) -> bool:
     return bool(crs.is_geographic and not crs.is_derived and crs.ellipsoid is not None)
 
 
-def _element(crs: CRS, transform: Affine, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+def _element(crs: CRS, transform: Affine, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
     """Area in m2 of the pixels centred at ``x``, ``y`` on the CRS's ellipsoid; NaN where it has no place there.
 
     Longitude and latitude, north up: the part of the zone between two parallels. Else: the area that the two sides of
