@@ -66,7 +66,7 @@ def write_vector(result: Result, path: Path, *, driver: str, layer: str = "objec
         layer: name of the layer, where the format has names for layers.
     """
     if result.crs is None:
-        frame = "pixel coordinates with y down" if result.transform.is_identity else "coordinates of its transform"
+        frame = _frame(result)
         log.warning("The scene has no CRS; the layer %s holds %s without one.", layer, frame)
     table = _table(result)
     if driver == "Parquet":
@@ -96,6 +96,10 @@ def _table(result: Result) -> _Table:
     return _Table(polygons, columns, result.crs is not None)
 
 
+def _frame(result: Result) -> str:
+    return "pixel coordinates with y down" if result.transform.is_identity else "coordinates of its transform"
+
+
 def _write_ogr(result: Result, table: _Table, path: Path, driver: str, layer: str) -> None:
     options: dict[str, Any] = {}
     metadata: dict[str, str] | None = None
@@ -105,7 +109,7 @@ def _write_ogr(result: Result, table: _Table, path: Path, driver: str, layer: st
         if len(polygons):
             polygons, crs = to_lonlat(unwrapped_lonlat(polygons, result.crs)), "EPSG:4326"
     elif driver == "GeoJSON":
-        options = {"DESCRIPTION": f"The scene has no CRS: {_pixels_or_map(result)}."}
+        options = {"DESCRIPTION": f"The scene has no CRS: {_frame(result)}."}
     elif driver == "GPKG":
         metadata = {key.upper(): as_text(result.provenance, key) for key in PROVENANCE_KEYS}
         metadata["STATUS"] = result.status.value
