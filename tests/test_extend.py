@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from extend_pages import environment, install_page
 from flow_engines import BoxFilterEngine
 from terraprompt.testing import check_engine
-
-PAGES = Path(__file__).parents[1] / "docs" / "extend"
 
 RUN_ENGINE = """
 import numpy as np, rasterio
@@ -93,29 +89,13 @@ else:
 """
 
 
-def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (PAGES / page).read_text(), re.M | re.S)
-
-
-def installed(folder: Path, page: str) -> dict[str, str]:
-    """Environment in which the page's module is an installed package."""
-    (code,), (toml,) = blocks(page, "python"), blocks(page, "toml")
-    group, name, target = re.search(r'entry-points\."(.+?)"\]\n(\w+) = "(.+?)"', toml).groups()
-    (folder / f"{target.partition(':')[0]}.py").write_text(code)
-    dist = folder / "stranger-1.0.dist-info"
-    dist.mkdir()
-    (dist / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
-    (dist / "entry_points.txt").write_text(f"[{group}]\n{name} = {target}\n")
-    paths = [str(folder), *(p for p in (os.environ.get("PYTHONPATH"),) if p)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-
-
 @pytest.mark.parametrize(
     ("page", "script"), [("engine.md", RUN_ENGINE), ("segmenter.md", RUN_SEGMENTER), ("format.md", RUN_FORMAT)]
 )
 def test_the_code_of_the_page_works_when_installed(tmp_path, page, script):
+    install_page(tmp_path, page)
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=installed(tmp_path, page), capture_output=True, text=True
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 

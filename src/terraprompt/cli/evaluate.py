@@ -16,6 +16,7 @@ from terraprompt.datasets.questions import Plan
 from terraprompt.datasets.registry import Dataset, dataset_names, layout_of, open_dataset
 from terraprompt.errors import BudgetError
 from terraprompt.evaluation import harness
+from terraprompt.evaluation.metrics import metric_names
 from terraprompt.evaluation.protocols import PROTOCOLS, protocol
 from terraprompt.evaluation.report import comparison_table, headline_table
 from terraprompt.evaluation.runner import EngineSpec, Run
@@ -60,6 +61,9 @@ def evaluate(
     rules: Annotated[
         str, typer.Option("--protocol", "-p", help=f"Rules of scoring: {', '.join(PROTOCOLS)}.")
     ] = "native",
+    metric: Annotated[
+        list[str] | None, typer.Option(help=f"One more metric, repeatable: {', '.join(metric_names())}.")
+    ] = None,
     task: Annotated[Task | None, typer.Option(help="Only samples of this task.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first samples.")] = None,
     seed: Annotated[int, typer.Option(help="Of the intervals, and of the questions to a pack.")] = 0,
@@ -102,7 +106,7 @@ def evaluate(
     if dataset is None or root is None or output is None:
         missing = [name for name, value in (("--dataset", dataset), ("--root", root), ("-o", output)) if value is None]
         raise typer.BadParameter(f"{', '.join(missing)} must be given.")
-    rule = protocol(rules)
+    rule = protocol(rules).with_metrics(metric or ())
     if retry and not resume:
         raise typer.BadParameter("--retry-failed goes with --resume.")
     if rescore is not None and (resume or jobs > 1):

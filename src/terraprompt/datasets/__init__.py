@@ -3,17 +3,25 @@
 Importing needs numpy, scipy and Pillow only; GDAL, pyarrow and the hub client are imported where they are used.
 """
 
+from terraprompt.datasets.layouts import Faults, Layout, by_stem
 from terraprompt.datasets.pack import Record, Region, find_pack, read_pack
 from terraprompt.datasets.registry import Dataset, Problem, dataset_names, open_dataset
-from terraprompt.datasets.sample import Sample
+from terraprompt.datasets.sample import MaskFile, NoTarget, Polygons, RunLengths, Sample
 from terraprompt.datasets.sampling import jitter_box, sample_points, tight_box
 
 __all__ = [
     "Dataset",
+    "Faults",
+    "Layout",
+    "MaskFile",
+    "NoTarget",
+    "Polygons",
     "Problem",
     "Record",
     "Region",
+    "RunLengths",
     "Sample",
+    "by_stem",
     "dataset_names",
     "find_pack",
     "jitter_box",

@@ -1,4 +1,4 @@
-"""Data sets by name: open one, and take its samples."""
+"""Data sets by name, from the table of layouts and the entry points ``terraprompt.layouts``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from typing import Any
 from terraprompt.datasets.layouts import LAYOUTS, AbsentSplitError, Faults, Layout, Problem
 from terraprompt.datasets.sample import Sample
 from terraprompt.errors import DatasetError
+from terraprompt.io.entry_points import installed, load_installed
 
 __all__ = ["Dataset", "Problem", "dataset_names", "layout_of", "open_dataset", "read_samples"]
+
+GROUP = "terraprompt.layouts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +37,28 @@ class Dataset:
 
 def dataset_names() -> tuple[str, ...]:
     """Names that :func:`open_dataset` knows, sorted."""
-    return tuple(sorted(LAYOUTS))
+    return tuple(sorted({*LAYOUTS, *installed(GROUP)}))
 
 
 def layout_of(name: str) -> Layout:
-    """The layout of a data set.
+    """The layout of a data set; a built-in one goes before an installed one of the same name.
 
     Raises:
-        DatasetError: an unknown name.
+        DatasetError: an unknown name, or an entry point that names no layout.
+        ConfigError: an entry point that cannot be imported.
     """
-    if name not in LAYOUTS:
+    if name in LAYOUTS:
+        return LAYOUTS[name]
+    if name not in installed(GROUP):
         raise DatasetError("Unknown data set.", received=name, hint=f"Known: {', '.join(dataset_names())}.")
-    return LAYOUTS[name]
+    layout = load_installed(GROUP, name)
+    if not isinstance(layout, Layout) or layout.name != name:
+        raise DatasetError(
+            f'The entry point "{name}" of {GROUP} is no Layout of that name.',
+            received=f"{type(layout).__name__} {getattr(layout, 'name', '')}".strip(),
+            hint="See docs/extend/layout.md.",
+        )
+    return layout
 
 
 def open_dataset(

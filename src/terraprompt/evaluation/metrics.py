@@ -16,10 +16,14 @@ from terraprompt.errors import ConfigError
 from terraprompt.evaluation.contours import bf_score, boundary_iou
 from terraprompt.evaluation.intervals import bootstrap
 from terraprompt.geometry.types import Mask
+from terraprompt.io.entry_points import installed, load_installed
 
 __all__ = [
-    "EXTRAS", "Overlap", "Summary", "accuracy", "bootstrap", "dice", "precision", "recall", "specificity", "summarise",
+    "EXTRAS", "Metric", "Overlap", "Summary", "accuracy", "bootstrap", "dice", "metric", "metric_names", "precision",
+    "recall", "specificity", "summarise",
 ]  # fmt: skip
+
+GROUP = "terraprompt.metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +87,11 @@ def _ratio(above: int, below: int, overlap: Overlap) -> float:
     return above / below if below else float(overlap.union == 0)
 
 
-#: Further metrics of a sample by name: of prediction and truth (H, W) on one grid, and their counts.
-EXTRAS: Mapping[str, Callable[[Mask, Mask, Overlap], float]] = MappingProxyType(
+#: Of prediction and truth, uint8 (H, W), 1 = target, on the protocol's grid, and their counts; a share of 1.
+Metric = Callable[[Mask, Mask, Overlap], float]
+
+#: Further metrics of a sample by name; installed ones come beside them, see :func:`metric`.
+EXTRAS: Mapping[str, Metric] = MappingProxyType(
     {
         "boundary IoU": lambda p, t, _: boundary_iou(p, t),
         "boundary IoU 0.5 %": lambda p, t, _: boundary_iou(p, t, share=0.005),
@@ -96,6 +103,29 @@ EXTRAS: Mapping[str, Callable[[Mask, Mask, Overlap], float]] = MappingProxyType(
         "specificity": lambda p, t, o: specificity(o, t.size),
     }
 )
+
+
+def metric_names() -> tuple[str, ...]:
+    """Names that :func:`metric` knows: built-in ones, then those by entry point ``terraprompt.metrics``."""
+    return tuple(dict.fromkeys((*EXTRAS, *installed(GROUP))))
+
+
+def metric(name: str) -> Metric:
+    """A further metric of a sample; a built-in one goes before an installed one of the same name.
+
+    Raises:
+        ConfigError: an unknown name, or an entry point that cannot be imported or called.
+    """
+    if name in EXTRAS:
+        return EXTRAS[name]
+    if name not in installed(GROUP):
+        raise ConfigError("There is no such metric.", received=name, hint=f"Known: {', '.join(metric_names())}.")
+    found: Metric = load_installed(GROUP, name)
+    if not callable(found):
+        raise ConfigError(
+            f'The metric "{name}" is no function.', received=type(found).__name__, hint="See docs/extend/metric.md."
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ are checked against what the public evaluators returned (``tests/golden/metrics`
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -17,7 +18,7 @@ import numpy as np
 from terraprompt.errors import ConfigError
 from terraprompt.evaluation.boxes import box_mask
 from terraprompt.evaluation.grids import Grid
-from terraprompt.evaluation.metrics import EXTRAS, Overlap
+from terraprompt.evaluation.metrics import Overlap, metric
 from terraprompt.evaluation.scored_prediction import ScoredPrediction, Status, size_bucket
 from terraprompt.evaluation.scores import Scores, summarise_scores
 from terraprompt.geometry.types import Mask
@@ -54,7 +55,7 @@ class Protocol:
         ciou_of_nothing: cIoU of samples whose unions are all empty; None = undefined.
         acc_needs_absent: whether N-acc and T-acc are 0 by definition for samples that all have a target.
         questions: which wordings of a sample are asked: the "first", a "random" one, or "all".
-        extras: further metrics of each sample, of ``metrics.EXTRAS``, on the same grid.
+        extras: further metrics of each sample, names of :func:`.metrics.metric`, on the same grid.
         mask: which mask is scored: the "model"'s own, as published evaluators do, or the "product"'s, whose small
             objects and holes are removed as in :func:`terraprompt.segment`.
     """
@@ -134,7 +135,9 @@ class Protocol:
             "answered": not failed and not (silent and overlap.truth > 0),
             "targets": overlap.truth > 0,
         }[self.counted]
-        extra = {name: 0.0 if failed else float(EXTRAS[name](predicted, truth, overlap)) for name in self.extras}
+        extra = {name: 0.0 if failed else float(metric(name)(predicted, truth, overlap)) for name in self.extras}
+        if not all(map(math.isfinite, extra.values())):
+            raise ConfigError(f"Sample {sample_id}: a metric is not a finite number.", received=extra)
         return ScoredPrediction(
             protocol=self.name,
             sample_id=sample_id,
@@ -151,6 +154,16 @@ class Protocol:
             reason=reason,
             **labels,
         )
+
+    def with_metrics(self, names: Sequence[str]) -> Protocol:
+        """The same rules and these further metrics.
+
+        Raises:
+            ConfigError: an unknown metric, or one that cannot be imported.
+        """
+        for name in names:
+            metric(name)
+        return replace(self, extras=tuple(dict.fromkeys((*self.extras, *names))))
 
     def _shaped(self, mask: Mask) -> Mask:
         on_grid = self.grid.put((mask != 0).astype(np.uint8))

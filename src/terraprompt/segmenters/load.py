@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -31,6 +30,7 @@ from transformers.models.sam_hq.modeling_sam_hq import SamHQModel
 from transformers.utils import logging as transformers_logging
 
 from terraprompt.errors import CheckpointError, ConfigError, EngineError
+from terraprompt.io.entry_points import installed
 from terraprompt.io.identity import file_sha256
 from terraprompt.models.sam.lowered import precision_of
 from terraprompt.models.sam.preprocess import IMAGENET, PLAIN, Normalisation, PixelGrid
@@ -69,7 +69,7 @@ _FILES = ("*.json", "*.txt", "*.safetensors")  # never pickles
 
 def segmenter_names() -> tuple[str, ...]:
     """Short names that :func:`load_segmenter` knows beside folders, hub names and engines."""
-    return (*_HUB, *_installed("terraprompt.segmenters"))
+    return (*_HUB, *installed("terraprompt.segmenters"))
 
 
 def load_segmenter(
@@ -134,13 +134,9 @@ def load_segmenter(
     )
 
 
-def _installed(group: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in sorted(entry_points(group=group))}
-
-
 def _from_engine(name: str, *, precision: str, device: str) -> PromptableSegmenter:
     """A segmenter by entry point: one of its own, or an engine that takes points and boxes."""
-    own, engines = _installed("terraprompt.segmenters"), _installed("terraprompt.engines")
+    own, engines = installed("terraprompt.segmenters"), installed("terraprompt.engines")
     point = own.get(name) or engines.get(name)
     if point is None:
         known = (*_HUB, *own, *engines)

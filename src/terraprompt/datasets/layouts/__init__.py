@@ -17,9 +17,9 @@ from terraprompt.datasets.layouts import (
     rrsis_d,
     sior,
 )
-from terraprompt.datasets.layouts.reading import AbsentSplitError, BrokenItemError, Faults, Layout, Problem
+from terraprompt.datasets.layouts.reading import AbsentSplitError, BrokenItemError, Faults, Layout, Problem, by_stem
 
-__all__ = ["LAYOUTS", "AbsentSplitError", "BrokenItemError", "Faults", "Layout", "Problem"]
+__all__ = ["LAYOUTS", "AbsentSplitError", "BrokenItemError", "Faults", "Layout", "Problem", "by_stem"]
 
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {
