@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torchmetrics.functional import classification
 
-from terraprompt.evaluation.boxes import box_mask, largest_component, tight_rectangle
 from terraprompt.evaluation.contours import band_width, bf_score, boundary_band, boundary_iou
 from terraprompt.evaluation.metrics import EXTRAS, Overlap
+from terraprompt.geometry.boxes import box_mask, mask_box
+from terraprompt.geometry.connectivity import largest_component
 
 THEIRS = {
     "dice": classification.binary_f1_score,
@@ -192,13 +193,13 @@ def test_of_equal_components_the_first_row_by_row():
     mask = np.zeros((6, 6), np.uint8)
     mask[1, 4:6] = 1
     mask[2:4, 0] = 1
-    assert tight_rectangle(largest_component(mask)) == (4, 1, 6, 2)
+    assert mask_box(largest_component(mask)) == (4, 1, 6, 2)
 
 
 def test_the_tightest_rectangle():
     mask = np.zeros((6, 9))
-    assert tight_rectangle(mask) is None
+    assert mask_box(mask) is None
     assert not box_mask(mask).any()
     mask[2, 3] = mask[4, 7] = 0.5
-    assert tight_rectangle(mask) == (3, 2, 8, 5)
+    assert mask_box(mask) == (3, 2, 8, 5)
     assert box_mask(mask).sum() == 15

@@ -13,9 +13,8 @@ import shapely
 from PIL import Image
 from rasterio import Affine
 
-from terraprompt.evaluation.boxes import largest_component
 from terraprompt.flow.selection import apply_selector
-from terraprompt.geometry.connectivity import CONNECTIVITY, STRUCTURE, label
+from terraprompt.geometry.connectivity import CONNECTIVITY, STRUCTURE, label, largest_component
 from terraprompt.language.object_geometry import components
 from terraprompt.language.parse_selector import parse_selector
 from terraprompt.outputs import MaskWriter, Result

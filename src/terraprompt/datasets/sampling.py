@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from terraprompt.errors import ConfigError, DatasetError
-from terraprompt.geometry.types import Box
+from terraprompt.geometry.boxes import Box, mask_box
 
 __all__ = ["SMALL_AREA", "jitter_box", "sample_points", "tight_box"]
 
@@ -26,11 +26,11 @@ def tight_box(mask: NDArray[np.generic]) -> Box:
     Raises:
         DatasetError: the mask is empty.
     """
-    rows = np.flatnonzero(mask.any(axis=1))
-    if rows.size == 0:
+    box = mask_box(mask)
+    if box is None:
         raise DatasetError("An empty mask has no box.", received=f"all 0, shape {mask.shape}")
-    cols = np.flatnonzero(mask.any(axis=0))
-    return float(cols[0]), float(rows[0]), float(cols[-1] + 1), float(rows[-1] + 1)
+    x0, y0, x1, y1 = map(float, box)
+    return x0, y0, x1, y1
 
 
 def sample_points(mask: NDArray[np.generic], rng: np.random.Generator, *, k: int | None = None) -> NDArray[np.float64]:

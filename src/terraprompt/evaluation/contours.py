@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from terraprompt.evaluation.boxes import tight_rectangle
+from terraprompt.geometry.boxes import mask_box
 from terraprompt.geometry.types import Bools
 
 __all__ = ["band_width", "bf_score", "boundary_band", "boundary_iou"]
@@ -79,7 +79,7 @@ def bf_score(predicted: NDArray[np.generic], truth: NDArray[np.generic], *, shar
 
 def _cut(predicted: NDArray[np.generic], truth: NDArray[np.generic]) -> tuple[Bools, Bools] | None:
     """The two masks within their common rectangle; outside of it there is only background. None if both are empty."""
-    box = tight_rectangle((predicted != 0) | (truth != 0))
+    box = mask_box((predicted != 0) | (truth != 0))
     if box is None:
         return None
     x0, y0, x1, y1 = box

@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 
 from terraprompt.errors import ConfigError
-from terraprompt.evaluation.boxes import box_mask
 from terraprompt.evaluation.grids import Grid
 from terraprompt.evaluation.metrics import Overlap, metric
 from terraprompt.evaluation.scored_prediction import ScoredPrediction, Status, size_bucket
 from terraprompt.evaluation.scores import Scores, summarise_scores
+from terraprompt.geometry.boxes import box_mask
 from terraprompt.geometry.types import Mask
 
 __all__ = ["PROTOCOLS", "Protocol", "protocol"]

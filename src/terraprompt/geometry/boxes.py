@@ -1,13 +1,32 @@
-"""Boxes: IoU and non-maximum suppression. Boxes are (x0, y0, x1, y1) in continuous pixel coordinates."""
+"""Boxes: IoU, non-maximum suppression, boxes of masks. Boxes are (x0, y0, x1, y1) in continuous pixel coordinates."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from terraprompt.geometry.types import Box
+from terraprompt.geometry.connectivity import largest_component
+from terraprompt.geometry.types import Box, Mask
 
-__all__ = ["Box", "box_iou", "nms"]
+__all__ = ["Box", "box_iou", "box_mask", "mask_box", "nms"]
+
+
+def mask_box(mask: NDArray[np.generic]) -> tuple[int, int, int, int] | None:
+    """``(x0, y0, x1, y1)`` around all non-zero pixels of a mask (H, W), x1 and y1 exclusive; None if there is none."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def box_mask(mask: NDArray[np.generic], *, largest: bool = False) -> Mask:
+    """uint8 (H, W): the filled tightest rectangle of a mask, or of its largest component; empty for an empty mask."""
+    out = np.zeros(mask.shape, np.uint8)
+    box = mask_box(largest_component(mask) if largest else mask)
+    if box is not None:
+        x0, y0, x1, y1 = box
+        out[y0:y1, x0:x1] = 1
+    return out
 
 
 def box_iou(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:

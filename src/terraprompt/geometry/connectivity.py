@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-__all__ = ["CONNECTIVITY", "STRUCTURE", "label"]
+from terraprompt.geometry.types import Mask
+
+__all__ = ["CONNECTIVITY", "STRUCTURE", "label", "largest_component"]
 
 #: Pixels that touch by an edge or a corner belong to one object, in outputs, truth, training and instructions.
 CONNECTIVITY = 8
@@ -23,3 +25,13 @@ def label(mask: ArrayLike) -> tuple[NDArray[np.int32], int]:
     """
     labels, count = ndimage.label(np.asarray(mask) != 0, STRUCTURE)
     return labels.astype(np.int32, copy=False), int(count)
+
+
+def largest_component(mask: NDArray[np.generic]) -> Mask:
+    """uint8 (H, W): the object with the most pixels; of several, the one met first row by row."""
+    labels, count = label(mask)
+    if count < 2:
+        return np.asarray(mask != 0, np.uint8)
+    pixels = np.bincount(labels.ravel())
+    pixels[0] = 0
+    return np.asarray(labels == pixels.argmax(), np.uint8)

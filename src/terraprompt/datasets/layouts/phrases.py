@@ -1,4 +1,7 @@
-"""Lines of ``<image> <phrase>``, as RefSegRS and RISBench have them."""
+"""RefSegRS (RRSIS, arXiv 2306.08625) and RISBench (CroBIM, arXiv 2410.08613): lines of ``<image> <phrase>``.
+
+Image and mask are joined by stem; every mask value but 0 is the target.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from collections.abc import Iterator, Set
 from functools import partial
 from pathlib import Path
 
-from terraprompt.datasets.layouts.reading import PICTURES, AbsentSplitError, BrokenItemError, Faults, by_stem
+from terraprompt.datasets.layouts.reading import PICTURES, AbsentSplitError, BrokenItemError, Faults, Layout, by_stem
 from terraprompt.datasets.sample import MaskFile, Sample
 from terraprompt.prompt import Task
 
-__all__ = ["read_phrases"]
+__all__ = ["REFSEGRS", "RISBENCH", "read_phrases"]
 
 
 def read_phrases(
@@ -81,3 +84,22 @@ def _parts(line: str, number: int, path: Path, known: Set[str], folder: Path) ->
     if len(words) == 1:
         raise BrokenItemError(path, f"line {number} has no phrase: {line!r}")
     raise BrokenItemError(folder / words[0], f"the image is missing that line {number} of {path.name} names")
+
+
+REFSEGRS = Layout(
+    name="refsegrs",
+    title="RefSegRS",
+    splits=("train", "val", "test"),
+    tree="images/<id>.tif, masks/<id>.tif, output_phrase_<split>.txt",
+    where="Get it with: terraprompt dataset download refsegrs DIR.",
+    read=partial(read_phrases, images="images", masks="masks", name="refsegrs", licence="CC-BY-4.0"),
+    hub="JessicaYuan/RefSegRS",
+)
+RISBENCH = Layout(
+    name="risbench",
+    title="RISBench",
+    splits=("train", "val", "test"),
+    tree="img_rgb/<file>, mask/<file>, output_phrase_<split>.txt",
+    where="Get it from the page of CroBIM, https://github.com/HIT-SIRS/CroBIM (Baidu Netdisk).",
+    read=partial(read_phrases, images="img_rgb", masks="mask", name="risbench", licence="CC-BY-4.0"),
+)
