@@ -133,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path != "/v1/chat/completions":
+        if self.path.partition("?")[0] != "/v1/chat/completions":
             self._send(404, b'{"detail": "Not Found"}')
             return
         behaviour = self.play.next(Asked(self.path, dict(self.headers), body))

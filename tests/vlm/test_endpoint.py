@@ -167,7 +167,7 @@ def test_a_passing_fault_is_asked_again(server: EndpointServer, fault: Any) -> N
 
 def test_faults_without_end_are_an_error_that_says_the_last(server: EndpointServer) -> None:
     server.play(Status(500, "first"), Status(502, "second"), Status(503, "third"))
-    with pytest.raises(ReasonerError, match=r"no answer in 3 attempts; last: status 503 \(third\).*reasoner check"):
+    with pytest.raises(ReasonerError, match=r"no answer in 3 attempts; last: status 503 \(third\).*server running"):
         reasoner(server).reason(IMAGE, "tanks")
     assert len(server.asked) == 3
 

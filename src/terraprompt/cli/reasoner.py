@@ -14,6 +14,7 @@ from rich.table import Table
 
 from terraprompt.cli.common import as_json as to_json
 from terraprompt.cli.common import progress, usable_device
+from terraprompt.cli.engine_options import given, with_engine_options
 from terraprompt.datasets.pack import Record, read_pack
 from terraprompt.errors import BudgetError, DatasetError, ReasonerError
 from terraprompt.io.files import JSON_SUFFIXES, check_writable, replacing
@@ -48,29 +49,23 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="reasoner")
 
 
-def check(
-    endpoint: Endpoint = None,
-    model: Model = None,
-    key_env: KeyEnv = KEY_VARIABLE,
-    timeout: Timeout = 60.0,
-    units: Units = None,
-    side: Side = None,
-    max_tokens: MaxTokens = 1024,
-    as_json: AsJson = False,
-) -> None:
-    """Ask an endpoint who it is, what it serves, whether it sees pictures, and one tiny question."""
+@with_engine_options
+def check(engine_options: dict[str, Any], as_json: AsJson = False) -> None:
+    """Ask an endpoint who it is, what it serves, whether it sees pictures, and a tiny question.
+
+    Takes the options of segment; those that draw change nothing here.
+    """
+    from terraprompt.engines.propose import ReasonerOptions
     from terraprompt.vlm.check import check_endpoint
     from terraprompt.vlm.endpoint import EndpointReasoner
-    from terraprompt.vlm.open import open_reasoner
 
-    reasoner = open_reasoner(
-        endpoint=endpoint,
-        model=model,
-        units=units,
-        side=side,
-        server={"key_variable": key_env, "timeout": timeout, "retries": 1},
-        max_tokens=max_tokens,
-    )
+    drawing = {"segmenter", "text_segmenter", "weights", "mode", "calibration", "routes", "refine", "similarity"}
+    drawing |= {"max_calls", "max_seconds", "schema", "tries", "limit", "overlap", "rules"}
+    options: dict[str, Any] = {"timeout": 60.0, "max_tokens": 1024, "retries": 1}
+    options |= {name: value for name, value in engine_options.items() if name not in drawing}
+    if engine_options.get("schema") is False:
+        options["structured"] = "off"
+    reasoner = ReasonerOptions.of("reasoner check", options).open(device="cpu")
     if not isinstance(reasoner, EndpointReasoner):
         raise typer.BadParameter("check asks an endpoint. Give --endpoint.")
     report = check_endpoint(reasoner)
@@ -100,6 +95,10 @@ def calibrate_command(
     tokens: Annotated[int | None, typer.Option(min=1, help="Token budget.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of known replies; a second run goes on.")] = None,
     device: Annotated[str, typer.Option(help="Of a local checkpoint.")] = "cpu",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of the endpoint. Repeatable."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -147,6 +146,7 @@ def calibrate_command(
         max_tokens=max_tokens,
         served={} if output is None else {"structured": "off"},
         **({} if output is None else {"template": PHRASE_TEMPLATE}),
+        **given(settings=settings),
     )
     questions = [Question(record.load_image(), f"every {_words(category)}") for record, category in asked]
     with progress("asking", quiet=quiet) as report:
@@ -229,12 +229,18 @@ def _report_text(reasoner: EndpointReasoner, report: EndpointReport) -> str:
         "models": models or "none",
         "model": reasoner.info.model + ("" if report.listed else " (not listed)"),
         "pictures": "seen" if report.sees else f"not seen: {', '.join(wrong)}",
-        "schema": "answers are bound to it" if report.schema else "not offered, or off",
+        "schema": {
+            None: "not offered, or off",
+            True: "accepted, and followed",
+            False: "accepted, but not followed: the answer is not an object with think and instances",
+        }[report.schema_followed],
         "question": f"{report.verdict.value}, {report.overlap:.0%} overlap read as {report.units}",
         "units": report.declared + (" (not known: run terraprompt reasoner calibrate)" * (report.declared == "auto")),
         "tokens": "not counted by the server" if report.tokens is None else str(report.tokens),
     }
-    if not report.verdict.ok:
+    if report.remarks:
+        lines["remarks"] = " ".join(report.remarks)
+    if not report.verdict.ok or report.schema_followed is False:
         lines["answer"] = report.answer
     if report.overlap > 0.5 and report.units != report.declared and report.declared != "auto":
         lines["warning"] = f"the answer fits {report.units} better than {report.declared}; calibrate"

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -195,9 +195,11 @@ class ProposingEngine(Generic[_T]):
         if deadline is not None and time.monotonic() > deadline:
             late = f"The query took more than {self.max_seconds:g} seconds before anything was drawn."
             return Proposals("failed", reason=late, notes=notes)
+        remarks = getattr(self.reasoner, "remarks", ())
         if refused := self.refusal(notes["calls"], len(reading.targets)):
             return Proposals("failed", reason=refused, notes=notes)
-        return Proposals("found", tuple(map(self.prompt, reading.targets)), notes=notes, deadline=deadline)
+        prompts = tuple(map(self.prompt, reading.targets))
+        return Proposals("found", prompts, notes=notes, deadline=deadline, remarks=remarks)
 
     def convention(self) -> tuple[Convention | None, str]:
         """How to read coordinates, and from where that is known; (None, "") = as the reasoner declares it."""
@@ -322,6 +324,14 @@ class ReasonerOptions:
         Raises:
             EngineError: an unknown one.
         """
+        from terraprompt.vlm.endpoint import EndpointSettings
+        from terraprompt.vlm.transport import ServerConfig
+
+        options, mine = dict(options), {field.name for field in fields(cls)}
+        for group, kind in (("asking", EndpointSettings), ("server", ServerConfig)):
+            named = {f.name for f in fields(kind)} & options.keys() - mine
+            if named:
+                options[group] = {**(options.get(group) or {}), **{name: options.pop(name) for name in named}}
         try:
             return cls(**options)
         except TypeError as error:

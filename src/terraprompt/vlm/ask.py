@@ -201,7 +201,13 @@ class Reader(Generic[_S]):
         """Verdict and targets of a reply; see :func:`ask_until_usable`."""
         self.notes, self.answered, self.convention = [], None, self.declared
         check_whole(reply)
-        return self.read(reply.text)
+        try:
+            verdict, targets = self.read(reply.text)
+        except UnusableReplyError as error:
+            error.feedback = f"{error.feedback} {reply.note}".strip()
+            raise
+        self.notes += [reply.note] if reply.note else []
+        return verdict, targets
 
     def read(self, text: str) -> tuple[str, list[_S]]:
         """Verdict and targets of a whole answer."""

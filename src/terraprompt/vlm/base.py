@@ -46,6 +46,7 @@ class Reply:
         seconds: until the last word; of a cached reply, what it took then.
         finish_reason: "stop"; "length" = cut off at the limit; "refusal" or "content_filter" = refused.
         cached: from the cache; nothing was asked.
+        note: where the text was found, if not in the content of the reply; one sentence.
     """
 
     text: str
@@ -54,6 +55,7 @@ class Reply:
     seconds: float = 0.0
     finish_reason: str = "stop"
     cached: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import numpy as np
 from terraprompt.vlm.answer_parser import Verdict
 from terraprompt.vlm.endpoint import EndpointReasoner
 from terraprompt.vlm.probe import probe
+from terraprompt.vlm.transport import RefusedError
 
 __all__ = ["EndpointReport", "check_endpoint"]
 
@@ -26,13 +27,15 @@ class EndpointReport:
         listed: the model that was asked is among them.
         colours: of four plain pictures, what it should have seen and what it said.
         sees: it named all four.
-        schema: answers are bound to a JSON schema.
+        schema: the server accepts a JSON schema for its answers.
+        schema_followed: the answer to the tiny question follows it; None where no schema was asked for or accepted.
         verdict: of the reader, for the tiny question.
         answer: to it, shortened.
         overlap: best mean IoU of the answer with the drawn box, and the units it is in; 0 if it cannot be read.
         units: of that reading.
         declared: the units of the convention in use.
         tokens: used by all questions; None where the server does not count.
+        remarks: what the server refused and is asked without.
     """
 
     server: str
@@ -41,12 +44,14 @@ class EndpointReport:
     colours: tuple[tuple[str, str], ...]
     sees: bool
     schema: bool
+    schema_followed: bool | None
     verdict: Verdict
     answer: str
     overlap: float
     units: str
     declared: str
     tokens: int | None
+    remarks: tuple[str, ...] = ()
 
     @property
     def usable(self) -> bool:
@@ -60,7 +65,12 @@ def check_endpoint(reasoner: EndpointReasoner) -> EndpointReport:
     Raises:
         ReasonerError: the server cannot be reached, refuses, or is something else.
     """
-    listed = reasoner.models()
+    try:
+        listed = reasoner.models()
+    except RefusedError as error:
+        if error.status not in (404, 405):
+            raise
+        listed = []  # a deployment (Azure) that only answers questions
     names = tuple(reasoner.server.clean(entry.get("id", "")) for entry in listed)
     owners = {str(entry.get("owned_by", "")).lower() for entry in listed}
     server = next((_OWNERS[owner] for owner in sorted(owners) if owner in _OWNERS), "unknown")
@@ -85,12 +95,14 @@ def check_endpoint(reasoner: EndpointReasoner) -> EndpointReport:
         tuple(colours),
         all(name == said for name, said in colours),
         reasoner.binds_schema,
+        reasoner.follows_schema,
         probed.parsed.verdict,
         reasoner.server.clean(reply.text),
         best.agreement,
         best.name,
         reasoner.convention.units.value,
         None if None in counts else sum(count or 0 for count in counts),
+        reasoner.remarks,
     )
 
 

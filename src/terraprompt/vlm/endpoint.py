@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import logging
 import math
 import re
@@ -41,6 +42,12 @@ log = logging.getLogger(__name__)
 
 # What a server answers that does not know, or does not like, a schema (llama.cpp 400, vLLM 400, proxies 422 and 501).
 _NO_SCHEMA = frozenset({400, 422, 501})
+# How a field is refused for itself, not for its value ("max_tokens is too large").
+_UNWANTED = re.compile(
+    r"unsupported|not supported|n't support|not support|unknown|unrecogni|unexpected|extra|not permitted|not allowed"
+    r"|deprecated|only the default|use ['\"`]?max_(?:completion_)?tokens|cannot",
+    re.IGNORECASE,
+)
 Messages = list[dict[str, Any]]
 
 
@@ -78,7 +85,7 @@ class EndpointSettings:
 
     def __post_init__(self) -> None:
         if not self.model.strip():
-            raise ConfigError("The model has no name.", hint="terraprompt reasoner check lists the server's models.")
+            raise ConfigError("The model has no name.", hint="Name it with --model.")
         if self.max_tokens < 1:
             raise ConfigError("An answer needs at least one token.", received=self.max_tokens)
         if self.image_format not in ("png", "jpeg") or self.structured not in ("auto", "off"):
@@ -126,6 +133,12 @@ class EndpointReasoner:
         )
         self._lock = threading.Lock()
         self._binds = settings.structured == "auto"
+        self._follows: bool | None = None
+        self._token_fields = [
+            settings.token_field,
+            *sorted({"max_tokens", "max_completion_tokens"} - {settings.token_field}),
+        ]
+        self._temperature = settings.temperature
 
     def reason(
         self,
@@ -202,8 +215,23 @@ class EndpointReasoner:
 
     @property
     def binds_schema(self) -> bool:
-        """Whether answers are bound to a schema, as far as is known."""
+        """Whether the server accepts a schema, as far as is known."""
         return self._binds
+
+    @property
+    def follows_schema(self) -> bool | None:
+        """Whether the last answer that was bound to a schema followed it; None = none was asked for or accepted."""
+        return self._follows if self._binds else None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the server refused and is asked without since then."""
+        out = []
+        if self._temperature != self.settings.temperature:
+            out.append("The server refuses a temperature; its own is used, and answers may differ between runs.")
+        if not self._token_fields:
+            out.append("The server refuses a limit on the tokens of an answer; it is asked without.")
+        return tuple(out)
 
     def models(self) -> list[dict[str, Any]]:
         """What the server says it serves."""
@@ -223,7 +251,11 @@ class EndpointReasoner:
         read: Callable[[str], str],
     ) -> Reply:
         """The reply to ``keyed`` from the cache, or to ``messages(with a schema)`` from the server, read if bound."""
-        key = question_key([self._known_as, self._payload(keyed, form if self.settings.structured == "auto" else None)])
+        settings = self.settings
+        asked = self._payload(
+            keyed, form if settings.structured == "auto" else None, settings.token_field, settings.temperature
+        )
+        key = question_key([self._known_as, asked])
         with self.cache.holding(key) if self.cache is not None else nullcontext():
             known = self.cache.get(key) if self.cache is not None else None
             if known is not None:
@@ -232,9 +264,11 @@ class EndpointReasoner:
             if self._binds:
                 try:
                     reply = self._paid(messages(True), image_tokens, form)
-                    reply = replace(reply, text=read(reply.text))
+                    taken = read(reply.text)
+                    self._follows = taken != reply.text
+                    reply = replace(reply, text=taken)
                 except RefusedError as error:
-                    if error.status not in _NO_SCHEMA:
+                    if error.status not in _NO_SCHEMA or error.text_only:
                         raise
                     log.info("The server may not know JSON schemas, asking without: %s", error)
             if reply is None:
@@ -270,12 +304,15 @@ class EndpointReasoner:
         finally:
             budget.settle(most, used)
 
-    def _payload(self, messages: Messages, schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _payload(
+        self, messages: Messages, schema: Mapping[str, Any] | None, token_field: str | None, temperature: float | None
+    ) -> dict[str, Any]:
         settings = self.settings
         payload: dict[str, Any] = {"model": settings.model, "messages": messages}
-        payload[settings.token_field] = settings.max_tokens
-        if settings.temperature is not None:
-            payload["temperature"] = settings.temperature
+        if token_field is not None:
+            payload[token_field] = settings.max_tokens
+        if temperature is not None:
+            payload["temperature"] = temperature
         if schema is not None:
             form = {"name": "answer", "strict": True, "schema": schema}
             payload["response_format"] = {"type": "json_schema", "json_schema": form}
@@ -290,14 +327,34 @@ class EndpointReasoner:
         first = {"role": "user", "content": [*parts, {"type": "text", "text": turns[0][1]}]}
         return [first, *({"role": role, "content": text} for role, text in turns[1:])]
 
+    def _answered(self, messages: Messages, form: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The server's JSON; a field of the request that it refuses is left out, from then on."""
+        while True:
+            with self._lock:
+                field, temperature = next(iter(self._token_fields), None), self._temperature
+            try:
+                return self.server.post("/chat/completions", self._payload(messages, form, field, temperature))
+            except RefusedError as error:
+                if error.status not in _NO_SCHEMA or error.text_only or not _UNWANTED.search(error.body):
+                    raise
+                tokens = field is not None and re.search(r"\bmax_(?:completion_)?tokens\b", error.body) is not None
+                if not tokens and (temperature is None or "temperature" not in error.body):
+                    raise
+                with self._lock:
+                    if tokens:
+                        self._token_fields = [name for name in self._token_fields if name != field]
+                    else:
+                        self._temperature = None
+                log.info("The server refuses %s, asking without: %s", field if tokens else "temperature", error)
+
     def _asked(self, messages: Messages, form: Mapping[str, Any] | None) -> Reply:
         start = time.monotonic()
-        value = self.server.post("/chat/completions", self._payload(messages, form))
+        value = self._answered(messages, form)
         seconds = time.monotonic() - start
         try:
             choice = value["choices"][0]
             message = choice["message"]
-            text = _message_text(message)
+            text, note = _message_text(message)
         except (KeyError, IndexError, TypeError, AttributeError):
             raise ReasonerError(
                 f"The reply of {self.server.config.base_url} holds no answer.",
@@ -306,7 +363,7 @@ class EndpointReasoner:
             ) from None
         finish = choice.get("finish_reason") or "stop"
         if isinstance(message.get("refusal"), str) and message["refusal"]:
-            text, finish = message["refusal"], "refusal"
+            text, note, finish = message["refusal"], "", "refusal"
         text = self.server.without_key(text)
         usage = value.get("usage")
         counted = usage if isinstance(usage, dict) else {}
@@ -316,6 +373,7 @@ class EndpointReasoner:
             _count(counted.get("completion_tokens")),
             seconds,
             str(finish),
+            note=note,
         )
 
 
@@ -350,16 +408,30 @@ def _texts(content: str | list[dict[str, Any]]) -> list[str]:
     return [content] if isinstance(content, str) else [part["text"] for part in content if "text" in part]
 
 
-def _message_text(message: dict[str, Any]) -> str:
-    """The answer; reasoning that a server keeps apart (vLLM, Ollama) goes in front of it, in its tags."""
+def _message_text(message: dict[str, Any]) -> tuple[str, str]:
+    """The answer, and where it was if not in the content: in the arguments of a tool call, or in the reasoning.
+
+    Reasoning that a server keeps apart (vLLM, Ollama) goes in front of the content, in its tags. Where there is no
+    content, the server's reasoning parser has missed the end of the reasoning, and the answer stands in it.
+    """
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(part.get("text", "") for part in content)
     text = content if isinstance(content, str) else ""
+    note = ""
+    if not text.strip():
+        calls = [call["function"] for call in message.get("tool_calls") or ()] or [message.get("function_call") or {}]
+        said = [call.get("arguments") or "" for call in calls]
+        text = "\n".join(part if isinstance(part, str) else json.dumps(part) for part in said)
+        note = "The answer was read from the arguments of a tool call." if text.strip() else ""
     reasoning = message.get("reasoning_content") or message.get("reasoning")
     if isinstance(reasoning, str) and reasoning.strip() and "<think>" not in text:
+        if not text.strip():
+            head, closing, tail = reasoning.rpartition("</think>")
+            text = f"<think>{re.sub(r'</?think>', '', head)}</think>{tail}" if closing else reasoning
+            return text, "The reply had no content, only reasoning; check the server's reasoning parser."
         text = f"<think>{re.sub(r'</?think>', '', reasoning)}</think>{text}"
-    return text
+    return text, note
 
 
 def _count(value: object) -> int | None:

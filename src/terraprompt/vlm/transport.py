@@ -29,6 +29,14 @@ log = logging.getLogger(__name__)
 
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _LARGEST = 16 << 20  # bytes of a reply
+# How servers say that a model takes text alone: vLLM, llama.cpp, Ollama, LM Studio, OpenAI, OpenRouter, DeepSeek, Groq.
+_TEXT_ONLY = re.compile(
+    r"(?:image|vision|multi-?modal|mmproj)[^{}]{0,80}(?:not |n't |un)(?:\w+ )?(?:support|enabled|accept|allow)"
+    r"|(?:not|n't|no endpoints found that)[^{}]{0,20} (?:support|accept)[^{}]{0,40}(?:image|vision|multi-?modal)"
+    r"|not a (?:multi-?modal|vision)|image_url is only supported|at most 0 image|missing data required for image"
+    r"|unknown variant `?image_url|(?:provide|need)[^{}]{0,20} mmproj|content must be a string",
+    re.IGNORECASE,
+)
 
 
 class RefusedError(ReasonerError):
@@ -36,9 +44,13 @@ class RefusedError(ReasonerError):
 
     Attributes:
         status: of HTTP.
+        body: what the server wrote, its first 4,000 characters; may hold the key, never to be shown.
+        text_only: the server says that the model takes no pictures.
     """
 
     status: int = 0
+    body: str = ""
+    text_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +84,13 @@ class ServerConfig:
             raise ConfigError(
                 "The endpoint must be an http or https address.", hint="For example http://localhost:8000/v1."
             )
-        if url.userinfo or url.query or url.fragment:
+        if url.userinfo or url.fragment or {key.lower() for key in url.params} - {"api-version"}:
             # Not shown: it may hold the key.
             raise ConfigError(
-                "The endpoint must be a plain address, without user, password or query.",
+                "The endpoint must be a plain address, without user, password or query (but for api-version).",
                 hint=f"Put the key into the environment variable {self.key_variable}.",
             )
-        path = url.path.rstrip("/")
+        path = url.path.rstrip("/").removesuffix("/chat/completions")
         object.__setattr__(self, "base_url", str(url.copy_with(path=path or "/v1")))
         if min(self.timeout, self.backoff, self.longest_wait) <= 0 or self.retries < 0:
             raise ConfigError("Times must be positive and retries not negative.", received=self)
@@ -168,27 +180,28 @@ class Server:
             else:
                 if status == 200:
                     value = _object(content)
+                    value = _streamed(content) if value is None else value
                     if value is not None:
                         return value
                     kind = self.clean(headers.get("content-type", "nothing said"))
-                    if "json" not in kind:
+                    if "json" not in kind and "event-stream" not in kind:
                         raise ReasonerError(
                             f"{self.config.base_url} does not answer like an OpenAI-compatible server.",
                             received=f"{kind}: {self.clean(content.decode('utf-8', 'replace'))}",
                             hint="Check the address; most end in /v1.",
                         )
                     fault = "the reply is not whole JSON"
-                elif status in _AGAIN:
+                elif status in _AGAIN and not _takes_no_pictures(body, content):
                     fault = f"status {status} ({self._said(content)})"
                     wait = _retry_after(headers.get("retry-after"))
                 else:
-                    raise self._refusal(status, headers, content)
+                    raise self._refusal(status, headers, content, _takes_no_pictures(body, content))
             if attempt < self.config.retries:
                 self._back_off(attempt, wait, fault)
         raise ReasonerError(
             f"The reasoner at {self.config.base_url} gave no answer in {self.config.retries + 1} attempts; "
             f"last: {fault}.",
-            hint="Is the server running? terraprompt reasoner check tells more.",
+            hint="Is the server running at this address?",
         )
 
     def _once(self, method: str, path: str, body: bytes | None) -> tuple[int, httpx2.Headers, bytes]:
@@ -198,7 +211,10 @@ class Server:
         if key:
             headers["Authorization"] = f"Bearer {key}"
         end = time.monotonic() + self.config.timeout
-        url = f"{self.config.base_url}{path}"
+        base = httpx2.URL(self.config.base_url)
+        if base.query and key:  # Azure
+            headers["api-key"] = key
+        url = base.copy_with(path=base.path + path)
         with self._client.stream(method, url, content=body, headers=headers, timeout=self.config.timeout) as response:
             parts, size = [], 0
             for part in response.iter_bytes():
@@ -233,8 +249,16 @@ class Server:
                 self._next = max(self._next, time.monotonic() + wait)
         self._sleep(wait)
 
-    def _refusal(self, status: int, headers: httpx2.Headers, content: bytes) -> RefusedError:
+    def _refusal(self, status: int, headers: httpx2.Headers, content: bytes, text_only: bool) -> RefusedError:
         hint = None
+        if text_only:
+            error = RefusedError(
+                f"The model at {self.config.base_url} takes no pictures (status {status}).",
+                received=self._said(content),
+                hint="Serve a vision-language model, with its vision part (llama.cpp: --mmproj), and name it.",
+            )
+            error.status, error.text_only = status, True
+            return error
         if status in (401, 403):
             hint = f"Set the environment variable {self.config.key_variable} to a key that is valid there."
         elif status == 404:
@@ -246,7 +270,7 @@ class Server:
             received=self._said(content),
             hint=hint,
         )
-        error.status = status
+        error.status, error.body = status, content[:4000].decode("utf-8", "replace")
         return error
 
     def _said(self, content: bytes) -> str:
@@ -264,6 +288,45 @@ def _object(content: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _streamed(content: bytes) -> dict[str, Any] | None:
+    """A reply that came as server-sent events, put together; None if it is none, or not whole."""
+    lines = content.decode("utf-8", "replace").splitlines()
+    data = [line[5:].strip() for line in lines if line.startswith("data:")]
+    parts = [part for part in (_object(text.encode()) for text in data) if part is not None]
+    if fault := next((part for part in parts if part.get("error")), None):
+        return fault
+    message: dict[str, Any] = {}
+    out: dict[str, Any] = {}
+    finish = None
+    for part in parts:
+        out |= {"usage": part["usage"]} if part.get("usage") else {}
+        choices = part.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+        finish = choice.get("finish_reason") or finish
+        delta = choice.get("delta") or choice.get("message") or {}
+        for call in delta.get("tool_calls") or ():
+            said = (call.get("function") or {}).get("arguments") or ""
+            message.setdefault("function_call", {"arguments": ""})["arguments"] += said
+        for key in ("content", "reasoning_content", "reasoning", "refusal"):
+            if isinstance(delta.get(key), str):
+                message[key] = message.get(key, "") + delta[key]
+    if finish is None and "[DONE]" not in data:
+        return None
+    return {**out, "choices": [{"message": message, "finish_reason": finish}]}
+
+
+def _takes_no_pictures(body: bytes | None, content: bytes) -> bool:
+    """Whether a refusal of a question with a picture says that there must be none."""
+    said = content[:4000].decode("utf-8", "replace")
+    if (
+        body is None
+        or b'"image_url"' not in body
+        or re.search(r"format|resolution|size|large|mime", said, re.IGNORECASE)
+    ):
+        return False
+    return _TEXT_ONLY.search(said) is not None
 
 
 def _retry_after(value: str | None) -> float | None:
