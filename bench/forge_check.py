@@ -27,7 +27,7 @@ from terraprompt.datasets.registry import open_dataset
 from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Task
 
-TAXONOMY = Path(__file__).parents[1] / "src" / "terraprompt" / "forge" / "taxonomy.toml"
+VOCABULARY = Path(__file__).parents[1] / "src" / "terraprompt" / "language" / "vocabulary"
 ORDER = {"first": 1, "second": 2, "third": 3}
 SIDES = {
     **dict.fromkeys(("top", "topmost", "north", "northern", "northernmost", "upper"), (1, 1)),
@@ -74,7 +74,8 @@ class Words:
     """Names of the categories."""
 
     def __init__(self) -> None:
-        raw = tomllib.loads(TAXONOMY.read_text(encoding="utf-8"))
+        files = [tomllib.loads(path.read_text(encoding="utf-8")) for path in VOCABULARY.glob("*.toml")]
+        raw = {name: row for file in files for name, row in file.items() if "group" in row}
         self.rows = raw
         self.singular = {name: row.get("singular", name.replace("_", " ")) for name, row in raw.items()}
         self.by_noun = {noun: name for name, noun in self.singular.items()}
@@ -82,7 +83,7 @@ class Words:
     def named(self, category: str, text: str) -> bool:
         """Whether a text names a category."""
         row = self.rows[category]
-        names = {self.singular[category], row["plural"], *row.get("also", ())}
+        names = {self.singular[category], row["plural"], *row.get("synonyms", ())}
         return any(re.search(rf"\b{re.escape(n)}(e?s)?\b", text, re.IGNORECASE) for n in names)
 
     def confusable(self, category: str) -> set[str]:

@@ -17,7 +17,7 @@ from PIL import Image
 from terraprompt.errors import ConfigError, DatasetError, OutputError
 from terraprompt.forge import Recipe, forge, plan, read_recipe
 from terraprompt.forge.tables import load_table
-from terraprompt.forge.taxonomy import load_taxonomy
+from terraprompt.language.categories import forge_vocabulary
 
 
 def recipe(folder: Path, table: str = "loveda", source: dict[str, object] | None = None, **settings: object) -> Recipe:
@@ -123,7 +123,7 @@ def test_empty_masks_give_no_patches_and_a_set_of_nothing_is_an_error(tmp_path: 
     assert notes["loveda: patch with an empty mask"] == 4
 
 
-def test_a_category_without_a_place_in_the_taxonomy(tmp_path: Path) -> None:
+def test_a_category_without_a_place_in_the_vocabulary(tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     table = own_table(tmp_path, '[[class]]\ncode = 1\nlabel = "hut"\ncategory = "bilding"\n')
     with pytest.raises(ConfigError, match=r"own, class 'hut'.*bilding.*Near: building"):
@@ -330,13 +330,13 @@ def test_splits_of_a_source_that_share_ground_are_refused(tmp_path: Path) -> Non
 def test_every_table_of_the_package_has_a_place_for_its_categories() -> None:
     from terraprompt.forge.tables import table_names
 
-    taxonomy = load_taxonomy()
+    vocabulary = forge_vocabulary()
     used = set()
     for name in table_names():
         table = load_table(name)
-        table.check(taxonomy)
+        table.check(vocabulary)
         used |= {row.category for row in table.classes}
-    assert set(taxonomy.kinds) == used - {None}
+    assert set(vocabulary.categories) == used - {None}
 
 
 def rows(out: Path, stage: str) -> list[dict[str, object]]:

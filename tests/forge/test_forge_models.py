@@ -24,15 +24,16 @@ from test_forge_run import contents, written, wrong
 
 from endpoint_server import Asked, Behaviour, EndpointServer, Say, Status, endpoint_server
 from terraprompt.errors import BudgetError, ConfigError, OutputError, ReasonerError
-from terraprompt.forge import Recipe, forge, plan, read_recipe, writer
+from terraprompt.forge import Recipe, forge, plan, read_recipe
 from terraprompt.forge.agreement import weighted_kappa
 from terraprompt.forge.constraints import broken_rules
 from terraprompt.forge.model_settings import Endpoint, Line, Models
 from terraprompt.forge.outline import COLOURS, outlined
 from terraprompt.forge.prompts import score_faults
 from terraprompt.forge.stages import Parts
-from terraprompt.forge.taxonomy import load_taxonomy
 from terraprompt.io.text import sanitize_text
+from terraprompt.language.categories import forge_vocabulary
+from terraprompt.language.frames import frames
 from terraprompt.vlm.answer_parser import is_refusal, parse_object
 from terraprompt.vlm.model_pool import usage_by_role
 
@@ -593,15 +594,15 @@ def test_weighted_kappa_of_known_tables() -> None:
 
 
 def test_every_frame_of_the_rules_keeps_to_the_rules_for_every_category() -> None:
-    for kind in load_taxonomy().kinds.values():
-        for a, b in (kind.uses, kind.uses[::-1]):
-            frames = writer._OBJECT_ASK if kind.is_object else writer._PLACE_ASK
-            for reason in writer._BECAUSE[kind.is_object]:
+    for kind in forge_vocabulary().categories.values():
+        form = "object" if kind.is_object else "place"
+        for a, b in (kind.functions, kind.functions[::-1]):
+            for reason in frames(f"function.{form}.reason"):
                 because = reason.format(s=kind.singular, a=a)
-                for frame in frames:
+                for frame in frames(f"function.{form}.question"):
                     sample = {"kind": "attribute", "question": frame.format(a=a, b=b), "reason": because}
                     assert broken_rules(sample, kind) == [], sample
-            for many, one, this in product(writer._MANY[kind.is_object], writer._ONE, writer._THIS_ONE):
+            for many, one, this in product(*(frames(f"comparison.{part}") for part in (form, "choice", "reason"))):
                 cues = "is the largest one and it is the one nearest the left edge"
                 question = f"{many.format(n='two', a=a)} {one.format(cues=cues)}"
                 reason = this.format(n="two", p=kind.plural, c="is the largest one")

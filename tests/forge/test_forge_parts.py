@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from terraprompt.cli import app
 from terraprompt.errors import ConfigError, DatasetError
-from terraprompt.forge import forge, load_taxonomy, read_recipe
+from terraprompt.forge import forge, read_recipe
 from terraprompt.forge.agreement import cohens_kappa
 from terraprompt.forge.constraints import broken_rules
 from terraprompt.forge.cues import Scene, cues_of
@@ -38,6 +38,8 @@ from terraprompt.forge.stages import Parts
 from terraprompt.forge.tables import load_table
 from terraprompt.forge.writer import _points
 from terraprompt.io.rle import RunLengths
+from terraprompt.language.categories import forge_vocabulary
+from terraprompt.language.frames import frames
 
 
 def drawing(seed: int, kinds: int = 3, side: int = 96) -> np.ndarray:
@@ -86,10 +88,10 @@ def test_directions_are_those_of_a_map() -> None:
 
 def test_regions_carry_their_exact_masks_and_metres() -> None:
     numbers = np.zeros((60, 80), np.uint8)
-    numbers[5:15, 5:25] = load_taxonomy()["lake"].number
-    numbers[40:50, 5:25] = load_taxonomy()["lake"].number
-    numbers[15:20, 5:25] = load_taxonomy()["forest"].number
-    numbers[0, 79] = load_taxonomy()["lake"].number
+    numbers[5:15, 5:25] = forge_vocabulary()["lake"].number
+    numbers[40:50, 5:25] = forge_vocabulary()["lake"].number
+    numbers[15:20, 5:25] = forge_vocabulary()["forest"].number
+    numbers[0, 79] = forge_vocabulary()["lake"].number
     found, specks = regions_of(numbers, 0.5, RegionRules())
     assert specks == Counter({"lake": 1})
     by_name = [(r["category"], r["area"], r["box"]) for r in found]
@@ -98,7 +100,7 @@ def test_regions_carry_their_exact_masks_and_metres() -> None:
         ("lake", 200, [5.0, 40.0, 25.0, 50.0]),
         ("forest", 100, [5.0, 15.0, 25.0, 20.0]),
     ]
-    union = sum(RunLengths(60, 80, r["counts"]).load() * load_taxonomy()[r["category"]].number for r in found)
+    union = sum(RunLengths(60, 80, r["counts"]).load() * forge_vocabulary()[r["category"]].number for r in found)
     numbers[0, 79] = 0
     assert np.array_equal(union, numbers)
     assert found[0]["nearest"] == 26.0  # rows 14 and 40
@@ -183,9 +185,9 @@ def test_masks_of_patches_are_the_ground_truth_in_categories(tmp_path: Path, nam
     make = MAKERS[name]
     seed = {"loveda": 1, "deepglobe_land_cover": 20, "potsdam": 40, "flair": 60}[name]
     make(tmp_path / "copy", images=1)
-    table, taxonomy = load_table(name), load_taxonomy()
+    table, vocabulary = load_table(name), forge_vocabulary()
     wanted = [row.category for row in table.classes if row.category is not None]
-    lookup = np.array([0, *(taxonomy[category].number for category in wanted)], np.uint8)
+    lookup = np.array([0, *(vocabulary[category].number for category in wanted)], np.uint8)
     size = {"flair": (18, 512)}.get(name, (len(wanted), 560))
     truth = lookup[ground(seed, *size)]
     out = run_of(tmp_path, {"table": name, "root": str(tmp_path / "copy")})
@@ -209,8 +211,8 @@ def test_ground_size_comes_from_the_raster_where_the_table_has_none(tmp_path: Pa
 def test_polygons_in_degrees_fall_on_their_pixels(tmp_path: Path) -> None:
     polygons(tmp_path / "copy", images=1)
     out = run_of(tmp_path, {"table": str(tmp_path / "copy" / "own.toml"), "root": str(tmp_path / "copy")})
-    taxonomy = load_taxonomy()
-    lookup = np.array([0, *(taxonomy[name].number for name in ("building", "lake", "forest"))], np.uint8)
+    vocabulary = forge_vocabulary()
+    lookup = np.array([0, *(vocabulary[name].number for name in ("building", "lake", "forest"))], np.uint8)
     truth = lookup[ground(220, 3)]
     for row in Parts(out / "work" / "patches").rows():
         part = truth[row["row"] : row["row"] + 512, row["column"] : row["column"] + 512]
@@ -238,8 +240,8 @@ def test_coco_polygons_and_run_lengths(tmp_path: Path) -> None:
         '[[class]]\nlabel = "lake"\ncategory = "lake"\n[[class]]\nlabel = "car"\ncategory = "car"\n'
     )
     out = run_of(tmp_path, {"table": str(table), "root": str(tmp_path / "copy")})
-    truth = mask * load_taxonomy()["lake"].number
-    truth[10:30, 10:40] = load_taxonomy()["car"].number
+    truth = mask * forge_vocabulary()["lake"].number
+    truth[10:30, 10:40] = forge_vocabulary()["car"].number
     for row in Parts(out / "work" / "patches").rows():
         part = truth[row["row"] : row["row"] + 512, row["column"] : row["column"] + 512]
         assert np.array_equal(mask_of(row), part)
@@ -391,11 +393,11 @@ def scene_of(numbers: np.ndarray) -> tuple[Scene, list]:
         "regions": regions,
         "specks": [{"category": name, "count": count} for name, count in specks.items()],
     }
-    return Scene(patch, load_taxonomy()), regions
+    return Scene(patch), regions
 
 
 def square(numbers: np.ndarray, name: str, x: int, y: int, side: int) -> None:
-    numbers[y : y + side, x : x + side] = load_taxonomy()[name].number
+    numbers[y : y + side, x : x + side] = forge_vocabulary()[name].number
 
 
 def test_a_speck_makes_nothing_the_only_one_nor_the_leftmost() -> None:
@@ -453,26 +455,24 @@ def test_what_touches_another_is_told_apart_from_what_does_not() -> None:
 )
 def test_rules_of_wording(change: dict[str, object], said: str) -> None:
     sample = {"kind": "referring", "question": "Segment the lake.", "reason": "", "points": [], "box": []}
-    assert broken_rules(sample, load_taxonomy()["lake"]) == []
-    assert any(said in fault for fault in broken_rules(sample | change, load_taxonomy()["lake"]))
+    assert broken_rules(sample, forge_vocabulary()["lake"]) == []
+    assert any(said in fault for fault in broken_rules(sample | change, forge_vocabulary()["lake"]))
 
 
-def test_no_use_in_the_taxonomy_names_its_category() -> None:
-    for kind in load_taxonomy().kinds.values():
-        assert len(kind.uses) == 2, kind.name
-        for use in kind.uses:
+def test_no_use_in_the_vocabulary_names_its_category() -> None:
+    for kind in forge_vocabulary().categories.values():
+        assert len(kind.functions) == 2, kind.name
+        for use in kind.functions:
             assert not kind.is_named_in(use), (kind.name, use)
             assert 4 <= len(use.split()) <= 14, (kind.name, use)
-    assert len(load_taxonomy()) == 107
+    assert len(forge_vocabulary().categories) == 107
 
 
 def test_every_category_can_be_asked_for_in_the_allowed_words() -> None:
-    from terraprompt.forge.writer import _OBJECT_ASK, _PLACE_ASK
-
-    for kind in load_taxonomy().kinds.values():
-        for frame in _OBJECT_ASK if kind.is_object else _PLACE_ASK:
-            question = frame.format(a=kind.uses[0], b=kind.uses[1])
-            reason = f"The {kind.singular} is where {kind.uses[0]}."
+    for kind in forge_vocabulary().categories.values():
+        for frame in frames(f"function.{'object' if kind.is_object else 'place'}.question"):
+            question = frame.format(a=kind.functions[0], b=kind.functions[1])
+            reason = f"The {kind.singular} is where {kind.functions[0]}."
             sample = {"kind": "attribute", "question": question, "reason": reason}
             assert broken_rules(sample, kind) == [], question
 

@@ -299,7 +299,8 @@ def done(copies: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe
     [
         ("forge/items.py", "items"),
         ("forge/fingerprints.py", "patches"),
-        ("language/wordings.toml", "limits"),
+        ("language/vocabulary/water.toml", "items"),
+        ("language/frames.toml", "limits"),
         ("forge/image_dedup.py", "select"),
         ("forge/export.py", "export"),
         ("forge/model_writer.py", None),

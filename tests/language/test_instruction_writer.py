@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,20 +13,19 @@ import pytest
 
 from terraprompt.datasets import find_pack, read_pack
 from terraprompt.errors import ConfigError
-from terraprompt.language.knowledge import CATEGORIES
+from terraprompt.language.absence import EXCEPTIONS, IMPLAUSIBLE, absent_categories, draw_absent
+from terraprompt.language.categories import training_vocabulary
 from terraprompt.language.parse_selector import parse_selector
-from terraprompt.language.plausibility import ABSENT_IN_SOURCE, EXCEPTIONS
 from terraprompt.language.selector import Selector
 from terraprompt.language.spatial import PLACES
 from terraprompt.language.writer import (
-    absent_categories,
-    absent_category,
     category_instruction,
     contextual_instruction,
     interactive_instruction,
     selector_instruction,
 )
 
+CATEGORIES = training_vocabulary().categories
 SELECTORS = [
     Selector("largest"),
     Selector("smallest", count=2),
@@ -51,7 +51,7 @@ def test_instructions_use_the_asked_wording_only(name: str, task: str) -> None:
     rng = np.random.default_rng(1)
     row = CATEGORIES[name]
     for held in (False, True):
-        mine = row.wordings(task, held_out=held)
+        mine = (row.held_out if held else row.trained).for_task(task)
         for _ in range(40):
             text = category_instruction(name, rng, task=task, held_out=held)
             assert "{" not in text
@@ -84,7 +84,9 @@ def test_a_written_selector_is_read_back(selector: Selector, held: bool) -> None
             parsed = parse_selector(text)
             assert parsed is not None, text
             assert parsed.selector == selector, text
-            plurals = [f"the {noun.plural}" for noun in (*CATEGORIES[name].nouns, *CATEGORIES[name].held_nouns)]
+            plurals = [
+                f"the {noun.plural}" for noun in (*CATEGORIES[name].trained.nouns, *CATEGORIES[name].held_out.nouns)
+            ]
             assert parsed.phrase in plurals
 
 
@@ -102,7 +104,7 @@ def test_contextual_reasoning_never_names_the_category() -> None:
     for name, row in CATEGORIES.items():
         for held in (False, True):
             text = contextual_instruction(Selector("largest"), name, rng, held_out=held).lower()
-            assert not any(re.search(rf"\b{re.escape(n.singular.lower())}\b", text) for n in row.nouns), text
+            assert not any(re.search(rf"\b{re.escape(n.singular.lower())}\b", text) for n in row.trained.nouns), text
 
 
 def test_selectors_without_words_are_refused() -> None:
@@ -138,23 +140,23 @@ def test_absence_is_verified_or_assumed() -> None:
     assert "building" not in found
     assert "car" not in found
     rng = np.random.default_rng(0)
-    drawn = [absent_category(Fake(), rng) for _ in range(50)]
-    assert {a.kind for a in drawn if a} == {"verified", "assumed"}
-    assert {a.category for _ in range(9) if (a := absent_category(Fake(), rng, kinds=("verified",)))} == {"road"}
-    assert absent_category(Fake(source="unknown", present=("building", "road")), rng) is None
-    assert absent_category(Fake(), rng, among=("boat",)) is not None
+    every = absent_categories(Fake())
+    drawn = Counter(found[draw_absent(every, rng)] for _ in range(200))
+    assert drawn["verified"] == pytest.approx(100, abs=25)  # there is one of them, and five assumed ones
+    assert absent_categories(Fake(source="unknown", present=("building", "road"))) == ()
+    assert found["boat"] == "assumed"
     street = Fake(source="aerial_cars", labelled=("car", "bus", "truck"), present=("car",))
     assert [a.category for a in absent_categories(street) if a.kind == "verified"] == ["truck"]
 
 
 def test_the_table_of_absences_speaks_of_known_categories() -> None:
-    for names in (*ABSENT_IN_SOURCE.values(), *EXCEPTIONS.values()):
-        assert names <= set(CATEGORIES)
+    for names in (*IMPLAUSIBLE.values(), *EXCEPTIONS.values()):
+        assert set(names) <= set(CATEGORIES)
     for record, names in EXCEPTIONS.items():
         source = record.split("/")[0]
         fake = Fake(id=record, source=source, labelled=(), present=())
-        assert not names & {a.category for a in absent_categories(fake)}
-        assert names <= ABSENT_IN_SOURCE[source]
+        assert not set(names) & {a.category for a in absent_categories(fake)}
+        assert set(names) <= set(IMPLAUSIBLE[source])
 
 
 @pytest.mark.data
@@ -171,11 +173,11 @@ def test_nothing_present_is_called_absent_on_the_real_pack() -> None:
         for absence in absent_categories(record):
             assert absence.category not in record.present
             assert (absence.category in record.labelled) == (absence.kind == "verified")
-        drawn = absent_category(record, rng)
-        assert drawn is None or drawn.category not in record.present
-    assert set(labelled_by_source) == set(ABSENT_IN_SOURCE)
+        every = absent_categories(record)
+        assert not every or draw_absent(every, rng) not in record.present
+    assert set(labelled_by_source) == set(IMPLAUSIBLE)
     for source, present in labelled_by_source.items():
-        assert not present & ABSENT_IN_SOURCE[source]
+        assert not present & set(IMPLAUSIBLE[source])
 
 
 def test_the_language_needs_neither_gdal_nor_torch() -> None:

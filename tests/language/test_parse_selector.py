@@ -10,16 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terraprompt.errors import ConfigError
-from terraprompt.language.knowledge import CATEGORIES
+from terraprompt.language.categories import training_vocabulary
+from terraprompt.language.frames import frames
 from terraprompt.language.parse_selector import ParsedSelector, Selector, describe, parse_selector
-from terraprompt.language.sentence_frames import (
-    CLAUSE_FRAMES,
-    HELD_CLAUSE_FRAMES,
-    HELD_NAME_FRAMES,
-    NAME_FRAMES,
-)
 from terraprompt.language.spatial import COUNTS, ORDINALS, PLACES, SIDES, patterns
 
+CATEGORIES = training_vocabulary().categories
 WIDTH, HEIGHT = 100.0, 60.0
 
 
@@ -131,7 +127,7 @@ def said(selector: Selector) -> list[tuple[str, object]]:
 def test_every_phrasing_of_every_noun_is_understood(selector: Selector) -> None:
     for text, pattern in said(selector):
         for row in CATEGORIES.values():
-            for noun in (*row.nouns, *row.held_nouns, *row.roles, *row.held_roles):
+            for noun in (*row.trained.nouns, *row.held_out.nouns, *row.trained.roles, *row.held_out.roles):
                 if selector.where == "centre" and noun.singular == noun.plural:
                     continue  # "the aircraft in the centre" is one or many
                 phrase = text.format(s=noun.singular, p=noun.plural)
@@ -143,7 +139,7 @@ def test_every_phrasing_of_every_noun_is_understood(selector: Selector) -> None:
 @pytest.mark.parametrize("selector", EVERY, ids=describe)
 def test_every_sentence_is_understood(selector: Selector) -> None:
     for text, _ in said(selector):
-        for frame in (*NAME_FRAMES, *HELD_NAME_FRAMES):
+        for frame in (*frames("name"), *frames("name", held_out=True)):
             sentence = frame.format(x=text.format(s="lake", p="lakes"))
             for spelt in (sentence, sentence.capitalize() + "."):
                 assert parse_selector(spelt) == ParsedSelector("the lakes", selector), spelt
@@ -152,12 +148,12 @@ def test_every_sentence_is_understood(selector: Selector) -> None:
 def test_plain_categories_and_functions_hold_no_selector() -> None:
     for row in CATEGORIES.values():
         for held in (False, True):
-            for name in row.wordings("referring", held_out=held):
+            for name in (row.held_out if held else row.trained).for_task("referring"):
                 for article in ("", "the ", "all the "):
-                    for frame in (*NAME_FRAMES, *HELD_NAME_FRAMES):
+                    for frame in (*frames("name"), *frames("name", held_out=True)):
                         assert parse_selector(frame.format(x=article + name)) is None
-            for use in row.wordings("reasoning", held_out=held):
-                for frame in (*CLAUSE_FRAMES, *HELD_CLAUSE_FRAMES):
+            for use in (row.held_out if held else row.trained).for_task("reasoning"):
+                for frame in (*frames("clause"), *frames("clause", held_out=True)):
                     assert parse_selector(frame.format(x=use)) is None
 
 

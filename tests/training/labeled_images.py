@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.language.writer import AbsentCategory
+from terraprompt.language.absence import AbsentCategory
 from terraprompt.models.unigeoseg import UniGeoSegConfig, preset
 from terraprompt.models.unigeoseg.config import MaskDecoderConfig, PixelDecoderConfig, QueryHeadConfig
 from terraprompt.training.labeled_image import LabeledImage

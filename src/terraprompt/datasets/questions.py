@@ -19,8 +19,9 @@ from terraprompt.datasets.pack import Record
 from terraprompt.datasets.sampling import tight_box
 from terraprompt.geometry.connectivity import label
 from terraprompt.geometry.types import Box
+from terraprompt.language.absence import absent_categories
 from terraprompt.language.object_geometry import clear_selectors, components
-from terraprompt.language.writer import absent_categories, category_instruction, selector_instruction
+from terraprompt.language.writer import category_instruction, selector_instruction
 from terraprompt.prompt import Prompt, Task
 
 __all__ = ["Kind", "Plan", "Question", "middle", "questions"]

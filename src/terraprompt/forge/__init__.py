@@ -7,6 +7,5 @@ Every stage is a function over records; between two stages lie Parquet files (:m
 
 from terraprompt.forge.recipe import Recipe, read_recipe
 from terraprompt.forge.run import forge, plan
-from terraprompt.forge.taxonomy import Taxonomy, load_taxonomy
 
-__all__ = ["Recipe", "Taxonomy", "forge", "load_taxonomy", "plan", "read_recipe"]
+__all__ = ["Recipe", "forge", "plan", "read_recipe"]

@@ -1,4 +1,4 @@
-"""What every instruction must keep to, whoever wrote it; checked by code (spec, section 6)."""
+"""Rules that every forged instruction keeps to, whoever wrote it (spec, section 6)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from terraprompt.forge.taxonomy import Kind
+from terraprompt.language.categories import Category
 
 __all__ = ["MARKING", "WORDS", "broken_rules", "word_count"]
 
@@ -34,35 +34,35 @@ def word_count(sentence: str) -> int:
     return len(sentence.split())
 
 
-def broken_rules(sample: Mapping[str, Any], kind: Kind) -> list[str]:
+def broken_rules(sample: Mapping[str, Any], category: Category) -> list[str]:
     """What an instruction does wrong; empty if nothing.
 
     Args:
         sample: with ``kind``, ``question``, ``reason``, ``points`` and ``box``.
-        kind: its category.
+        category: its category.
     """
-    what, question, reason = sample["kind"], sample["question"], sample["reason"] or ""
+    kind, question, reason = sample["kind"], sample["question"], sample["reason"] or ""
     found = []
     if not _SEGMENT.search(question):
         found.append("the word segment is missing")
-    least, most = WORDS[what]
+    least, most = WORDS[kind]
     count = word_count(question)
     if not least <= count <= most:
         found.append(f"the question has {count} words, allowed are {least} to {most}")
-    if what in ("point", "box"):
+    if kind in ("point", "box"):
         numbers = [v for point in sample["points"] or [] for v in point] + list(sample["box"] or [])
         if not numbers or any(not 0 <= v <= 1 for v in numbers):
             found.append("coordinates are missing or outside [0, 1]")
         return found
     if MARKING.search(question) or MARKING.search(reason):
         found.append("the marking of the region is mentioned")
-    if what in ("attribute", "contextual"):
-        if kind.is_named_in(question):
+    if kind in ("attribute", "contextual"):
+        if category.is_named_in(question):
             found.append("the question names the category")
         if not reason:
             found.append("the reason is missing")
         elif word_count(reason) > REASON_WORDS:
             found.append(f"the reason has {word_count(reason)} words, allowed are {REASON_WORDS}")
-        elif not kind.is_named_in(reason):
+        elif not category.is_named_in(reason):
             found.append("the reason does not name the category")
     return found

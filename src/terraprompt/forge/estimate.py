@@ -18,7 +18,7 @@ from terraprompt.forge.model_settings import Endpoint
 from terraprompt.forge.prompts import prompt
 from terraprompt.forge.recipe import Recipe
 from terraprompt.forge.stages import Parts
-from terraprompt.forge.taxonomy import load_taxonomy
+from terraprompt.language.categories import forge_vocabulary
 
 __all__ = ["Load", "StageCost", "estimate", "load_of_headers", "load_of_regions"]
 
@@ -125,7 +125,7 @@ def estimate(recipe: Recipe, ruled: Load, load: Load, side: int) -> dict[str, St
 
 def _longest_words(recipe: Recipe) -> dict[str, int]:
     """Characters of each question, filled with the longest names there are."""
-    kinds = load_taxonomy().kinds.values()
+    kinds = forge_vocabulary().categories.values()
     line = recipe.models.line
     fields = {
         "category": max((kind.singular for kind in kinds), key=len),

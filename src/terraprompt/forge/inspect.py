@@ -14,7 +14,7 @@ import numpy as np
 from terraprompt.errors import DatasetError, SceneError
 from terraprompt.forge.annotations import read_boxes
 from terraprompt.forge.pixels import open_raster, reading
-from terraprompt.forge.taxonomy import load_taxonomy
+from terraprompt.language.categories import forge_vocabulary
 
 __all__ = ["Inspection", "inspect_folder"]
 
@@ -35,7 +35,7 @@ class Inspection:
         pairs: files of that pair.
         codec: how labels seem to be coded.
         codes: code -> pixels or boxes in the files that were read.
-        guesses: code -> category, where the code is a word of the taxonomy.
+        guesses: code -> category, where the code is a word of the vocabulary.
         gsd_m: metres a pixel, if the rasters say.
         groups: other patterns and their number of files.
         table: a drafted table, TOML; everything that a person must decide is marked.
@@ -90,7 +90,7 @@ def inspect_folder(folder: Path) -> Inspection:
     codec, codes, extra = _codes(labels)
     guesses = {}
     for code in codes:
-        kind = load_taxonomy().find(code)
+        kind = forge_vocabulary().find(code)
         if kind is not None:
             guesses[code] = kind.name
     gsd = _gsd(images[0])

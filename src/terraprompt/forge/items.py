@@ -17,7 +17,7 @@ from terraprompt.forge.recipe import Recipe, SourceUse
 from terraprompt.forge.records import Row, chance
 from terraprompt.forge.stages import Job
 from terraprompt.forge.tables import SourceTable, load_table, table_path
-from terraprompt.forge.taxonomy import load_taxonomy
+from terraprompt.language.categories import forge_vocabulary
 from terraprompt.raster.scene import open_scene
 
 __all__ = ["Source", "gather_items", "read_header", "sources_of", "starts"]
@@ -52,7 +52,7 @@ class Source:
             ConfigError: a category without a place.
             DatasetError: no such folder.
         """
-        self.table.check(load_taxonomy())
+        self.table.check(forge_vocabulary())
         if not self.root.is_dir():
             raise DatasetError(f"There is no copy of source {self.name} here.", received=self.root)
         if not self.table.confirmed:

@@ -19,7 +19,7 @@ from terraprompt.forge.outline import PatchPictures, outlined, region_mask
 from terraprompt.forge.prompts import FORMS, prompt, score_faults
 from terraprompt.forge.records import Row
 from terraprompt.forge.stages import Job, read_rows
-from terraprompt.forge.taxonomy import load_taxonomy
+from terraprompt.language.categories import forge_vocabulary
 from terraprompt.vlm.model_pool import Answer, add_usage
 
 __all__ = ["below_thresholds", "family", "judge_samples"]
@@ -54,7 +54,7 @@ def judge_samples(rows: Iterator[Row], job: Job) -> Iterator[Row]:
     Raises:
         BudgetError, ReasonerError: see :meth:`terraprompt.vlm.model_pool.ModelPool.map`.
     """
-    panel, pictures, taxonomy = job.asking(), PatchPictures(job.recipe), load_taxonomy()
+    panel, pictures, vocabulary = job.asking(), PatchPictures(job.recipe), forge_vocabulary()
     models = job.recipe.models
     judges = models.judges
 
@@ -78,7 +78,7 @@ def judge_samples(rows: Iterator[Row], job: Job) -> Iterator[Row]:
         shown = outlined(case.pixels, region_mask(sample, sample), line=models.line, side=side)
         text = prompt(
             f"judge_{kind}",
-            category=taxonomy[sample["category"]].singular,
+            category=vocabulary[sample["category"]].singular,
             colour=models.line.target,
             question=sample["question"],
             reason=sample["reason"],

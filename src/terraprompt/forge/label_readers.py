@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from terraprompt.errors import DatasetError
 from terraprompt.forge.pixels import RollingRows, reading
 from terraprompt.forge.tables import SourceClass, SourceTable
-from terraprompt.forge.taxonomy import Taxonomy
+from terraprompt.language.categories import Vocabulary
 from terraprompt.raster.scene import Scene
 
 __all__ = ["UNKNOWN", "IndexLabels", "LabelContext", "Labels", "PaletteLabels", "check_pair"]
@@ -56,20 +56,20 @@ class LabelContext:
     Attributes:
         path: of the labels, for messages.
         table: of the source.
-        taxonomy: the categories.
+        vocabulary: the categories.
         policy: "error" or "skip" at a code or class that the table does not name.
         note: told (what, count) of skipped ones.
     """
 
     path: Path
     table: SourceTable
-    taxonomy: Taxonomy
+    vocabulary: Vocabulary
     policy: str
     note: Callable[[str, int], None]
 
     def number(self, row: SourceClass) -> int:
         """Number of the category of a class; 0 = ignored."""
-        return 0 if row.category is None else self.taxonomy[row.category].number
+        return 0 if row.category is None else self.vocabulary[row.category].number
 
     def numbers(self, labels: Sequence[str]) -> list[int]:
         """Numbers of class names; :data:`UNKNOWN` for those the table does not name, if told to skip.

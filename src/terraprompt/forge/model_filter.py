@@ -15,8 +15,8 @@ from terraprompt.forge.outline import PatchPictures, outlined, region_mask
 from terraprompt.forge.prompts import FORMS, prompt, text_faults
 from terraprompt.forge.records import Row
 from terraprompt.forge.stages import Job
-from terraprompt.forge.taxonomy import load_taxonomy
 from terraprompt.io.text import sanitize_text
+from terraprompt.language.categories import forge_vocabulary
 from terraprompt.vlm.model_pool import Answer, ModelPool, add_usage
 
 __all__ = ["ask_filter"]
@@ -40,7 +40,7 @@ def ask_filter(rows: Iterator[Row], job: Job) -> Iterator[Row]:
     panel, models = job.asking(), job.recipe.models
     name = str(models.filter)
     pictures = PatchPictures(job.recipe)
-    taxonomy = load_taxonomy()
+    vocabulary = forge_vocabulary()
     side = models.endpoints[name].side
 
     def questions() -> Iterator[_Question]:
@@ -54,7 +54,7 @@ def ask_filter(rows: Iterator[Row], job: Job) -> Iterator[Row]:
         if look.region is None or look.pixels is None:
             return None
         shown = outlined(look.pixels, region_mask(look.patch, look.region), line=models.line, side=side)
-        return _ask(panel, name, shown, taxonomy[look.region["category"]].singular, models.line)
+        return _ask(panel, name, shown, vocabulary[look.region["category"]].singular, models.line)
 
     def what(look: _Question) -> str:
         return look.patch["patch"] if look.region is None else f"{look.patch['patch']}#{look.region['number']}"

@@ -22,9 +22,9 @@ from terraprompt.forge.outline import PatchPictures, outlined, region_mask
 from terraprompt.forge.prompts import CUES, FORMS, MAX_TEXT, names_of, prompt, text_faults
 from terraprompt.forge.records import Row
 from terraprompt.forge.stages import Job
-from terraprompt.forge.taxonomy import Kind, load_taxonomy
 from terraprompt.forge.writer import RuleWriter, checked, interactive, new_sample, to_write
 from terraprompt.io.text import sanitize_text
+from terraprompt.language.categories import Category, forge_vocabulary
 from terraprompt.vlm.model_pool import Answer, ModelPool, add_usage
 
 __all__ = ["write_with_model"]
@@ -114,27 +114,31 @@ class _Author:
         self.name = f"model {settings.model}"
         self._side = settings.side
         self._line = models.line
-        self._taxonomy = load_taxonomy()
+        self._vocabulary = forge_vocabulary()
 
     def write(self, ask: _Ask) -> _Text | None:
         """The text; None if there is a sample already."""
         if ask.pixels is None:
             return None
-        kind = self._taxonomy[ask.region["category"]]
+        category = self._vocabulary[ask.region["category"]]
         mask = region_mask(ask.patch, ask.region)
         shown = outlined(ask.pixels, mask, line=self._line, side=self._side)
-        fields: dict[str, Any] = {"category": kind.singular, "colour": self._line.target, "names": names_of(kind)}
+        fields: dict[str, Any] = {
+            "category": category.singular,
+            "colour": self._line.target,
+            "names": names_of(category),
+        }
         if ask.kind == "contextual":
-            return self._in_two_steps(ask, kind, ask.pixels, shown, fields)
-        present = {self._taxonomy[region["category"]].singular for region in ask.patch["regions"]}
-        answer = self._text(ask, kind, shown, {**fields, "categories": ", ".join(sorted(present))})
+            return self._in_two_steps(ask, category, ask.pixels, shown, fields)
+        present = {self._vocabulary[region["category"]].singular for region in ask.patch["regions"]}
+        answer = self._text(ask, category, shown, {**fields, "categories": ", ".join(sorted(present))})
         return _Text(answer, answer.tally)
 
     def _in_two_steps(
-        self, ask: _Ask, kind: Kind, pixels: NDArray[np.uint8], shown: NDArray[np.uint8], fields: dict[str, Any]
+        self, ask: _Ask, category: Category, pixels: NDArray[np.uint8], shown: NDArray[np.uint8], fields: dict[str, Any]
     ) -> _Text:
         """First what is true of the target alone, then a question that uses it."""
-        same = [region for region in ask.patch["regions"] if region["category"] == kind.name]
+        same = [region for region in ask.patch["regions"] if region["category"] == category.name]
         others = [region_mask(ask.patch, region) for region in same if region["number"] != ask.region["number"]]
         mask = region_mask(ask.patch, ask.region)
         fields = {**fields, "count": len(same)}
@@ -149,17 +153,17 @@ class _Author:
             # what it wrote are cues at best, no text
             return _Text(Answer(None, first.outcome, f"cues: {first.why}"), first.tally)
         cues = tuple(sanitize_text(cue, MAX_TEXT) for cue in first.value["cues"])
-        second = self._text(ask, kind, shown, {**fields, "cues": "; ".join(cues)})
+        second = self._text(ask, category, shown, {**fields, "cues": "; ".join(cues)})
         return _Text(second, first.tally + second.tally, cues)
 
-    def _text(self, ask: _Ask, kind: Kind, shown: NDArray[np.uint8], fields: dict[str, Any]) -> Answer:
+    def _text(self, ask: _Ask, category: Category, shown: NDArray[np.uint8], fields: dict[str, Any]) -> Answer:
         names = list(FORMS[ask.kind]["properties"])
 
         def faults(value: dict[str, Any]) -> list[str]:
             if wrong := text_faults(value, names):
                 return wrong
             texts = {name: _clean(value[name]) for name in names}
-            return broken_rules({"reason": "", **texts, "kind": ask.kind, "points": [], "box": []}, kind)
+            return broken_rules({"reason": "", **texts, "kind": ask.kind, "points": [], "box": []}, category)
 
         words = prompt(ask.kind, **fields)
         return self.panel.ask(self.endpoint, words, shown, form=FORMS[ask.kind], faults=faults)

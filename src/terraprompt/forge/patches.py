@@ -21,8 +21,8 @@ from terraprompt.forge.pixels import Image, RollingRows, open_raster
 from terraprompt.forge.recipe import Recipe
 from terraprompt.forge.records import Row, of_item
 from terraprompt.forge.stages import Job
-from terraprompt.forge.taxonomy import load_taxonomy
 from terraprompt.forge.vectors import BoxLabels, PolygonLabels, coco_shapes, segmenter_of, vector_shapes
+from terraprompt.language.categories import forge_vocabulary
 
 __all__ = ["cut_patches", "decode_mask"]
 
@@ -161,11 +161,11 @@ def _opened(
             received=path,
         )
     label = source.root / (item["label"] or item["image"])
-    context = LabelContext(label, table, load_taxonomy(), recipe.on_unknown_code, note)
+    context = LabelContext(label, table, forge_vocabulary(), recipe.on_unknown_code, note)
     if table.codec == "pack":
         record = _records(source.root, (source.root / INDEX_NAME).stat().st_mtime_ns)[item["record"]]
         return image, _pack_labels(
-            record, source, LabelContext(record.image, table, load_taxonomy(), recipe.on_unknown_code, note)
+            record, source, LabelContext(record.image, table, forge_vocabulary(), recipe.on_unknown_code, note)
         )
     if table.codec in ("index", "palette"):
         raster = stack.enter_context(open_raster(label, "label"))

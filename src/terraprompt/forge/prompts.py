@@ -10,8 +10,8 @@ from typing import Any
 
 from terraprompt.forge.constraints import REASON_WORDS, WORDS
 from terraprompt.forge.model_settings import DIMENSIONS
-from terraprompt.forge.taxonomy import Kind
 from terraprompt.io.text import sanitize_text
+from terraprompt.language.categories import Category
 
 __all__ = ["CUES", "FORMS", "MAX_TEXT", "names_of", "prompt", "score_faults", "text_faults"]
 
@@ -64,9 +64,9 @@ def prompt(name: str, **fields: object) -> str:
     return _templates()[name].format(**fields)
 
 
-def names_of(kind: Kind) -> str:
+def names_of(category: Category) -> str:
     """Every name of a category, for a question that must not hold one."""
-    return ", ".join(kind.names)
+    return ", ".join(category.names)
 
 
 def text_faults(value: Mapping[str, Any], names: Sequence[str]) -> list[str]:

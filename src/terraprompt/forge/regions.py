@@ -14,8 +14,8 @@ from terraprompt.forge.recipe import RegionRules
 from terraprompt.forge.records import REGION, Row, chance
 from terraprompt.forge.relations import Shape, nearest_of_kind, outlines, related
 from terraprompt.forge.stages import Job
-from terraprompt.forge.taxonomy import load_taxonomy
 from terraprompt.io.rle import RunLengths
+from terraprompt.language.categories import forge_vocabulary
 from terraprompt.language.object_geometry import Component, components
 
 __all__ = ["filter_regions", "find_regions", "regions_of"]
@@ -40,7 +40,7 @@ def regions_of(numbers: NDArray[np.uint8], gsd_m: float | None, rules: RegionRul
     Returns:
         Rows as in :data:`terraprompt.forge.records.REGION`, and how many specks each category lost.
     """
-    taxonomy = load_taxonomy()
+    vocabulary = forge_vocabulary()
     height, width = numbers.shape
     labels = np.zeros((height, width), np.int32)
     kinds: list[str] = []
@@ -49,7 +49,7 @@ def regions_of(numbers: NDArray[np.uint8], gsd_m: float | None, rules: RegionRul
     for number in np.flatnonzero(np.bincount(numbers.reshape(-1), minlength=256))[0:]:
         if number == 0:
             continue
-        name = taxonomy.of_number(int(number)).name
+        name = vocabulary.of_number(int(number)).name
         found = components(numbers == number, min_area=rules.min_component_px)
         if found.specks:
             specks[name] += found.specks

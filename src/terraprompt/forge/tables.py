@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from terraprompt.errors import ConfigError
 from terraprompt.forge.strict import Strict, faults
-from terraprompt.forge.taxonomy import Taxonomy
+from terraprompt.language.categories import Vocabulary
 
 __all__ = ["Layout", "SourceClass", "SourceTable", "load_table", "table_names", "table_path"]
 
@@ -57,7 +57,7 @@ class SourceClass(Strict):
         label: its own word for it.
         code: value of an index raster.
         colour: of an RGB label.
-        category: of the taxonomy.
+        category: of the vocabulary.
         ignore: no category: no data, background, clouds.
     """
 
@@ -119,7 +119,7 @@ class SourceTable(Strict):
             raise ValueError("layout.label is missing")
         return self
 
-    def check(self, taxonomy: Taxonomy) -> None:
+    def check(self, vocabulary: Vocabulary) -> None:
         """Every category has a place.
 
         Raises:
@@ -128,7 +128,7 @@ class SourceTable(Strict):
         for row in self.classes:
             if row.category is not None:
                 try:
-                    taxonomy[row.category]
+                    vocabulary[row.category]
                 except ConfigError as error:
                     raise ConfigError(
                         f"Source {self.name}, class {row.label!r}: {error.what}",

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from terraprompt.forge.constraints import broken_rules
-from terraprompt.forge.cues import Cue, Scene, cues_of, facts_of
+from terraprompt.forge.cues import Scene, cues_of, facts_of
 from terraprompt.forge.recipe import KINDS, Recipe, Writing
 from terraprompt.forge.records import Row, rng_of
 from terraprompt.forge.stages import Job
-from terraprompt.forge.taxonomy import Kind, Taxonomy, load_taxonomy
 from terraprompt.io.rle import RunLengths
-from terraprompt.language.spatial import COUNTS
-from terraprompt.language.writer import interactive_instruction
+from terraprompt.language.categories import Category, forge_vocabulary
+from terraprompt.language.cues import Cue
+from terraprompt.language.writer import (
+    comparison_instruction,
+    function_instruction,
+    interactive_instruction,
+    pick,
+    unique_instruction,
+)
 
 __all__ = [
     "RuleWriter",
@@ -29,62 +35,6 @@ __all__ = [
     "to_write",
     "write_instructions",
 ]
-
-_T = TypeVar("_T")
-_ASK = (
-    "Please segment {x}.",
-    "Segment {x}.",
-    "Segment {x} in this image.",
-    "Could you segment {x}?",
-    "I would like you to segment {x}.",
-    "Please segment {x} in the picture.",
-)
-_PLACE_ASK = (
-    "Some part of this image is a place where {a} and where {b}. Which part is it? Please segment all of it.",
-    "Look for the ground where {a} and where {b}. Segment the part of the image that fits best.",
-    "Think about what each part of this image is for. Segment the place where {a} and where {b}.",
-    "If you had to lead somebody to a place where {a} and where {b}, which part of this image would you choose? "
-    "Segment that part as a whole.",
-    "One part of this image differs from all others in its purpose: there {a}, and {b}. Find it and segment it.",
-    "Somebody asks for the place where {a}. It is also where {b}. Decide which part of this image is meant, "
-    "and segment it.",
-    "Which part of this image is the place where {a}? A second hint: there {b}. Please segment that part.",
-)
-_OBJECT_ASK = (
-    "Somewhere in this image there is a thing that {a} and that {b}. Which one is it? Please segment all of it.",
-    "Look for the object that {a} and that {b}. Segment the thing in the image that fits best.",
-    "Think about what each thing in this image is for. Segment the one that {a} and that {b}.",
-    "If you had to lead somebody to a thing that {a} and that {b}, which one in this image would you choose? "
-    "Segment that thing as a whole.",
-    "One thing in this image differs from all others in its purpose: it {a}, and it {b}. Find it and segment it.",
-    "Somebody asks for the thing that {a}. It also {b}. Decide which one in this image is meant, and segment it.",
-    "Which thing in this image is the one that {a}? A second hint: it {b}. Please segment that thing.",
-)
-_BECAUSE = {
-    False: ("The {s} is where {a}.", "It is the {s}, because there {a}.", "Where {a}, there is the {s}."),
-    True: ("The {s} is what {a}.", "It is the {s}, because this is what {a}.", "What {a} is the {s} here."),
-}
-_MANY = {
-    False: (
-        "In {n} parts of this image, {a}.",
-        "There are {n} places in this image where {a}.",
-        "Look for the {n} separate areas of this image where {a}.",
-        "Think of a place where {a}; this image shows {n} of them.",
-    ),
-    True: (
-        "Each of {n} things in this image {a}.",
-        "There are {n} things in this image; each of them {a}.",
-        "Look for the {n} things in this image of which each {a}.",
-        "Think of a thing that {a}; this image shows {n} of them.",
-    ),
-}
-_ONE = (
-    "One of them stands out, because it {cues}. Please segment exactly that one and leave the others aside.",
-    "Compare them with one another and look for the one of which this is true: it {cues}. Segment only this one.",
-    "Only one of them fits this description, because it {cues}. Segment that one and none of the rest.",
-    "Which one is meant can be told, for of one alone all this is true: it {cues}. Segment it by itself.",
-)
-_THIS_ONE = ("Of the {n} {p}, this one {c}.", "It is this one of the {n} {p}, because it {c}.")
 
 
 def new_sample(
@@ -153,11 +103,10 @@ def to_write(rows: Iterator[Row], job: Job) -> Iterator[tuple[Row, Row, list[str
 
 def checked(samples: Iterable[Row], job: Job) -> Iterator[Row]:
     """Samples as they came; those that break a rule of wording are marked, with the rule."""
-    taxonomy = load_taxonomy()
     for sample in samples:
         if sample["keep"]:
             job.notes[f"{sample['kind']} written"] += 1
-            if broken := broken_rules(sample, taxonomy[sample["category"]]):
+            if broken := broken_rules(sample, forge_vocabulary()[sample["category"]]):
                 sample["keep"], sample["why"] = False, "; ".join(broken)
                 job.notes[f"{sample['kind']} left out: {broken[0]}"] += 1
         yield sample
@@ -212,78 +161,61 @@ def _points(mask: NDArray[np.uint8], count: int, rng: np.random.Generator) -> li
 
 
 class RuleWriter:
-    """Writes from geometry, relations and the taxonomy; only what singles the region out."""
+    """Writes from geometry, relations and the vocabulary; only what singles the region out."""
 
     def write(self, patch: Row, region: Row, kinds: Sequence[str], job: Job) -> Iterator[Row]:
         """Samples of the kinds that are asked for, as far as something singles the region out."""
-        taxonomy = load_taxonomy()
-        scene = Scene(patch, taxonomy)
-        kind = taxonomy[region["category"]]
-        for what in kinds:
-            rng = rng_of(job.recipe.seed, what, patch["patch"], region["number"])
-            if what == "referring":
-                made = _referring(scene, region, kind, rng)
-            elif what == "attribute":
-                made = _attribute(scene, region, kind, rng)
-            else:
-                made = _contextual(scene, region, kind, taxonomy, rng)
+        scene = Scene(patch)
+        category = forge_vocabulary()[region["category"]]
+        for kind in kinds:
+            rng = rng_of(job.recipe.seed, kind, patch["patch"], region["number"])
+            made = _WRITERS[kind](scene, region, category, rng)
             if made is None:
-                job.notes[f"{what} not possible: nothing singles the region out"] += 1
+                job.notes[f"{kind} not possible: nothing singles the region out"] += 1
                 continue
             question, reason, cues = made
-            yield new_sample(patch, region, what, question, "rules", reason=reason, cues=cues)
+            yield new_sample(patch, region, kind, question, "rules", reason=reason, cues=cues)
 
 
-def _referring(scene: Scene, region: Row, kind: Kind, rng: np.random.Generator) -> tuple[str, str, list[str]] | None:
+_Text = tuple[str, str, list[str]]  # question, reason, names of cues
+
+
+def _referring(scene: Scene, region: Row, category: Category, rng: np.random.Generator) -> _Text | None:
     cues = cues_of(scene, region)
     if not cues:
         return None
-    cue = _pick(cues, rng)
-    phrase = _pick(cue.wordings, rng).phrase.format(s=kind.singular)
-    return _pick(_ASK, rng).format(x=phrase), "", [cue.name]
+    cue = pick(cues, rng)
+    return unique_instruction(cue, category, rng), "", [cue.name]
 
 
-def _attribute(scene: Scene, region: Row, kind: Kind, rng: np.random.Generator) -> tuple[str, str, list[str]] | None:
-    if len(scene.of(kind.name)) != 1 or scene.specks.get(kind.name) or scene.alike(kind):
+def _attribute(scene: Scene, region: Row, category: Category, rng: np.random.Generator) -> _Text | None:
+    name = category.name
+    if len(scene.of(name)) != 1 or scene.specks.get(name) or scene.has_other_of_group(category):
         return None
-    first, second = kind.uses if rng.random() < 0.5 else kind.uses[::-1]
-    question = _pick(_OBJECT_ASK if kind.is_object else _PLACE_ASK, rng).format(a=first, b=second)
-    reason = _pick(_BECAUSE[kind.is_object], rng).format(s=kind.singular, a=first)
-    return question, reason, ["only use"]
+    return *function_instruction(category, rng), ["only use"]
 
 
-def _contextual(
-    scene: Scene, region: Row, kind: Kind, taxonomy: Taxonomy, rng: np.random.Generator
-) -> tuple[str, str, list[str]] | None:
+def _contextual(scene: Scene, region: Row, category: Category, rng: np.random.Generator) -> _Text | None:
     """Two or three cues, the first of which is enough by itself."""
-    if scene.alike(kind) or scene.specks.get(kind.name):
+    if scene.has_other_of_group(category) or scene.specks.get(category.name):
         return None
     chosen: list[Cue] = []
-    for cue in _shuffled(cues_of(scene, region), rng):
+    cues = cues_of(scene, region)
+    for cue in (cues[i] for i in rng.permutation(len(cues))):
         if all(cue.topic != other.topic for other in chosen) and len(chosen) < 2:
             chosen.append(cue)
     if not chosen:
         return None
-    clauses = [_pick(cue.wordings, rng).clause for cue in chosen]
+    clauses = [pick(cue.wordings, rng).clause for cue in chosen]
     names = [cue.name for cue in chosen]
     facts = [f for f in facts_of(scene, region) if not any(f.split()[-1] in clause for clause in clauses)]
     if facts:
-        clauses.append(_pick(facts, rng))
+        clauses.append(pick(facts, rng))
         names.append("fact")
-    clauses = [clause for clause in clauses if not kind.is_named_in(clause)]
+    clauses = [clause for clause in clauses if not category.is_named_in(clause)]
     if len(clauses) < 2:
         return None
-    said = f"{', it '.join(clauses[:-1])} and it {clauses[-1]}"
-    count = len(scene.of(kind.name))
-    many = _pick(_MANY[kind.is_object], rng).format(n=COUNTS[count], a=_pick(kind.uses, rng))
-    question = f"{many} {_pick(_ONE, rng).format(cues=said)}"
-    reason = _pick(_THIS_ONE, rng).format(n=COUNTS[count], p=kind.plural, c=clauses[0])
-    return question, reason, names
+    return *comparison_instruction(category, len(scene.of(category.name)), clauses, rng), names
 
 
-def _pick(options: Sequence[_T], rng: np.random.Generator) -> _T:
-    return options[int(rng.integers(len(options)))]
-
-
-def _shuffled(options: Sequence[_T], rng: np.random.Generator) -> list[_T]:
-    return [options[i] for i in rng.permutation(len(options)).tolist()]
+_WRITERS = {"referring": _referring, "attribute": _attribute, "contextual": _contextual}

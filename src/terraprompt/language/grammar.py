@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from terraprompt.language.knowledge import is_plural, plural_of, spelling
+from terraprompt.language.categories import canonical_plural, is_plural, plural_of
 from terraprompt.language.selector import Kind, Selector
 from terraprompt.language.spatial import COUNTS, ORDINALS, PLACES, SIDES
 
@@ -242,4 +242,4 @@ def _is_plural(phrase: str) -> bool:
 
 
 def _finish(phrase: str, selector: Selector) -> tuple[str, Selector]:
-    return f"the {plural_of(phrase) or spelling(phrase)}", selector
+    return f"the {plural_of(phrase) or canonical_plural(phrase)}", selector

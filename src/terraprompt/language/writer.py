@@ -1,39 +1,40 @@
-"""Instructions as sentences: category words, selectors, points and boxes, and categories that are not there.
+"""Instructions as sentences, for training and for forged data sets.
 
-Everything is a function of its arguments and of the ``rng`` it is given.
+Training asks for categories by name or use, for the objects that a selector picks, and by points or boxes, in wording
+that training sees or that is held out. The forge asks for one object, by cues that are true of it alone. Every text is
+a function of the arguments and of ``rng``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from terraprompt.errors import ConfigError
-from terraprompt.language import sentence_frames as frames
-from terraprompt.language.category import Noun
-from terraprompt.language.knowledge import CATEGORIES, category
-from terraprompt.language.plausibility import ABSENT_IN_SOURCE, DOUBTED, EXCEPTIONS
+from terraprompt.language.categories import Category, Noun, Wordings, training_vocabulary
+from terraprompt.language.cues import Cue
+from terraprompt.language.frames import frames
 from terraprompt.language.selector import Selector
 from terraprompt.language.spatial import COUNTS, ORDINALS, patterns
 from terraprompt.prompt import Task
 
 __all__ = [
-    "AbsentCategory",
-    "absent_categories",
-    "absent_category",
     "category_instruction",
+    "comparison_instruction",
     "contextual_instruction",
+    "function_instruction",
     "interactive_instruction",
+    "pick",
     "selector_instruction",
+    "unique_instruction",
     "without_coordinates",
 ]
 
-AbsenceKind = Literal["verified", "assumed"]
 _SENTENCE_SHARE = 0.25
+_BARE_NAME_WEIGHT = 4.0  # of the first frame: the bare noun phrase is what most users type
 _T = TypeVar("_T")
 
 
@@ -43,10 +44,10 @@ def category_instruction(
     """Ask for all of a category: by one of its names (referring) or by function, use or consequence (reasoning).
 
     Args:
-        name: a category of the knowledge table.
+        name: a category of the training vocabulary.
         rng: source of randomness.
         task: referring or reasoning.
-        held_out: wording, and in half of the cases the sentence too, that training never sees.
+        held_out: use wording that training never sees, and in half of the cases such a sentence too.
 
     Raises:
         ConfigError: an unknown category, or an interactive task.
@@ -54,13 +55,15 @@ def category_instruction(
     task = Task(task)
     if task is Task.INTERACTIVE:
         raise ConfigError("Points and boxes are written by interactive_instruction.", received=task.value)
-    wording = _pick(category(name).wordings(task, held_out=held_out), rng)
+    words = _words(name, held_out=held_out)
+    wording = pick(words.for_task(task), rng)
     new_frame = held_out and rng.random() < 0.5
     if task is Task.REASONING:
         if wording.endswith("?"):
             return wording
-        return _framed(wording, frames.HELD_CLAUSE_FRAMES if new_frame else frames.CLAUSE_FRAMES, rng)
-    article = _pick(frames.HELD_ARTICLES if new_frame and _countable(name, wording) else frames.ARTICLES, rng)
+        return _framed(wording, frames("clause", held_out=new_frame), rng)
+    countable = any(wording == noun.plural for noun in words.nouns)
+    article = pick(frames("article", held_out=new_frame and countable), rng)
     return _name_framed(article + wording, rng, held_out=new_frame)
 
 
@@ -71,18 +74,17 @@ def selector_instruction(
 
     Args:
         selector: without ``within``.
-        name: a category of the knowledge table.
+        name: a category of the training vocabulary.
         rng: source of randomness.
         selected: how many objects the selector picks here; a region is named in the singular for one, in the plural
             for several, and in either for none.
-        held_out: words of size and place that training never sees; noun and sentence are held back in half of the
-            cases.
+        held_out: use words of size and place that training never sees; noun and sentence are held out in half of
+            the cases each.
 
     Raises:
         ConfigError: an unknown category, or a selector without phrasings.
     """
-    row = category(name)
-    nouns = row.held_nouns if held_out and rng.random() < 0.5 else row.nouns
+    nouns = _words(name, held_out=held_out and rng.random() < 0.5).nouns
     phrase = _selector_phrase(selector, nouns, rng, selected=selected, held_out=held_out)
     return _name_framed(phrase, rng, held_out=held_out and rng.random() < 0.5)
 
@@ -94,12 +96,10 @@ def contextual_instruction(
 
     Arguments and errors as in :func:`selector_instruction`; the category is never named.
     """
-    row = category(name)
-    phrase = _selector_phrase(
-        selector, row.held_roles if held_out else row.roles, rng, selected=selected, held_out=held_out
-    )
+    roles = _words(name, held_out=held_out).roles
+    phrase = _selector_phrase(selector, roles, rng, selected=selected, held_out=held_out)
     new_frame = held_out and rng.random() < 0.5
-    return _pick(frames.HELD_CONTEXT_FRAMES if new_frame else frames.CONTEXT_FRAMES, rng).format(x=phrase)
+    return pick(frames("context", held_out=new_frame), rng).format(x=phrase)
 
 
 def interactive_instruction(
@@ -126,7 +126,7 @@ def interactive_instruction(
         raise ConfigError("An interactive instruction holds either points or boxes.", received=(points, boxes))
     if any(not 0 <= value <= 1 for item in (*points, *boxes) for value in item):
         raise ConfigError("Coordinates of an instruction lie in [0, 1].", received=(points, boxes))
-    what = ("region", "target")[int(rng.integers(2))] if name is None else category(name).singular
+    what = ("region", "target")[int(rng.integers(2))] if name is None else training_vocabulary()[name].singular
 
     def pair(x: float, y: float) -> str:
         return f"{x:.{decimals}f}, {y:.{decimals}f}"
@@ -148,68 +148,38 @@ def without_coordinates(text: str) -> str:
     return re.sub(r"(the (?:points|box)) .*$", r"\1.", text)
 
 
-@dataclass(frozen=True, slots=True)
-class AbsentCategory:
-    """A category that is not in an image.
-
-    Attributes:
-        category: its name.
-        kind: "verified" = annotators looked for it and marked none; "assumed" = implausible for the source.
-    """
-
-    category: str
-    kind: AbsenceKind
+def unique_instruction(cue: Cue, category: Category, rng: np.random.Generator) -> str:
+    """Ask for the one object that a cue is true of."""
+    phrase = pick(cue.wordings, rng).phrase.format(s=category.singular)
+    return pick(frames("unique.question"), rng).format(x=phrase)
 
 
-class _Labelled(Protocol):
-    """What :func:`absent_category` needs of a record."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def labelled(self) -> tuple[str, ...]: ...
-    @property
-    def present(self) -> tuple[str, ...]: ...
+def function_instruction(category: Category, rng: np.random.Generator) -> tuple[str, str]:
+    """Ask for the only object of a category by what it is for; and the reason, which names it."""
+    first, second = category.functions if rng.random() < 0.5 else category.functions[::-1]
+    form = "object" if category.is_object else "place"
+    question = pick(frames(f"function.{form}.question"), rng).format(a=first, b=second)
+    return question, pick(frames(f"function.{form}.reason"), rng).format(s=category.singular, a=first)
 
 
-def absent_categories(record: _Labelled) -> tuple[AbsentCategory, ...]:
-    """All categories known or assumed to be absent from an image, verified ones first."""
-    unproven = {*record.present, *DOUBTED.get(record.source, ())}
-    verified = [name for name in record.labelled if name not in unproven and name in CATEGORIES]
-    doubtful = {*record.labelled, *record.present, *EXCEPTIONS.get(record.id, ())}
-    assumed = sorted(ABSENT_IN_SOURCE.get(record.source, frozenset()) - doubtful)
-    return (
-        *(AbsentCategory(name, "verified") for name in verified),
-        *(AbsentCategory(name, "assumed") for name in assumed),
-    )
-
-
-def absent_category(
-    record: _Labelled,
-    rng: np.random.Generator,
-    *,
-    kinds: Collection[AbsenceKind] = ("verified", "assumed"),
-    among: Collection[str] | None = None,
-) -> AbsentCategory | None:
-    """A category to ask for in vain, or None if nothing is certain.
+def comparison_instruction(
+    category: Category, count: int, clauses: Sequence[str], rng: np.random.Generator
+) -> tuple[str, str]:
+    """Ask for one of several objects by their function and by clauses after "it"; and the reason.
 
     Args:
-        record: an image record (``id``, ``source``, ``labelled``, ``present``).
-        rng: source of randomness; a kind is drawn first, each with equal chance where both are possible.
-        kinds: which grounds to accept.
-        among: only these categories.
+        category: never named in the question.
+        count: objects of the category, 2 to 10.
+        clauses: at least two, the first of which is true of the one object alone.
+        rng: source of randomness.
     """
-    options = [
-        option
-        for option in absent_categories(record)
-        if option.kind in kinds and (among is None or option.category in among)
-    ]
-    if not options:
-        return None
-    kind = _pick(tuple(dict.fromkeys(option.kind for option in options)), rng)
-    return _pick(tuple(option for option in options if option.kind == kind), rng)
+    several = pick(frames("comparison.object" if category.is_object else "comparison.place"), rng).format(
+        n=COUNTS[count], a=pick(category.functions, rng)
+    )
+    said = f"{', it '.join(clauses[:-1])} and it {clauses[-1]}"
+    question = f"{several} {pick(frames('comparison.choice'), rng).format(cues=said)}"
+    reason = pick(frames("comparison.reason"), rng).format(n=COUNTS[count], p=category.plural, c=clauses[0])
+    return question, reason
 
 
 def _selector_phrase(
@@ -229,30 +199,32 @@ def _selector_phrase(
         options = options or [p for p in patterns("region", where="centre") if p.held_out == held_out]
     if not options or not nouns:
         raise ConfigError("This selector has no phrasing.", received=selector)
-    noun = _pick(nouns, rng)
-    return _pick(options, rng).text.format(
+    noun = pick(nouns, rng)
+    return pick(options, rng).text.format(
         s=noun.singular, p=noun.plural, n=COUNTS.get(selector.count, ""), o=ORDINALS.get(selector.rank, "")
     )
 
 
 def _name_framed(phrase: str, rng: np.random.Generator, *, held_out: bool) -> str:
-    if held_out:
-        return _framed(phrase, frames.HELD_NAME_FRAMES, rng)
-    weights = np.asarray(frames.NAME_FRAME_WEIGHTS, np.float64)
-    index = int(rng.choice(len(frames.NAME_FRAMES), p=weights / weights.sum()))
-    return _framed(phrase, (frames.NAME_FRAMES[index],), rng)
+    options = frames("name", held_out=held_out)
+    if not held_out:
+        weights = np.array([_BARE_NAME_WEIGHT] + [1.0] * (len(options) - 1))
+        options = (options[int(rng.choice(len(options), p=weights / weights.sum()))],)
+    return _framed(phrase, options, rng)
 
 
 def _framed(phrase: str, options: Sequence[str], rng: np.random.Generator) -> str:
-    sentence = _pick(options, rng).format(x=phrase)
+    sentence = pick(options, rng).format(x=phrase)
     if rng.random() < _SENTENCE_SHARE:
         return sentence[0].upper() + sentence[1:] + "."
     return sentence
 
 
-def _countable(name: str, wording: str) -> bool:
-    return any(wording == noun.plural for noun in (*category(name).nouns, *category(name).held_nouns))
+def _words(name: str, *, held_out: bool) -> Wordings:
+    category = training_vocabulary()[name]
+    return category.held_out if held_out else category.trained
 
 
-def _pick(options: Sequence[_T], rng: np.random.Generator) -> _T:
+def pick(options: Sequence[_T], rng: np.random.Generator) -> _T:
+    """One of several, each equally often."""
     return options[int(rng.integers(len(options)))]

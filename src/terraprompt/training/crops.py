@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +10,9 @@ from scipy import ndimage
 
 from terraprompt.datasets.sampling import jitter_box, sample_points, tight_box
 from terraprompt.geometry.types import Box
+from terraprompt.language.absence import draw_absent
 from terraprompt.language.object_geometry import clear_selectors, components, empty_selectors
 from terraprompt.language.writer import (
-    AbsentCategory,
     category_instruction,
     contextual_instruction,
     interactive_instruction,
@@ -161,7 +160,7 @@ def _text_crop(
     tasks = [first] + [Task.REASONING if rng.random() < reasoning else Task.REFERRING for _ in range(recipe.items - 1)]
     for i, task in enumerate(tasks):
         if labeled.absent and (category is None or 0 < i == recipe.items - 1):
-            name = _pick_absent(labeled.absent, rng)
+            name = draw_absent(labeled.absent, rng)
             target = np.zeros((recipe.size, recipe.size), np.uint8)
             text = category_instruction(name, rng, task=task)
             items.append(TrainingExample(text, task, target, no_rows(), 0))
@@ -332,14 +331,6 @@ def _middle(target: NDArray[np.uint8]) -> NDArray[np.uint8]:
     distance = ndimage.distance_transform_edt(np.pad(target, 1))[1:-1, 1:-1]
     inner: NDArray[np.uint8] = (distance > 0.7 * distance.max()).astype(np.uint8)
     return inner
-
-
-def _pick_absent(absent: Sequence[AbsentCategory], rng: np.random.Generator) -> str:
-    """Verified and assumed absences equally often, where both exist."""
-    kinds = sorted({a.kind for a in absent})
-    kind = kinds[int(rng.integers(len(kinds)))]
-    same = [a.category for a in absent if a.kind == kind]
-    return same[int(rng.integers(len(same)))]
 
 
 def _pick_category(labeled: LabeledImage, rng: np.random.Generator) -> str | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from terraprompt.datasets.pack import Record
 from terraprompt.geometry.connectivity import label
-from terraprompt.language.writer import AbsentCategory, absent_categories
+from terraprompt.language.absence import AbsentCategory, absent_categories
 
 __all__ = ["LabeledImage", "from_record"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terraprompt.errors import ConfigError
-from terraprompt.language.writer import AbsentCategory
+from terraprompt.language.absence import AbsentCategory
 from terraprompt.training.labeled_image import LabeledImage
 
 __all__ = ["RENDERED", "RenderedScene", "from_rendered", "render_images", "render_scenes"]

@@ -19,7 +19,8 @@ from terraprompt.datasets.sample import RunLengths, Sample
 from terraprompt.datasets.sampling import tight_box
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.geometry.connectivity import label
-from terraprompt.language.writer import absent_categories, category_instruction
+from terraprompt.language.absence import absent_categories
+from terraprompt.language.writer import category_instruction
 from terraprompt.prompt import Task
 from terraprompt.training.rendered import RENDERED, RenderedScene
 from terraprompt.vlm.answer_parser import Instance
