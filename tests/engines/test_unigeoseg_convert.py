@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from released import released_state, tiny_model, write_released, write_tokenizer
-from terraprompt.engines.checkpoint import checkpoint_folder, load_converted
+from terraprompt.engines.checkpoint import load_converted
 from terraprompt.engines.convert import convert
 from terraprompt.errors import CheckpointError
+from terraprompt.io.hub import weights_folder
 from terraprompt.models.unigeoseg import UniGeoSeg, preset
 from terraprompt.models.unigeoseg.layout import DEAD, account, config_of, official_layout, split, to_official
 from unigeoseg_golden import golden_config, golden_model, golden_tensor, official_names, official_shapes
@@ -246,8 +247,8 @@ def test_damage_after_conversion_is_refused(tmp_path: Path, state: dict[str, Ten
 
 def test_a_name_that_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckpointError, match="owner/name"):
-        checkpoint_folder(tmp_path / "nothing")
+        weights_folder(tmp_path / "nothing")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(CheckpointError, match="hf download someone/something --local-dir DIR"):
-        checkpoint_folder("someone/something")
+        weights_folder("someone/something")

@@ -73,12 +73,12 @@ def convert(
 
     Use the result with ``terraprompt segment … --engine unigeoseg --weights DST``.
     """
-    from terraprompt.engines.checkpoint import checkpoint_folder
     from terraprompt.engines.convert import convert as convert_weights
+    from terraprompt.io.hub import weights_folder
     from terraprompt.models.unigeoseg.presets import preset as member
 
     base = member(preset)
-    folder = checkpoint_folder(source, revision=revision)
+    folder = weights_folder(source, revision=revision)
     origin = source if revision is None else f"{source}@{revision}"
     done = convert_weights(folder, target, base=base, dtype=dtype, origin=origin, overwrite=overwrite)
     facts = {

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec
-from terraprompt.engines.checkpoint import checkpoint_folder, load_converted
+from terraprompt.engines.checkpoint import load_converted
 from terraprompt.engines.dialogue import SYSTEM, DialogueWriter
 from terraprompt.errors import CheckpointError, ConfigError, EngineError
 from terraprompt.geometry.frame import Frame
+from terraprompt.io.hub import weights_folder
 from terraprompt.models.preprocess import letterboxed
 from terraprompt.models.unigeoseg import Context, Dialogue, PixelFeatures, UniGeoSeg
 from terraprompt.models.unigeoseg.config import TASK_INDEX
@@ -277,7 +278,7 @@ def unigeoseg(
             hint="Download the release, run `terraprompt models convert SRC DST`, then pass weights=DST or set "
             f"{_FOLDER}=DST. Offline and without them, use the engine nano.",
         )
-    folder = checkpoint_folder(source)
+    folder = weights_folder(source)
     model, provenance = load_converted(folder, dtype=_PRECISIONS[precision], verify=verify)
     causal = model.config.causal
     if causal is None:

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -20,36 +18,10 @@ from terraprompt.io.identity import file_sha256
 from terraprompt.models.unigeoseg.config import UniGeoSegConfig
 from terraprompt.models.unigeoseg.model import UniGeoSeg
 
-__all__ = ["checkpoint_folder", "load_converted"]
+__all__ = ["load_converted"]
 
 _HEAVY = ("vision.", "reader.")
 _LM_HEAD = "reader.lm_head."
-
-
-def checkpoint_folder(source: str | Path, *, revision: str | None = None) -> Path:
-    """A local folder as it is; anything else is a name on the Hugging Face hub and is downloaded, or found downloaded.
-
-    Raises:
-        CheckpointError: no such folder or name, or it is not here and the hub cannot be reached.
-    """
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    name = str(source)
-    if folder.exists() or name.startswith(("/", ".", "~")) or name.count("/") != 1:
-        raise CheckpointError(
-            "There is no such folder of weights.", received=source, hint="Give a folder, or owner/name on the hub."
-        )
-    try:
-        return Path(snapshot_download(name, revision=revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            "The weights are not here and could not be downloaded.",
-            received=f"{name} ({said})",
-            hint=f"Offline: on a machine with a connection run `hf download {name} --local-dir DIR`, bring DIR here "
-            "and name it instead.",
-        ) from error
 
 
 def load_converted(

@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
@@ -26,6 +24,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoTokenizer, CLIPModel, SiglipModel
 
 from terraprompt.errors import CheckpointError, ConfigError, PromptError, SceneError
+from terraprompt.io.hub import weights_folder
 from terraprompt.models.clip_prompts import OVERHEAD_TEMPLATES
 
 __all__ = ["ClipSurgery", "consistent_attention", "dual_path", "feature_surgery", "normalised", "upsampled"]
@@ -364,25 +363,15 @@ def _pooled_alone(head: Any, tokens: Tensor) -> Tensor:
 
 def _folder(source: str, revision: str | None) -> Path:
     """The folder of a checkpoint, downloaded if need be; of weights in several formats only one."""
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if folder.exists() or source.startswith(("/", ".", "~")) or source.count("/") != 1:
-        raise CheckpointError(
-            "There is no such folder of weights.", received=source, hint="Give a folder, or owner/name on the hub."
-        )
-    try:
-        folder = Path(snapshot_download(source, revision=revision, allow_patterns=list(_FILES)))
-        if not any(folder.glob("*.safetensors")):  # old releases have only this, read without running what is in it
-            folder = Path(snapshot_download(source, revision=revision, allow_patterns=[*_FILES, "pytorch_model.bin"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            "The text-image model is not here and could not be downloaded.",
-            received=f"{source} ({said})",
-            hint=f"Offline: on a machine with a connection run `hf download {source} --local-dir DIR`, bring DIR here "
-            "and name it instead. The engine geoseg works without it: leave --similarity out.",
-        ) from error
+    more: dict[str, Any] = {
+        "revision": revision,
+        "what": "text-image model is",
+        "otherwise": "The engine geoseg works without it: leave --similarity out.",
+    }
+    folder = weights_folder(source, patterns=_FILES, **more)
+    if not Path(source).is_dir() and not any(folder.glob("*.safetensors")):
+        # Old releases have only this; it is read without running what is in it.
+        folder = weights_folder(source, patterns=(*_FILES, "pytorch_model.bin"), **more)
     return folder
 
 

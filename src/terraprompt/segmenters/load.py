@@ -12,14 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    StrictDataclassError,
-)
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
 from transformers.models.sam.modeling_sam import SamModel
@@ -31,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from terraprompt.errors import CheckpointError, ConfigError, EngineError
 from terraprompt.io.entry_points import installed
+from terraprompt.io.hub import weights_folder
 from terraprompt.io.identity import file_sha256
 from terraprompt.models.sam.lowered import precision_of
 from terraprompt.models.sam.preprocess import IMAGENET, PLAIN, Normalisation, PixelGrid
@@ -170,33 +164,9 @@ def _check_device(device: str) -> None:
 
 def _folder(source: str | Path) -> tuple[Path, str]:
     """The folder of the weights, downloaded if need be, and its revision."""
-    name = str(source)
-    if name not in _HUB:
-        if (folder := Path(source)).is_dir():
-            return folder, "local"
-        if folder.exists() or name.startswith(("/", ".", "~")) or name.count("/") != 1:
-            raise CheckpointError(
-                "There is no such folder of weights.", received=source, hint="Give a folder, or owner/name on the hub."
-            )
-    hub = _HUB.get(name, name)
-    by_hand = (
-        f"Offline: on a machine with a connection run `hf download {hub} --local-dir DIR`, bring DIR here and name it "
-        "instead. Without weights, nano segments too."
-    )
-    try:
-        folder = Path(snapshot_download(hub, allow_patterns=list(_FILES)))
-    except GatedRepoError as error:
-        raise CheckpointError(
-            "The owner of these weights asks who takes them.",
-            received=hub,
-            hint=f"Accept the licence at https://huggingface.co/{hub}, then run `hf auth login`. {by_hand}",
-        ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            "The weights are not here and could not be downloaded.", received=f"{hub} ({said})", hint=by_hand
-        ) from error
-    return folder, folder.name  # of the cache: the commit
+    name = _HUB.get(str(source), source)
+    folder = weights_folder(name, patterns=_FILES, otherwise="Without weights, nano segments too.")
+    return folder, "local" if name == source and Path(source).is_dir() else folder.name  # of the cache: the commit
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from terraprompt.engines.checkpoint import checkpoint_folder, load_converted
+from terraprompt.engines.checkpoint import load_converted
 from terraprompt.engines.dialogue import SYSTEM, DialogueWriter
 from terraprompt.engines.mask2former import mask2former
 from terraprompt.errors import CheckpointError, ConfigError
+from terraprompt.io.hub import weights_folder
 from terraprompt.models.unigeoseg import UniGeoSeg, UniGeoSegConfig, preset
 from terraprompt.training.ablations import ablation
 from terraprompt.training.causal_step import CausalTrainConfig, CausalTrainer
@@ -87,7 +88,7 @@ def train_causal(
         row = ablation(ablation_name)
         member, schedule = row.model(member), row.schedule(schedule)
     if tokenizer is None and start is not None:
-        tokenizer = checkpoint_folder(start)
+        tokenizer = weights_folder(start)
     if tokenizer is None:
         if preset_name != "tiny":
             raise ConfigError(
@@ -138,7 +139,7 @@ def _model(member: UniGeoSegConfig, start: Path | None, mask2former_start: Path 
             model.load_state_dict(begun.state, strict=False)
             log.info("%d tensors of Mask2Former, %d of it unused", len(begun.state), len(begun.unused))
         return model
-    loaded, _ = load_converted(checkpoint_folder(start), lm_head=True)
+    loaded, _ = load_converted(weights_folder(start), lm_head=True)
     if replace(loaded.config, name=member.name) != member:
         raise CheckpointError(
             "The weights are of another architecture.", received=f"{start}: {loaded.config.name}, not {member.name}"
