@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import rasterio
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scene_rasters import NORTH_UP, UTM
 
 from terraprompt.errors import ConfigError, SceneError
-from terraprompt.raster import Stretch, estimate_stretch, open_scene
+from terraprompt.raster import Scene, Stretch, estimate_stretch, open_scene
+from terraprompt.raster import stretch as stretching
 
 
 def ramp(low: float, high: float, dtype: str, bands: int = 3, size: int = 200) -> np.ndarray:
@@ -136,3 +140,46 @@ def test_integer_tables_agree_with_arithmetic():
     stretch = Stretch("percentile", (-100.0,), (5000.0,))
     values = np.random.default_rng(1).integers(-400, 6000, (1, 40, 40), np.int16)
     np.testing.assert_array_equal(stretch.apply(values), stretch.apply(values.astype(np.float32)))
+
+
+@given(
+    values=arrays(np.uint16, st.integers(1, 60), elements=st.integers(0, 65535)),
+    percentiles=st.tuples(st.floats(0, 49), st.floats(50, 100)),
+)
+def test_percentiles_of_counts_are_those_of_the_values(values, percentiles):
+    expected = tuple(np.percentile(values.astype(np.float64), percentiles))
+    assert stretching._limits(np.bincount(values, minlength=65536), percentiles) == expected
+
+
+@given(seed=st.integers(0, 500), width=st.integers(0, 60), part=st.floats(0, 1), percentiles=st.sampled_from([(2, 98)]))
+def test_part_of_a_sample_proves_no_wider_span_than_the_whole_has(seed, width, part, percentiles):
+    rng = np.random.default_rng(seed)
+    values = np.sort(rng.integers(60, 61 + width, (3, 400)), axis=1) if seed % 2 else rng.integers(0, 256, (3, 400))
+    seen = [np.bincount(plane[: int(part * 400)], minlength=256) for plane in values]
+    limits = np.percentile(values, percentiles, axis=1)
+    assert stretching._Sample(seen, 400).span(percentiles) <= limits[1].max() - limits[0].min()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "top", "nodata", "reads"), [("uint8", 250, None, 150), ("uint8", 30, None, 256), ("uint16", 900, 0, 256)]
+)
+def test_large_files_are_looked_at_until_the_answer_is_sure(make_raster, monkeypatch, dtype, top, nodata, reads):
+    monkeypatch.setattr(stretching, "_READ_WHOLE", 1000)
+    values = np.random.default_rng(5).integers(0, top, (3, 1100, 1100)).astype(dtype)
+    values[:, :300] = 0
+    asked = []
+    read = Scene.read
+    monkeypatch.setattr(Scene, "read", lambda self, *a, **k: asked.append(a) or read(self, *a, **k))
+    with open_scene(make_raster(values, nodata=nodata)) as scene:
+        stretch = estimate_stretch(scene)
+    assert len(asked) <= reads
+    places = np.linspace(0, 1100 - 64, 16).astype(int)
+    sample = np.concatenate([values[:, y : y + 64, x : x + 64].reshape(3, -1) for y in places for x in places], axis=1)
+    planes = [sample[0], sample[1], sample[2]]
+    if nodata is not None:
+        planes = [plane[(sample != nodata).any(0)] for plane in planes]
+    low, high = np.array([np.percentile(plane.astype(float), (2, 98)) for plane in planes]).T
+    if dtype == "uint8":
+        low, high = ([0.0], [255.0]) if high.max() - low.min() >= 32 else ([low.min()], [high.max()])
+        low, high = low * 3, high * 3
+    assert (stretch.low, stretch.high) == (tuple(low), tuple(high))

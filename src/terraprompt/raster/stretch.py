@@ -15,6 +15,7 @@ from terraprompt.raster.scene import Scene
 __all__ = ["Stretch", "StretchMode", "estimate_stretch"]
 
 StretchMode = Literal["auto", "none", "percentile"]
+_Values = NDArray[np.int64] | NDArray[np.float64]
 
 #: Valid pixels that percentiles are taken from.
 _SAMPLE = 1_000_000
@@ -99,11 +100,15 @@ def estimate_stretch(
     as_is = Stretch("none", (0.0,) * scene.channels, (255.0,) * scene.channels)
     if mode == "none" and scene.always_valid:
         return as_is
-    sample = _sample(scene.whole())
+    keeps_colours = mode == "auto" and scene.dtype == np.uint8 and scene.channels == 3
     if mode == "none":
+        next(_samples(scene.whole()))  # raises where nothing is valid
         return as_is
-    limits = [_limits(channel, percentiles) for channel in sample]
-    if mode == "auto" and scene.dtype == np.uint8 and scene.channels == 3:
+    for sample in _samples(scene.whole()):
+        if keeps_colours and sample.span(percentiles) >= _FLAT_LEVELS:
+            return as_is  # whatever the rest of the file holds
+    limits = [_limits(channel, percentiles) for channel in sample.channels]
+    if keeps_colours:
         low, high = min(lo for lo, _ in limits), max(hi for _, hi in limits)
         if high - low >= _FLAT_LEVELS:
             return as_is
@@ -112,27 +117,80 @@ def estimate_stretch(
     return Stretch("percentile", tuple(lo for lo, _ in limits), tuple(hi for _, hi in limits))
 
 
-def _limits(channel: NDArray[np.float64], percentiles: tuple[float, float]) -> tuple[float, float]:
-    if channel.size == 0:  # a band of NaN beside valid bands
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Finite values of valid pixels met so far.
+
+    Attributes:
+        channels: for each either int64 (256,) or (65536,) counts of unsigned integers, or float64 (n,) values.
+        total: no channel will hold more values than this once the sample is complete.
+    """
+
+    channels: list[_Values]
+    total: int
+
+    def span(self, percentiles: tuple[float, float]) -> int:
+        """Least distance of the low and the high percentile of all counts together that later values cannot undo."""
+        lows, highs = [], []
+        for counts in self.channels:
+            below, above = np.cumsum(counts), np.cumsum(counts[::-1])
+            # this many values at or below a level keep the percentile at or below it, in a sample of any final size
+            low = int(np.searchsorted(below, percentiles[0] / 100 * (self.total - 1) + 2))
+            high = int(np.searchsorted(above, (1 - percentiles[1] / 100) * (self.total - 1) + 2))
+            lows.append(low)
+            highs.append(len(counts) - 1 - high)
+        return max(highs) - min(lows)
+
+
+def _limits(channel: _Values, percentiles: tuple[float, float]) -> tuple[float, float]:
+    if not len(channel) or (channel.dtype == np.int64 and not channel.any()):  # a band of NaN beside valid bands
         return 0.0, 1.0
-    low, high = np.percentile(channel, percentiles)
-    return float(low), float(high)
+    if channel.dtype != np.int64:
+        low, high = np.percentile(channel, percentiles)
+        return float(low), float(high)
+    ranks = np.cumsum(channel)
+    low, high = (_percentile(ranks, percent) for percent in percentiles)
+    return low, high
 
 
-def _sample(scene: Scene) -> list[NDArray[np.float64]]:
-    """Finite values of valid pixels, one array a channel."""
-    for reads in (_first_look(scene), _every_block(scene)):
-        found: list[list[NDArray[np.float64]]] = [[] for _ in range(scene.channels)]
+def _percentile(ranks: NDArray[np.int64], percent: float) -> float:
+    """What ``np.percentile`` gives for float64 values, bit for bit, from their cumulated counts (K,)."""
+    place = (int(ranks[-1]) - 1) * (np.float64(percent) / 100)
+    first = int(place)
+    here, after = (float(v) for v in np.searchsorted(ranks, [first, min(first + 1, int(ranks[-1]) - 1)], side="right"))
+    share = float(place) - first
+    return here + (after - here) * share if share < 0.5 else after - (after - here) * (1 - share)
+
+
+def _samples(scene: Scene) -> Iterator[_Sample]:
+    """The growing sample of valid pixels, at least one; the last one is complete.
+
+    Raises:
+        SceneError: no pixel is valid.
+    """
+    bins = {np.dtype(np.uint8): 256, np.dtype(np.uint16): 65536}.get(scene.dtype)
+    for total, reads in (_first_look(scene), _every_block(scene)):
+        channels: list[_Values] = [np.zeros(bins or 0, np.int64 if bins else np.float64)] * scene.channels
+        pieces: list[list[_Values]] = [[] for _ in channels]
         count = 0
         for values, valid in reads:
-            inside = values[:, valid].astype(np.float64)
-            count += inside.shape[1]
-            for channel, plane in zip(found, inside, strict=True):
-                channel.append(plane[np.isfinite(plane)])
+            every = bool(valid.all())
+            count += valid.size if every else int(np.count_nonzero(valid))
+            for i, plane in enumerate(values):
+                inside = plane.reshape(-1) if every else plane[valid]
+                if bins:
+                    channels[i] = channels[i] + np.bincount(inside, minlength=bins)
+                else:
+                    inside = inside.astype(np.float64)
+                    pieces[i].append(inside[np.isfinite(inside)])
+            if bins and count:
+                yield _Sample(channels.copy(), total)
             if count >= 2 * _SAMPLE:
                 break
         if count:
-            return [np.concatenate(channel) for channel in found]
+            if not bins:
+                yield _Sample([np.concatenate(parts) for parts in pieces], total)
+            return
     raise SceneError(
         "No pixel of the scene is valid: all are nodata, masked or NaN.",
         received=scene.source,
@@ -140,21 +198,28 @@ def _sample(scene: Scene) -> list[NDArray[np.float64]]:
     )
 
 
-def _first_look(scene: Scene) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+_Reads = Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]
+
+
+def _first_look(scene: Scene) -> tuple[int, _Reads]:
+    """How many pixels are looked at, and their values and validity."""
     pixels = scene.width * scene.height
     if pixels <= _READ_WHOLE or scene.has_overviews:
         factor = max(1.0, (pixels / _SAMPLE) ** 0.5)
         shape = (max(1, round(scene.height / factor)), max(1, round(scene.width / factor)))
-        yield scene.read(0, 0, scene.width, scene.height, shape=shape, average=False)
-        return
+        whole = (scene.read(*box, shape=shape, average=False) for box in [(0, 0, scene.width, scene.height)])
+        return shape[0] * shape[1], whole
     side_x, side_y = min(_PATCH, scene.width), min(_PATCH, scene.height)
-    for y in np.linspace(0, scene.height - side_y, _PATCHES).astype(int):
-        for x in np.linspace(0, scene.width - side_x, _PATCHES).astype(int):
-            yield scene.read(int(x), int(y), side_x, side_y)
+    places = [
+        (int(x), int(y))
+        for y in np.linspace(0, scene.height - side_y, _PATCHES).astype(int)
+        for x in np.linspace(0, scene.width - side_x, _PATCHES).astype(int)
+    ]
+    return len(places) * side_x * side_y, (scene.read(x, y, side_x, side_y) for x, y in places)
 
 
-def _every_block(scene: Scene) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+def _every_block(scene: Scene) -> tuple[int, _Reads]:
     """The whole file at full resolution: the last resort where a first look met no valid pixel."""
     rows = max(1, 4_000_000 // scene.width)
-    for top in range(0, scene.height, rows):
-        yield scene.read(0, top, scene.width, min(rows, scene.height - top))
+    tops = range(0, scene.height, rows)
+    return scene.width * scene.height, (scene.read(0, top, scene.width, min(rows, scene.height - top)) for top in tops)
