@@ -19,6 +19,7 @@ from PIL import Image
 
 from terraprompt.errors import DatasetError
 from terraprompt.geometry.types import Box
+from terraprompt.io.text import decode_utf8
 from terraprompt.raster.pictures import picture_size, read_rgb
 
 __all__ = ["INDEX_NAME", "Record", "Region", "find_pack", "read_pack"]
@@ -190,12 +191,12 @@ def read_pack(
         raise DatasetError("The pack has no index.", received=index, hint=f"Give the folder that holds {INDEX_NAME}.")
     records: list[Record] = []
     seen: set[str] = set()
-    with index.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
+    with index.open("rb") as lines:
+        for number, data in enumerate(lines, 1):
+            if not data.strip():
                 continue
             try:
-                record = _parse(line, index, number)
+                record = _parse(_text(data, index, number), index, number)
                 if record.id in seen:
                     raise DatasetError(f"Two records have one id in {index}, line {number}.", received=record.id)
             except DatasetError as error:
@@ -230,6 +231,14 @@ def _is_whole(record: Record, skip: Callable[[DatasetError], None] | None) -> bo
     return True
 
 
+def _text(data: bytes, index: Path, number: int) -> str:
+    try:
+        return decode_utf8(data, index)
+    except DatasetError as error:
+        what = f"A line is not UTF-8 text in {index}, line {number}."
+        raise DatasetError(what, received=repr(data[:60]), hint=error.hint) from None
+
+
 def _parse(line: str, index: Path, number: int) -> Record:
     """One line of the index; every fault becomes a DatasetError with file and line."""
     where = f"{index}, line {number}"
@@ -243,7 +252,7 @@ def _parse(line: str, index: Path, number: int) -> Record:
             id=str(raw["id"]),
             source=str(raw["source"]),
             split=str(raw["split"]),
-            image=root / raw["image"],
+            image=_inside(root, raw["image"]),
             width=int(raw["width"]),
             height=int(raw["height"]),
             gsd_m=None if raw["gsd_m"] is None else float(raw["gsd_m"]),
@@ -269,8 +278,19 @@ def _region(raw: dict[str, Any], root: Path) -> Region:
     if box is not None:
         x0, y0, x1, y1 = (float(v) for v in box)
         box = (x0, y0, x1, y1)
-    mask = None if raw["mask"] is None else root / raw["mask"]
-    return Region(str(raw["category"]), mask, int(raw["value"] or 0), box)
+    mask = None if raw["mask"] is None else _inside(root, raw["mask"])
+    value = raw["value"] or 0
+    if mask is not None and (value != int(value) or not 0 <= value <= 255):
+        raise ValueError(f"mask value {value}, but masks hold whole numbers from 0 to 255")
+    return Region(str(raw["category"]), mask, int(value), box)
+
+
+def _inside(root: Path, name: str) -> Path:
+    """A file of the pack; ValueError for a path that leads out of its folder."""
+    path = Path(os.path.normpath(name))
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"the path {name!r} leads out of the folder")
+    return root / name
 
 
 def _fault(record: Record) -> str | None:

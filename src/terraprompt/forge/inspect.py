@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -10,15 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from terraprompt.errors import DatasetError, SceneError
-from terraprompt.forge.annotations import read_boxes
+from terraprompt.forge.annotations import read_boxes, read_labelme, read_yolo
 from terraprompt.forge.pixels import open_raster, reading
+from terraprompt.io.text import decode_utf8
 from terraprompt.language.categories import forge_vocabulary
 
 __all__ = ["Inspection", "inspect_folder"]
 
 _RASTERS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+_TEXTS = (".txt", ".xml", ".json")
+_KNOWN = (
+    "index or RGB rasters, DOTA and YOLO text, Pascal VOC and FAIR1M XML, LabelMe JSON; by a table of your own: COCO "
+)
+_KNOWN += "JSON, GeoJSON, GeoPackage and Shapefile"
 _LOOK_AT = 12  # files of each group
 _SIDE = 2048  # pixels read of each
 _MOST_CODES = 256
@@ -82,19 +90,20 @@ def inspect_folder(folder: Path) -> Inspection:
         raise DatasetError(
             "No images with labels beside them were found.",
             received=f"{folder}: {listed or 'no files of rasters, boxes or polygons'}",
-            hint="Images and labels must differ by folder, prefix or suffix only.",
+            hint=f"Images and labels must differ by folder, prefix or suffix only. Known labels: {_KNOWN}.",
         )
     image, label, stems = pair
     labels = [groups[label][stem] for stem in sorted(stems)][:_LOOK_AT]
     images = [groups[image][stem] for stem in sorted(stems)][:_LOOK_AT]
     codec, codes, extra = _codes(labels)
     guesses = {}
+    words = _yolo_names(folder) if codec == "yolo" else {}
     for code in codes:
-        kind = forge_vocabulary().find(code)
+        kind = forge_vocabulary().find(words.get(code, code))
         if kind is not None:
             guesses[code] = kind.name
     gsd = _gsd(images[0])
-    table = _table(folder.name, image, label, codec, codes, guesses, gsd, extra)
+    table = _table(folder.name, image, label, codec, codes, guesses, gsd, extra, words)
     counts = {pattern: len(files) for pattern, files in groups.items()}
     return Inspection(folder, image, label, len(stems), codec, codes, guesses, gsd, counts, table)
 
@@ -103,7 +112,7 @@ def _groups(folder: Path) -> dict[str, dict[str, Path]]:
     """Patterns -> stems -> files: files of one suffix in folders at one depth that share a prefix and an ending."""
     by_kind: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix.lower() in (*_RASTERS, ".txt", ".xml") and not path.name.startswith("."):
+        if path.is_file() and path.suffix.lower() in (*_RASTERS, *_TEXTS) and not path.name.startswith("."):
             by_kind[(*path.relative_to(folder).parts[:-1], path.suffix)].append(path)
     out: dict[str, dict[str, Path]] = {}
     for (*folders, suffix), files in by_kind.items():
@@ -144,7 +153,7 @@ def _pair(groups: dict[str, dict[str, Path]]) -> tuple[str, str, set[str]] | Non
                 continue
             marks = [_label_score(name, groups[name]) for name in (one, other)]
             image, label = (one, other) if marks[1] > marks[0] else (other, one)
-            if image.endswith((".txt", ".xml")):
+            if image.endswith(_TEXTS):
                 continue
             score = len(shared) + 0.5 * abs(marks[0] - marks[1])
             if best is None or score > best[0]:
@@ -154,7 +163,7 @@ def _pair(groups: dict[str, dict[str, Path]]) -> tuple[str, str, set[str]] | Non
 
 def _label_score(pattern: str, files: dict[str, Path]) -> float:
     score = 0.5 if _LABEL_WORDS.search(pattern) else 0.0
-    if pattern.endswith((".txt", ".xml")):
+    if pattern.endswith(_TEXTS):
         return score + 1
     path = next(iter(files.values()))
     try:
@@ -165,11 +174,43 @@ def _label_score(pattern: str, files: dict[str, Path]) -> float:
     return score + (0.6 if len(np.unique(data.reshape(len(data), -1), axis=1).T) <= 64 else 0.0)
 
 
+class _Numbers(dict[int, str]):
+    """Classes of YOLO by their numbers."""
+
+    def get(self, key: int, default: object = None) -> str:
+        return str(key)
+
+
+def _yolo_names(folder: Path) -> dict[str, str]:
+    """Number -> word, from the ``names`` of data.yaml or another YAML file, or the lines of classes.txt."""
+    for path in [*sorted(folder.glob("*.y*ml")), *sorted(folder.rglob("classes.txt"))]:
+        try:
+            text = decode_utf8(path.read_bytes(), path)
+            names = text.split("\n") if path.suffix == ".txt" else yaml.safe_load(text)["names"]
+        except (DatasetError, OSError, yaml.YAMLError, KeyError, TypeError):
+            continue
+        return {str(k): str(v) for k, v in (names.items() if isinstance(names, dict) else enumerate(names))}
+    return {}
+
+
 def _codes(labels: list[Path]) -> tuple[str, dict[str, int], str]:
     """Codec, codes with their counts, and the format of boxes."""
-    if labels[0].suffix.lower() in (".txt", ".xml"):
-        for kind in ("dota",) if labels[0].suffix.lower() == ".txt" else ("voc", "fair1m"):
-            found: Counter[str] = Counter()
+    suffix = labels[0].suffix.lower()
+    if suffix in _TEXTS:
+        found: Counter[str] = Counter()
+        for kind in {".txt": ("dota", "yolo"), ".xml": ("voc", "fair1m"), ".json": ("labelme",)}[suffix]:
+            found.clear()
+            if kind in ("yolo", "labelme"):
+                try:
+                    sets = [read_labelme(p) if kind == "labelme" else read_yolo(p, (1, 1), _Numbers()) for p in labels]
+                except DatasetError:
+                    continue
+                found.update(a.label for annotations in sets for a in annotations if not a.fault)
+                if sum(found.values()) * 2 > sum(len(annotations) for annotations in sets):
+                    return (
+                        ("yolo", dict(found.most_common()), "") if kind == "yolo" else ("polygons", dict(found), kind)
+                    )
+                continue
             try:
                 for path in labels:
                     found.update(outline.label for outline in read_boxes(path, kind))
@@ -177,7 +218,7 @@ def _codes(labels: list[Path]) -> tuple[str, dict[str, int], str]:
                 continue
             if found:
                 return "boxes", dict(found.most_common()), kind
-        raise DatasetError("The labels are no boxes of a known format.", received=labels[0])
+        raise DatasetError("The labels have no known format.", received=labels[0], hint=f"Known: {_KNOWN}.")
     values: Counter[str] = Counter()
     codec = "index"
     for path in labels:
@@ -216,6 +257,7 @@ def _table(
     guesses: dict[str, str],
     gsd: float | None,
     boxes: str,
+    words: dict[str, str],
 ) -> str:
     lines = [
         f'title = "{name}"',
@@ -228,18 +270,20 @@ def _table(
         "[layout]",
         f'image = "{image}"',
         f'label = "{label}"',
-        *([f'boxes = "{boxes}"'] if boxes else []),
+        *([f'{codec} = "{boxes}"'] if boxes else []),
         "",
     ]
     for code, count in codes.items():
         lines += ["[[class]]"]
         if codec == "index":
             lines += [f"code = {code}", f'label = "FILL IN {code}"']
+        elif codec == "yolo":
+            lines += [f"code = {code}", f"label = {json.dumps(words.get(code, f'FILL IN {code}'))}"]
         elif codec == "palette":
             lines += [f"colour = [{code.strip('()')}]", f'label = "FILL IN {code}"']
         else:
             lines += [f'label = "{code}"']
         known = guesses.get(code)
-        unit = "boxes" if codec == "boxes" else "pixels"
+        unit = "objects" if codec in ("boxes", "polygons", "yolo") else "pixels"
         lines += [f'category = "{known}"' if known else f"ignore = true  # FILL IN: a category ({count} {unit})"]
     return "\n".join(lines) + "\n"

@@ -11,12 +11,14 @@ from rasterio.warp import transform_bounds
 
 from terraprompt.datasets.pack import Record, read_pack
 from terraprompt.errors import DatasetError
+from terraprompt.forge.label_readers import LabelContext
 from terraprompt.forge.layout import fill, match
 from terraprompt.forge.pixels import reading
 from terraprompt.forge.recipe import Recipe, SourceUse
 from terraprompt.forge.records import Row, chance
 from terraprompt.forge.stages import Job
 from terraprompt.forge.tables import SourceTable, load_table, table_path
+from terraprompt.forge.vectors import read_coco
 from terraprompt.language.categories import forge_vocabulary
 from terraprompt.raster.scene import open_scene
 
@@ -110,6 +112,11 @@ def _items(source: Source, job: Job) -> Iterator[Row]:
         yield from _pack_items(source, job)
         return
     layout = source.table.layout
+
+    def note(what: str, count: int) -> None:
+        job.notes[f"{source.name}: {what}"] += count
+
+    listed: set[Path] = set()
     for path, parts in match(source.root, layout.image):
         split = _split(source, parts)
         if source.use.only_split not in (None, split):
@@ -119,6 +126,11 @@ def _items(source: Source, job: Job) -> Iterator[Row]:
         try:
             if not label.is_file():
                 raise DatasetError(f"An image of source {source.name} has no label file.", received=label)
+            if layout.polygons == "coco" and label not in listed:
+                listed.add(label)
+                policies = (job.recipe.on_unknown_code, note, job.recipe.on_broken_file)
+                for fault in read_coco(label)[1]:
+                    LabelContext(label, source.table, forge_vocabulary(), *policies).leave_out(fault)
             header = read_header(path)
         except DatasetError as error:
             _broken(error, source.name, job)

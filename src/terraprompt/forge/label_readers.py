@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from terraprompt.language.categories import Vocabulary
 from terraprompt.raster.scene import Scene
 
 __all__ = ["UNKNOWN", "IndexLabels", "LabelContext", "Labels", "PaletteLabels", "check_pair"]
+
+log = logging.getLogger(__name__)
 
 #: Marks a pixel whose code the table does not name.
 UNKNOWN = 255
@@ -59,6 +62,7 @@ class LabelContext:
         vocabulary: the categories.
         policy: "error" or "skip" at a code or class that the table does not name.
         note: told (what, count) of skipped ones.
+        on_broken: "error" or "skip" at an annotation that cannot be used.
     """
 
     path: Path
@@ -66,6 +70,25 @@ class LabelContext:
     vocabulary: Vocabulary
     policy: str
     note: Callable[[str, int], None]
+    on_broken: str = "error"
+
+    def leave_out(self, fault: str) -> None:
+        """Leave one annotation out and say so.
+
+        Args:
+            fault: names the annotation.
+
+        Raises:
+            DatasetError: if told to stop.
+        """
+        if self.on_broken == "error":
+            raise DatasetError(
+                f"A file of labels cannot be used: {fault}.",
+                received=self.path,
+                hint="Repair the copy, or leave such annotations out with `on_broken_file: skip`.",
+            )
+        log.warning("left out: %s of %s", fault, self.path)
+        self.note("annotation left out, broken", 1)
 
     def number(self, row: SourceClass) -> int:
         """Number of the category of a class; 0 = ignored."""
@@ -152,6 +175,10 @@ class IndexLabels(_Coded):
         self._lookup = np.full(65536, UNKNOWN, np.uint8)
         for row in context.table.classes:
             if row.code is not None:
+                if (np.dtype(file.dtypes[0])) == np.uint8 and row.code > 255:
+                    raise DatasetError(
+                        f"Class {row.label!r} has code {row.code}, but the label holds 0 to 255.", received=context.path
+                    )
                 self._lookup[row.code] = context.number(row)
         self._bytes = self._lookup[:256].tobytes()
         super().__init__(file, context, [1])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from terraprompt.datasets.pack import INDEX_NAME, Record, read_pack
 from terraprompt.errors import DatasetError
-from terraprompt.forge.annotations import Outline, read_boxes
+from terraprompt.forge.annotations import Outline, read_boxes, read_labelme, read_yolo
 from terraprompt.forge.fingerprints import EIGHTH, Fingerprint, eighth, fingerprint, fingerprints
 from terraprompt.forge.items import Source, sources_of, starts
 from terraprompt.forge.label_readers import UNKNOWN, IndexLabels, LabelContext, Labels, PaletteLabels, check_pair
@@ -21,7 +21,7 @@ from terraprompt.forge.pixels import Image, RollingRows, open_raster
 from terraprompt.forge.recipe import Recipe
 from terraprompt.forge.records import Row, of_item
 from terraprompt.forge.stages import Job
-from terraprompt.forge.vectors import BoxLabels, PolygonLabels, coco_shapes, segmenter_of, vector_shapes
+from terraprompt.forge.vectors import BoxLabels, annotation_labels, coco_annotations, segmenter_of, vector_annotations
 from terraprompt.language.categories import forge_vocabulary
 
 __all__ = ["cut_patches", "decode_mask"]
@@ -161,7 +161,7 @@ def _opened(
             received=path,
         )
     label = source.root / (item["label"] or item["image"])
-    context = LabelContext(label, table, forge_vocabulary(), recipe.on_unknown_code, note)
+    context = LabelContext(label, table, forge_vocabulary(), recipe.on_unknown_code, note, recipe.on_broken_file)
     if table.codec == "pack":
         record = _records(source.root, (source.root / INDEX_NAME).stat().st_mtime_ns)[item["record"]]
         return image, _pack_labels(
@@ -172,13 +172,18 @@ def _opened(
         check_pair(image.scene, raster, path, label)
         return image, (IndexLabels if table.codec == "index" else PaletteLabels)(raster, context)
     if table.codec == "boxes":
-        outlines = read_boxes(label, str(table.layout.boxes))
+        outlines = read_boxes(label, str(table.layout.boxes), context.leave_out)
         return image, BoxLabels(outlines, segmenter_of(source.use.segmenter), context)
-    if table.layout.polygons == "coco":
-        shapes = coco_shapes(label, item["image"])
+    if table.codec == "yolo":
+        names = {row.code: row.label for row in table.classes if row.code is not None}
+        found = read_yolo(label, (image.scene.width, image.scene.height), names)
+    elif table.layout.polygons == "coco":
+        found = coco_annotations(label, item["image"])
+    elif table.layout.polygons == "labelme":
+        found = read_labelme(label)
     else:
-        shapes = vector_shapes(label, table, image.scene)
-    return image, PolygonLabels(shapes, context)
+        found = vector_annotations(label, table, image.scene)
+    return image, annotation_labels(found, source.use.segmenter, context)
 
 
 @lru_cache(maxsize=2)

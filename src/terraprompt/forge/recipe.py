@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from terraprompt.errors import ConfigError
 from terraprompt.forge.model_settings import OPERATION, Models
 from terraprompt.forge.strict import Strict, check_keys, faults, keys_of
+from terraprompt.io.text import decode_utf8
 
 __all__ = ["KINDS", "Recipe", "SourceUse", "Subset", "read_recipe"]
 
@@ -266,10 +267,10 @@ def read_recipe(path: Path) -> Recipe:
     """
     path = Path(path).expanduser()
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.safe_load(decode_utf8(path.read_bytes(), path, ConfigError))
     except FileNotFoundError:
         raise ConfigError("The recipe is missing.", received=path) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"The recipe cannot be read: {error}.", received=path) from None
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())

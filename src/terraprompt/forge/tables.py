@@ -14,13 +14,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from terraprompt.errors import ConfigError
 from terraprompt.forge.strict import Strict, faults
+from terraprompt.io.text import decode_utf8
 from terraprompt.language.categories import Vocabulary
 
 __all__ = ["Layout", "SourceClass", "SourceTable", "load_table", "table_names", "table_path"]
 
-Codec = Literal["index", "palette", "boxes", "polygons", "pack"]
+Codec = Literal["index", "palette", "boxes", "polygons", "yolo", "pack"]
 BoxFormat = Literal["dota", "voc", "fair1m"]
-PolygonFormat = Literal["coco", "vector"]
+PolygonFormat = Literal["coco", "labelme", "vector"]
 _TABLES = Path(__file__).with_name("sources")
 
 
@@ -34,7 +35,8 @@ class Layout(Strict):
         group: names of parts that together say where on the ground an image lies; empty = each image for itself.
         threshold: of RGB labels that went through JPEG: channels at or above it count as 255, others as 0.
         boxes: format of box labels.
-        polygons: format of polygon labels: "coco" (one JSON) or "vector" (GeoJSON or GeoPackage).
+        polygons: format of polygon labels: "coco" (one JSON), "labelme" (one JSON an image) or "vector" (GeoJSON,
+            GeoPackage or Shapefile).
         layer: of a vector file with several.
         attribute: field of a vector file with the class name.
     """
@@ -55,7 +57,7 @@ class SourceClass(Strict):
 
     Attributes:
         label: its own word for it.
-        code: value of an index raster.
+        code: value of an index raster, or number of a YOLO class.
         colour: of an RGB label.
         category: of the vocabulary.
         ignore: no category: no data, background, clouds.
@@ -105,16 +107,16 @@ class SourceTable(Strict):
     def _fits_its_codec(self) -> SourceTable:
         keys: list[Any] = []
         for row in self.classes:
-            key = {"index": row.code, "palette": row.colour}.get(self.codec, row.label)
+            key = {"index": row.code, "yolo": row.code, "palette": row.colour}.get(self.codec, row.label)
             if key is None:
-                raise ValueError(f"class {row.label!r} needs a {'code' if self.codec == 'index' else 'colour'}")
+                raise ValueError(f"class {row.label!r} needs a {'colour' if self.codec == 'palette' else 'code'}")
             keys.append(key)
         if twice := sorted({str(key) for key in keys if keys.count(key) > 1}):
             raise ValueError(f"stated twice: {', '.join(twice)}")
         if self.codec == "boxes" and self.layout.boxes is None:
             raise ValueError("layout.boxes is missing: dota, voc or fair1m")
         if self.codec == "polygons" and self.layout.polygons is None:
-            raise ValueError("layout.polygons is missing: coco or vector")
+            raise ValueError("layout.polygons is missing: coco, labelme or vector")
         if self.codec != "pack" and not self.layout.label:
             raise ValueError("layout.label is missing")
         return self
@@ -168,12 +170,14 @@ def load_table(name: str, *, folder: Path | None = None) -> SourceTable:
     """
     path = table_path(name, folder=folder)
     try:
-        return SourceTable.model_validate({**tomllib.loads(path.read_text(encoding="utf-8")), "name": path.stem})
+        return SourceTable.model_validate(
+            {**tomllib.loads(decode_utf8(path.read_bytes(), path, ConfigError)), "name": path.stem}
+        )
     except FileNotFoundError:
         raise ConfigError("The table of a source is missing.", received=path) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"The table of a source is not TOML: {error}.", received=path) from None
     except ValidationError as error:
         raise ConfigError(f"The table of a source is broken: {faults(error)}.", received=path) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"The table of a source cannot be read: {error}.", received=path) from None

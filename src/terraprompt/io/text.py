@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["sanitize_text"]
+from terraprompt.errors import DatasetError, TerrapromptError
+
+__all__ = ["decode_utf8", "sanitize_text"]
 
 # C0 and C1 controls, and the marks that turn the writing direction round.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
@@ -24,3 +26,21 @@ def sanitize_text(text: object, limit: int, *, keep_lines: bool = False) -> str:
         return clean if len(whole) <= limit else f"{clean[:limit]}… ({len(whole)} characters)"
     line = " ".join(clean.split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def decode_utf8(data: bytes, path: object, error: type[TerrapromptError] = DatasetError) -> str:
+    """Text of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        TerrapromptError: of the given type; another coding, with file and line.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as broken:
+        line = data.count(b"\n", 0, broken.start) + 1
+        guess = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "ISO-8859-1"
+        raise error(
+            f"A file is not UTF-8 text (byte 0x{data[broken.start]:02x} in line {line}).",
+            received=f"{path}, line {line}",
+            hint=f"Convert it, e.g. with iconv -f {guess} -t UTF-8.",
+        ) from None

@@ -15,7 +15,7 @@ from terraprompt.raster.scene import Scene
 __all__ = ["Stretch", "StretchMode", "estimate_stretch"]
 
 StretchMode = Literal["auto", "none", "percentile"]
-_Values = NDArray[np.int64] | NDArray[np.float64]
+_Values = NDArray[Any]
 
 #: Valid pixels that percentiles are taken from.
 _SAMPLE = 1_000_000
@@ -153,7 +153,7 @@ def _limits(channel: _Values, percentiles: tuple[float, float]) -> tuple[float, 
     return low, high
 
 
-def _percentile(ranks: NDArray[np.int64], percent: float) -> float:
+def _percentile(ranks: _Values, percent: float) -> float:
     """What ``np.percentile`` gives for float64 values, bit for bit, from their cumulated counts (K,)."""
     place = (int(ranks[-1]) - 1) * (np.float64(percent) / 100)
     first = int(place)
