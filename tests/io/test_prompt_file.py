@@ -17,6 +17,7 @@ from flow_engines import PointedEngine
 from terraprompt.errors import PromptError
 from terraprompt.flow.session import segment
 from terraprompt.io.prompt_file import read_prompt_file
+from terraprompt.raster import open_scene
 
 UTM = "EPSG:32633"
 POINT, OTHER, THIRD = "POINT (500010 5399990)", "POINT (500020 5399980)", "POINT (500030 5399970)"
@@ -224,3 +225,51 @@ def test_lines_are_refused(tmp_path):
 def test_an_area_without_extent(tmp_path):
     with pytest.raises(PromptError, match="no area"):
         read_prompt_file(write(tmp_path / "p.gpkg", ["POLYGON ((0 0, 1 0, 2 0, 0 0))"]))
+
+
+@pytest.fixture
+def scene(tmp_path):
+    path = tmp_path / "scene.tif"
+    size = {"width": 64, "height": 64, "count": 3, "dtype": "uint8"}
+    with rasterio.open(path, "w", crs=UTM, transform=rasterio.Affine(1, 0, 500_000, 0, -1, 5_400_000), **size) as file:
+        file.write(np.random.default_rng(1).integers(0, 255, (3, 64, 64)).astype(np.uint8))
+    with open_scene(path) as opened:
+        yield opened
+
+
+FAR, FAR_AREA = "POINT (600000 5399990)", "POLYGON ((0 0, 9 0, 9 9, 0 0))"
+
+
+@pytest.mark.parametrize(
+    ("wkt", "fields", "kept", "said"),
+    [
+        ([POINT, FAR], {}, (1, 0), ["Point 2 of 2"]),
+        ([FAR, POINT, FAR, OTHER], {}, (2, 0), ["Point 1 of 4", "Point 3 of 4"]),
+        ([AREA, FAR_AREA], {}, (0, 1), ["Box 2 of 2"]),
+        ([FAR_AREA, POINT], {}, (1, 0), ["Box 1 of 1"]),
+        ([POINT, OTHER, FAR], {"label": [1, 0, 1], "object": ["a", "a", "b"]}, (2, 0), ["Point 3 of 3"]),
+        ([FAR, OTHER, POINT], {"label": [1, 0, 1], "object": ["a", "a", "b"]}, (1, 0), ["Point 1 of 3"]),
+    ],
+)
+def test_what_lies_outside_is_left_out_by_number(tmp_path, scene, wkt, fields, kept, said):
+    prompt, remarks = scene.inside(read_prompt_file(write(tmp_path / "p.gpkg", wkt, **fields)))
+    assert (len(prompt.points), len(prompt.boxes)) == kept
+    assert [remark.split(" lies outside")[0] for remark in remarks] == said
+    scene.to_pixels(prompt)
+
+
+def test_nothing_inside_stays_an_error(tmp_path, scene):
+    with pytest.raises(PromptError, match="A point lies outside the scene"):
+        scene.inside(read_prompt_file(write(tmp_path / "p.gpkg", [FAR, FAR])))
+
+
+def test_several_layers_are_named_and_one_is_chosen(tmp_path):
+    path = tmp_path / "p.gpkg"
+    for layer, spot in (("notes", OTHER), ("prompts", POINT)):
+        shapes = shapely.to_wkb(shapely.from_wkt([spot]))
+        pyogrio.raw.write(path, shapes, [], [], layer=layer, geometry_type="Point", crs=UTM, append=path.exists())
+    with pytest.raises(PromptError, match=r"several layers.*notes, prompts.*--prompt-layer"):
+        read_prompt_file(path)
+    assert read_prompt_file(path, layer="prompts").points == ((500_010, 5_399_990),)
+    with pytest.raises(PromptError, match=r"no layer 'promts'.*notes, prompts"):
+        read_prompt_file(path, layer="promts")

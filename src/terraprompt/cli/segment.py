@@ -64,6 +64,7 @@ def segment(
     ] = None,
     box: Annotated[list[str] | None, typer.Option(help="x0,y0,x1,y1 round one target. Repeatable.")] = None,
     prompt_file: Annotated[Path | None, typer.Option(help="Vector file with points and boxes, in any CRS.")] = None,
+    prompt_layer: Annotated[str | None, typer.Option(help="Layer of --prompt-file, where it has several.")] = None,
     prompt_crs: Annotated[
         str | None,
         typer.Option(
@@ -132,7 +133,10 @@ def segment(
                 raise ConfigError(
                     f"{option} is in square metres, but the scene has no CRS.", received=area, hint="Leave it out."
                 )
-        prompt = _prompt(instruction, point or [], box or [], prompt_file, prompt_crs, task, opened)
+        prompt = _prompt(instruction, point or [], box or [], prompt_file, prompt_layer, prompt_crs, task, opened)
+        left_out: tuple[str, ...] = ()
+        if prompt_file is not None:
+            prompt, left_out = opened.inside(prompt)
         opened.to_pixels(prompt)  # what does not fit the scene is said before a model is loaded
         more = engine_options if weights is None else {"weights": weights, **engine_options}
         known = engine_option_names(engine)
@@ -147,6 +151,9 @@ def segment(
                 prompt, threshold=threshold, refine=refine, selector="auto" if selector else None, progress=report,
                 min_area_m2=min_area, fill_holes_m2=fill_holes, simplify=simplify,
             )  # fmt: skip
+        if left_out:
+            remarks = (*left_out, *result.remarks)
+            result = replace(result, remarks=remarks, provenance={**result.provenance, "remarks": list(remarks)})
         with result:
             failed = result.status is Status.FAILED
             if evidence is not None:
@@ -208,16 +215,19 @@ def _prompt(
     points: list[str],
     boxes: list[str],
     file: Path | None,
+    layer: str | None,
     crs: str | None,
     task: Task | None,
     scene: Scene,
 ) -> Prompt:
     if text is None and not points and not boxes and file is None:
         raise typer.BadParameter("Say what to find: an INSTRUCTION, --point, --box or --prompt-file.")
+    if layer is not None and file is None:
+        raise typer.BadParameter("--prompt-layer names a layer of --prompt-file. Give that too.")
     if file is not None:
         if points or boxes:
             raise typer.BadParameter("Give --prompt-file, or --point and --box, not both.")
-        prompt = read_prompt_file(file, text=text, crs=_crs(crs, scene))
+        prompt = read_prompt_file(file, text=text, crs=_crs(crs, scene), layer=layer)
     else:
         if crs is not None and not points and not boxes:
             raise typer.BadParameter("--prompt-crs says what --point and --box are in. Give one of them.")

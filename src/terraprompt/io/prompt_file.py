@@ -17,7 +17,9 @@ from terraprompt.prompt import Box, Point, Prompt
 __all__ = ["read_prompt_file"]
 
 
-def read_prompt_file(path: str | Path, *, text: str | None = None, crs: str | None = None) -> Prompt:
+def read_prompt_file(
+    path: str | Path, *, text: str | None = None, crs: str | None = None, layer: str | None = None
+) -> Prompt:
     """Read a prompt from any vector file that GDAL reads.
 
     Points become points; each area, also each part of a multipart area, its bounding box. An integer attribute
@@ -28,16 +30,17 @@ def read_prompt_file(path: str | Path, *, text: str | None = None, crs: str | No
         path: GeoJSON, GeoPackage, Shapefile, …
         text: the instruction that goes with it.
         crs: overrides the file's CRS; "pixel": its numbers are pixels of the scene.
+        layer: of a file with several layers that hold geometry.
 
     Raises:
-        PromptError: missing or unreadable file, no geometry, no CRS, geometry that is neither point nor area, a label
-            that is neither 0 nor 1, or an area that is not on the target.
+        PromptError: missing or unreadable file, several layers to choose from, no geometry, no CRS, geometry that is
+            neither point nor area, a label that is neither 0 nor 1, or an area that is not on the target.
     """
     path = Path(path)
     if not path.is_file():
         raise PromptError("The prompt file is missing.", received=path, hint="Check the path.")
     try:
-        meta, _, geometry, columns = pyogrio.raw.read(path)
+        meta, _, geometry, columns = pyogrio.raw.read(path, layer=_layer(path, layer))
         shapes = None if geometry is None else shapely.from_wkb(geometry)
     except (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError, GEOSException) as error:
         raise PromptError(
@@ -85,6 +88,18 @@ def read_prompt_file(path: str | Path, *, text: str | None = None, crs: str | No
     order = {name: k for k, name in enumerate(dict.fromkeys(names))}
     groups = tuple(order[name] for name in names) if len(order) > 1 or boxes else ()
     return Prompt(text, tuple(points), tuple(labels), tuple(boxes), None if crs == "pixel" else crs, groups)
+
+
+def _layer(path: Path, name: str | None) -> str | None:
+    layers = [(str(found), kind) for found, kind in pyogrio.list_layers(path)]
+    names = [found for found, kind in layers if kind is not None] or [found for found, _ in layers]
+    if name is None and len(names) > 1:
+        what, hint = "The prompt file has several layers.", "Choose one with --prompt-layer."
+    elif name is not None and name not in [found for found, _ in layers]:
+        what, hint = f"The prompt file has no layer {name!r}.", f"Layers: {', '.join(names)}."
+    else:
+        return name or (names[0] if names else None)
+    raise PromptError(what, received=f"{', '.join(names)} in {path}", hint=hint)
 
 
 def _is_null(value: object) -> bool:

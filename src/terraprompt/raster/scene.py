@@ -221,6 +221,50 @@ class Scene:
         unit = "pixels" if self._crs is None or crs == "pixel" else named
         return f"The scene spans x {x0:.9g} to {x1:.9g}, y {y0:.9g} to {y1:.9g} ({unit})."
 
+    def inside(self, prompt: Prompt) -> tuple[Prompt, tuple[str, ...]]:
+        """The points and boxes of a prompt that lie in this scene, in its CRS; and a sentence on each of the others.
+
+        Points that are not on a target are left out with it when all points on it are outside.
+
+        Raises:
+            PromptError: none is left, or as of :meth:`to_pixels`.
+        """
+        try:
+            self.to_pixels(prompt)
+            return prompt, ()
+        except PromptError as error:
+            reason = error
+        fits = [self._fits(Prompt(points=(at,), crs=prompt.crs)) for at in prompt.points]
+        keeps = [self._fits(Prompt(boxes=(box,), crs=prompt.crs)) for box in prompt.boxes]
+        groups = prompt.groups or (0,) * len(fits)
+        lost = {g for g, label in zip(groups, prompt.labels, strict=True) if label} - {
+            g for g, label, ok in zip(groups, prompt.labels, fits, strict=True) if label and ok
+        }
+        kept = [i for i, ok in enumerate(fits) if ok and groups[i] not in lost]
+        boxes = tuple(box for box, ok in zip(prompt.boxes, keeps, strict=True) if ok)
+        if not boxes and not kept:
+            raise reason
+        remarks = [
+            f"{what} {number} of {len(all_)} lies outside the scene and was left out: {at}."
+            for what, all_, oks in (("Point", prompt.points, fits), ("Box", prompt.boxes, keeps))
+            for number, (at, ok) in enumerate(zip(all_, oks, strict=True), 1)
+            if not ok
+        ]
+        return replace(
+            prompt,
+            points=tuple(prompt.points[i] for i in kept),
+            labels=tuple(prompt.labels[i] for i in kept),
+            groups=tuple(prompt.groups[i] for i in kept) if prompt.groups else (),
+            boxes=boxes,
+        ), tuple(remarks)
+
+    def _fits(self, prompt: Prompt) -> bool:
+        try:
+            self.to_pixels(prompt)
+        except PromptError:
+            return False
+        return True
+
     def to_pixels(self, prompt: Prompt) -> Prompt:
         """The prompt in pixel coordinates of this scene (``crs=None``), checked against its extent.
 
