@@ -18,6 +18,7 @@ from scipy import ndimage
 from terraprompt.datasets.pack import Record
 from terraprompt.datasets.sampling import tight_box
 from terraprompt.geometry.connectivity import label
+from terraprompt.geometry.interior import interior_distance
 from terraprompt.geometry.types import Box
 from terraprompt.language.absence import absent_categories
 from terraprompt.language.object_geometry import clear_selectors, components
@@ -138,7 +139,7 @@ def _objects(truth: NDArray[np.uint8], plan: Plan, rng: np.random.Generator) -> 
 
 def middle(part: NDArray[np.uint8]) -> tuple[float, float]:
     """Centre (x, y) of the pixel of a mask (height, width) farthest from its outline: where a careful person clicks."""
-    depth = ndimage.distance_transform_edt(np.pad(part, 1))[1:-1, 1:-1]
+    depth = interior_distance(part)
     y, x = np.unravel_index(int(depth.argmax()), depth.shape)
     return float(x) + 0.5, float(y) + 0.5
 

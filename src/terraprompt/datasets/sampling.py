@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.geometry.boxes import Box, mask_box
+from terraprompt.geometry.interior import interior_distance
 
 __all__ = ["SMALL_AREA", "jitter_box", "sample_points", "tight_box"]
 
@@ -56,8 +56,8 @@ def sample_points(mask: NDArray[np.generic], rng: np.random.Generator, *, k: int
     rows, cols = np.nonzero(inside)
     if k is None:
         k = 1 if rows.size < SMALL_AREA else 1 + int(rng.choice(len(POINT_COUNT_SHARES), p=POINT_COUNT_SHARES))
-    # Padding makes the image border count as a border of the target; squaring pulls points towards the middle.
-    depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1][rows, cols]
+    # Squaring pulls points towards the middle.
+    depth = interior_distance(inside)[rows, cols]
     weight = depth**2
     chosen = rng.choice(rows.size, size=min(k, rows.size), replace=False, p=weight / weight.sum())
     return np.stack([cols[chosen] + x0 + 0.5, rows[chosen] + y0 + 0.5], axis=1).astype(np.float64)

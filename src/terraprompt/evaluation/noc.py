@@ -10,12 +10,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from terraprompt.errors import ConfigError
 from terraprompt.evaluation.intervals import bootstrap
 from terraprompt.evaluation.metrics import Overlap
 from terraprompt.evaluation.scores import Estimate
+from terraprompt.geometry.interior import interior_distance
 from terraprompt.geometry.types import Bools
 
 __all__ = ["LIMIT", "Rule", "next_click", "noc", "simulate", "summarise_clicks"]
@@ -92,16 +92,12 @@ def next_click(
     """
     free = np.ones_like(truth) if clicked is None else ~clicked
     regions = [(truth & ~mask, 1), (mask & ~truth, 0)]
-    found = [(region, _depth(region) * free, label) for region, label in regions if (region & free).any()]
+    found = [(region, interior_distance(region) * free, label) for region, label in regions if (region & free).any()]
     if not found:
         return None
     _, depth, label = max(found, key=lambda f: np.count_nonzero(f[0]) if rule == "pixels" else f[1].max())
     row, column = np.unravel_index(int(depth.argmax()), depth.shape)
     return int(row), int(column), label
-
-
-def _depth(region: Bools) -> NDArray[np.float64]:
-    return np.asarray(ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1], np.float64)
 
 
 def noc(ious: Sequence[float], threshold: float, *, limit: int = LIMIT) -> int:

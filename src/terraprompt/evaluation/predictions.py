@@ -193,22 +193,9 @@ class Prediction:
 
 
 def _table(rows: Sequence[Prediction], settings: Settings) -> pa.Table:
-    masks = [row.mask for row in rows]
-    columns = {
-        "sample_id": [row.sample_id for row in rows],
-        "status": [row.status for row in rows],
-        "reason": [row.reason for row in rows],
-        "height": [None if m is None else m.height for m in masks],
-        "width": [None if m is None else m.width for m in masks],
-        "counts": [None if m is None else m.counts for m in masks],
-        "task": [row.task for row in rows],
-        "instruction": [row.instruction for row in rows],
-        "instruction_index": [row.instruction_index for row in rows],
-        "notes": [json.dumps(row.notes, sort_keys=True, default=str) if row.notes else None for row in rows],
-        "seconds": [row.seconds for row in rows],
-        "memory_mb": [row.memory_mb for row in rows],
-        "fingerprint": [row.fingerprint for row in rows],
-    }
+    coded = ("height", "width", "counts")
+    columns = {n: [getattr(row.mask if n in coded else row, n, None) for row in rows] for n in _SCHEMA.names}
+    columns["notes"] = [json.dumps(row.notes, sort_keys=True, default=str) if row.notes else None for row in rows]
     return pa.table(columns, schema=_SCHEMA).replace_schema_metadata({_KEY: settings.to_json()})
 
 

@@ -15,6 +15,7 @@ from terraprompt.forge.cues import Scene, cues_of, facts_of
 from terraprompt.forge.recipe import KINDS, Recipe, Writing
 from terraprompt.forge.records import Row, rng_of
 from terraprompt.forge.stages import Job
+from terraprompt.geometry.interior import interior_distance
 from terraprompt.io.rle import RunLengths
 from terraprompt.language.categories import Category, forge_vocabulary
 from terraprompt.language.cues import Cue
@@ -149,7 +150,7 @@ def _points(mask: NDArray[np.uint8], count: int, rng: np.random.Generator) -> li
     lie farthest from those before.
     """
     (frame,) = ndimage.find_objects((mask > 0).astype(np.int8))  # outside of it nothing is as near as its rim
-    depth = ndimage.distance_transform_edt(np.pad(mask[frame], 1))[1:-1, 1:-1]
+    depth = interior_distance(mask[frame])
     rows, columns = np.nonzero(depth >= min(4.0, float(depth.max()) / 2))
     spots = np.stack([columns + frame[1].start + 0.5, rows + frame[0].start + 0.5], axis=1)
     chosen = [spots[int(rng.integers(len(spots)))]]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from terraprompt.datasets.sampling import jitter_box, sample_points, tight_box
+from terraprompt.geometry.interior import interior_distance
 from terraprompt.geometry.types import Box
 from terraprompt.language.absence import draw_absent
 from terraprompt.language.object_geometry import clear_selectors, components, empty_selectors
@@ -328,7 +329,7 @@ def _prompt(
 
 
 def _middle(target: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    distance = ndimage.distance_transform_edt(np.pad(target, 1))[1:-1, 1:-1]
+    distance = interior_distance(target)
     inner: NDArray[np.uint8] = (distance > 0.7 * distance.max()).astype(np.uint8)
     return inner
 
