@@ -331,7 +331,7 @@ def test_units_are_asked_for_with_a_picture_whose_answer_is_known(make: Make, se
     first, second = (engine.propose(scene_of(80, 160), text) for text in "ab")
     assert first.prompts == second.prompts == (Prompt("bright roof", boxes=((20, 30, 52, 60),)),)
     assert "probe" in first.notes["units_from"]
-    assert len(server.asked) == 3, "the probe is asked once"
+    assert len(server.asked) == 4, "the probe, two pictures, is asked once"
 
 
 # Refinement

@@ -235,7 +235,7 @@ def test_units_are_asked_for_with_a_picture_whose_answer_is_known(make: Make, se
     assert first.prompts == second.prompts == (Prompt(boxes=((40, 40, 120, 80),)),)
     assert first.notes["units"] == "0..1000"
     assert "probe" in first.notes["units_from"]
-    assert len(server.asked) == 3, "the probe is asked once"
+    assert len(server.asked) == 4, "the probe, two pictures, is asked once"
 
 
 def test_units_that_cannot_be_found_out(make: Make, server: EndpointServer) -> None:
@@ -243,11 +243,12 @@ def test_units_that_cannot_be_found_out(make: Make, server: EndpointServer) -> N
     assert got.status == "failed"
     assert "coordinate convention is not known" in got.reason
     assert "reasoner calibrate" in got.reason
-    decisive = make("What rectangle?", wrapped({"bbox_2d": [0.1, 0.2, 0.3, 0.4]}), convention=AUTO)
-    assert decisive.propose(IMAGE, "x").prompts == (Prompt(boxes=((40, 40, 120, 80),)),)
+    range_alone = make("What rectangle?", wrapped({"bbox_2d": [0.1, 0.2, 0.3, 0.4]}), convention=AUTO)
+    assert range_alone.propose(IMAGE, "x").status == "failed", "the range does not tell which axis comes first"
     down = make(Status(500, "oops"), convention=AUTO)
     assert re.search("2 attempts.*oops", down.propose(IMAGE, "x").reason)
-    server.play(Say("no"), Say(wrapped()))
+    drawn = Say(wrapped({"bbox_2d": [300, 200, 650, 533]}))
+    server.play(drawn, drawn, Say(wrapped()))
     assert down.propose(IMAGE, "x").status == "no_target", "a probe that failed for the server's sake is asked again"
 
 

@@ -124,11 +124,11 @@ class GeoSegEngine(ProposingEngine[GroundedBox]):
             deadline=deadline,
         )
 
-    def convention(self) -> tuple[Convention | None, str]:
+    def convention(self, size: tuple[int, int]) -> tuple[Convention | None, str]:
         """How to read coordinates, and from where that is known."""
         if self.calibration is not None:
             return self.calibration.convention, "calibration on labelled boxes"
-        return (None, "official: always pixels") if self.correction.mode == "official" else super().convention()
+        return (None, "official: always pixels") if self.correction.mode == "official" else super().convention(size)
 
     def prompt(self, target: GroundedBox) -> Prompt:
         """The corrected box with its phrase."""

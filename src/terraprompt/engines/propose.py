@@ -108,7 +108,7 @@ class ProposingEngine(Generic[_T]):
         self.tries, self.limit, self.overlap, self.max_seconds = tries, limit, overlap, max_seconds
         self.tile = tile or default_tile_spec(segmenter)
         self._lock = threading.Lock()
-        self._probed: tuple[Convention | None, str] | None = None
+        self._probed: dict[tuple[int, int], tuple[Convention | None, str]] = {}
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -170,7 +170,11 @@ class ProposingEngine(Generic[_T]):
         """
         deadline = None if self.max_seconds is None else time.monotonic() + self.max_seconds
         try:
-            convention, how = self.convention()
+            convention, how = self.convention((image.shape[0], image.shape[1]))
+            if convention is None and self.reasoner.convention.units is Units.AUTO:
+                hint = "Name the units (--units pixels, 0..1 or 0..1000), or run terraprompt reasoner calibrate."
+                reason = f"The coordinate convention is not known: {how} {hint}"
+                return Proposals("failed", reason=evidence_text(reason), notes={"units_from": how})
             reading = self.ask(image, instruction, convention, deadline)
         except BudgetError:
             raise
@@ -201,16 +205,19 @@ class ProposingEngine(Generic[_T]):
         prompts = tuple(map(self.prompt, reading.targets))
         return Proposals("found", prompts, notes=notes, deadline=deadline, remarks=remarks)
 
-    def convention(self) -> tuple[Convention | None, str]:
-        """How to read coordinates, and from where that is known; (None, "") = as the reasoner declares it."""
+    def convention(self, size: tuple[int, int]) -> tuple[Convention | None, str]:
+        """How to read coordinates about an image of ``size`` (height, width), and from where that is known.
+
+        (None, "") = as the reasoner declares it. A server may shrink what is large, so each size is asked about once.
+        """
         if self.reasoner.convention.units is not Units.AUTO:
             return None, ""
         with self._lock:
-            if self._probed is None:
-                probed = probe(self.reasoner)
+            if size not in self._probed:
+                probed = probe(self.reasoner, size)
                 log.info(probed.summary)
-                self._probed = probed.convention, probed.summary
-            return self._probed
+                self._probed[size] = probed.convention, probed.summary
+            return self._probed[size]
 
     # One image
 

@@ -94,7 +94,9 @@ class BoxCalibration:
                 **raw
                 | {
                     "shown": View(**raw["shown"]),
-                    "convention": Convention(Units(reading["units"]), View(**reading["view"])),
+                    "convention": Convention(
+                        **{**reading, "units": Units(reading["units"]), "view": View(**reading["view"])}
+                    ),
                     "fit": BiasFit(**raw["fit"]),
                 }
             )

@@ -85,9 +85,9 @@ def check_endpoint(reasoner: EndpointReasoner) -> EndpointReport:
         colours.append((name, said))
         counts += [reply.tokens_in, reply.tokens_out]
     probed = probe(reasoner)
-    reply = probed.reply
-    counts += [reply.tokens_in, reply.tokens_out]
-    best = probed.table.candidates[0]
+    reply = probed.replies[0]
+    counts += [count for asked in probed.replies for count in (asked.tokens_in, asked.tokens_out)]
+    best = next(iter(probed.fits), None)
     return EndpointReport(
         server,
         names,
@@ -98,8 +98,8 @@ def check_endpoint(reasoner: EndpointReasoner) -> EndpointReport:
         reasoner.follows_schema,
         probed.parsed.verdict,
         reasoner.server.clean(reply.text),
-        best.agreement,
-        best.name,
+        0.0 if best is None else best.agreement,
+        "nothing known" if best is None else best.name,
         reasoner.convention.units.value,
         None if None in counts else sum(count or 0 for count in counts),
         reasoner.remarks,

@@ -134,10 +134,31 @@ class Convention:
     Attributes:
         units: what it measures in.
         view: what it is shown; in :attr:`Units.PIXELS` the answer is in pixels of that.
+        y_first: coordinates are written y, x.
+        scale: answered numbers are this many times the units (a server that shrinks pictures: below 1; a grid of 0..999
+            or 0..100 in units of 0..1000).
     """
 
     units: Units
     view: View
+    y_first: bool = False
+    scale: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """The units, the order and the scale in words."""
+        scaled = "" if self.scale == 1 else f" times {self.scale:.3g}"
+        return self.units.value + scaled + (", y first" if self.y_first else "")
+
+    def in_units(self, instances: Iterable[Instance]) -> tuple[Instance, ...]:
+        """Answered instances x first and in the plain units, as :meth:`frame` takes them."""
+
+        def plain(points: ArrayLike) -> NDArray[np.float64]:
+            xy = np.asarray(points, np.float64) / self.scale
+            return xy[..., ::-1] if self.y_first else xy
+
+        known = not self.y_first and self.scale == 1
+        return tuple(instances) if known else tuple(_mapped(v, plain) for v in instances)
 
     def frame(self, source: Size) -> Frame:
         """The map from pixels of the source image (height, width) to the reasoner's coordinates.
@@ -156,12 +177,17 @@ class Convention:
     def to_source(self, instances: Iterable[Instance], source: Size) -> tuple[Instance, ...]:
         """Answered instances in pixels of the source image; nothing is clipped."""
         frame = self.frame(source)
-        return tuple(_mapped(v, frame.points_back) for v in instances)
+        return tuple(_mapped(v, frame.points_back) for v in self.in_units(instances))
 
     def from_source(self, instances: Iterable[Instance], source: Size) -> tuple[Instance, ...]:
         """Instances in pixels of the source image as the reasoner would write them; inverse of :meth:`to_source`."""
         frame = self.frame(source)
-        return tuple(_mapped(v, frame.points) for v in instances)
+
+        def written(points: ArrayLike) -> NDArray[np.float64]:
+            xy = frame.points(points) * self.scale
+            return xy[..., ::-1] if self.y_first else xy
+
+        return tuple(_mapped(v, written) for v in instances)
 
     def describe(self, source: Size) -> str:
         """The units in the words of a question, e.g. "pixels of this image, which is 840 wide and 840 high"."""
@@ -192,6 +218,7 @@ FAMILIES: dict[str, Convention] = {
     r"qwen[-_ ]?2[._]?5[-_ ]?vl": Convention(Units.PIXELS, View("square", side=840)),
     r"qwen[-_ ]?[23][-_ ]?vl": Convention(Units.THOUSAND, _NATIVE),
     r"intern[-_ ]?vl": Convention(Units.THOUSAND, View("square", side=896)),
+    r"glm[-_ ]?4|minicpm|deepseek[-_ ]?vl|cogvlm": Convention(Units.THOUSAND, _NATIVE),
     r"llava": Convention(Units.UNIT, View("square", side=672)),
 }
 

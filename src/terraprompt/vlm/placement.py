@@ -114,7 +114,7 @@ def settle_units(
             return convention, "", fault
         convention = convention.with_units(found.units)
         note = f"Coordinates were taken for {found.units.value} ({found.confidence:.0%} sure)."
-    return convention, note, "" if believe else _contradiction(instances, convention.units, shown)
+    return convention, note, "" if believe else _contradiction(convention.in_units(instances), convention.units, shown)
 
 
 def without_duplicates(instances: Sequence[Instance], *, limit: float = 0.5) -> tuple[Instance, ...]:
