@@ -97,7 +97,7 @@ def segment(
     refine: Annotated[
         bool, typer.Option(help="Look twice at small targets under a point; geoseg: correct the boxes.")
     ] = True,
-    selector: Annotated[bool, typer.Option(help='Decide words like "the largest" over the whole scene.')] = True,
+    selector: Annotated[bool, typer.Option(help="Take sizes, order and negation apart; no: the text as it is.")] = True,
     batch: Annotated[int | None, typer.Option(min=1, help="Tiles encoded together.")] = None,
     creation_option: Annotated[
         list[str] | None, typer.Option("--co", help="GDAL creation option of the mask, KEY=VALUE.")
@@ -308,6 +308,8 @@ def _summary(result: Result, files: dict[str, str], seconds: float) -> dict[str,
         "status": result.status.value,
         "reason": result.reason,
         "remarks": list(result.remarks),
+        "understood": result.provenance.get("understood"),
+        "unknown_words": result.provenance.get("unknown_words", []),
         "objects": len(result.objects),
         "area_m2": round(sum(known), 3) if len(known) == len(areas) and known else None,
         "files": files,

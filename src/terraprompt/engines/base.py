@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from terraprompt.errors import EngineError
 from terraprompt.prompt import Prompt, Task
 
-__all__ = ["Answer", "Embedding", "Engine", "ModelInfo", "Proposals", "Proposer", "TileSpec"]
+__all__ = ["Answer", "Embedding", "Engine", "KnowsWords", "ModelInfo", "Proposals", "Proposer", "TileSpec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +158,21 @@ class Proposals:
                     "A proposed prompt is about one target, in pixels, with points or a box.",
                     received=prompt.describe(),
                 )
+
+
+@runtime_checkable
+class KnowsWords(Protocol):
+    """An engine with a closed vocabulary: sentences are taken apart before it is asked.
+
+    Attributes:
+        vocabulary: the categories that it knows, names of the training vocabulary; () = open after all.
+    """
+
+    vocabulary: tuple[str, ...]
+
+    def is_word(self, word: str) -> bool:
+        """Whether a lower-case word is one of English, so no misspelt noun."""
+        ...
 
 
 @runtime_checkable

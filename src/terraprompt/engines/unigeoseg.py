@@ -16,6 +16,7 @@ from torch import Tensor
 from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec
 from terraprompt.engines.weights import load_weights, packaged
 from terraprompt.errors import CheckpointError, ConfigError, EngineError
+from terraprompt.language.categories import training_vocabulary
 from terraprompt.language.writer import interactive_instruction, without_coordinates
 from terraprompt.models.sentence import SentenceEncoder, packaged_sentence_encoder
 from terraprompt.models.unigeoseg import Instructions, PixelFeatures, UniGeoSeg, UniGeoSegConfig
@@ -67,6 +68,7 @@ class UniGeoSegEngine:
         self.info = info
         self.device = torch.device(device)
         self.tile = tile or TileSpec(size=512, overlap=192, multiple=32, batch=2, focus=256)
+        self.vocabulary: tuple[str, ...] = ()
         self._read = lru_cache(maxsize=256)(self._read_text)
 
     @torch.inference_mode()
@@ -117,6 +119,10 @@ class UniGeoSegEngine:
         )
         presence = None if prediction.presence is None else float(prediction.presence.float().sigmoid())
         return Answer(np.ascontiguousarray(logits[0, 0, :height, :width].cpu().numpy()), presence)
+
+    def is_word(self, word: str) -> bool:
+        """Whether the sentence encoder knows a word as a whole."""
+        return self.encoder.tokenizer.token_to_id(word) is not None
 
     def pack(self, embedding: Embedding) -> dict[str, NDArray[Any]]:
         """Features as float32 arrays, for the disk; what follows from them is not kept."""
@@ -210,4 +216,6 @@ def nano(*, device: str = "cpu", weights: str | Path | None = None, **unknown: A
     """
     if unknown:
         raise ConfigError("Unknown engine option.", received=sorted(unknown), hint="nano takes device and weights.")
-    return build(Path(weights) if weights else packaged("nano"), name="nano", device=device)
+    engine = build(Path(weights) if weights else packaged("nano"), name="nano", device=device)
+    engine.vocabulary = tuple(training_vocabulary().categories)
+    return engine

@@ -40,7 +40,9 @@ def by_image(items: Sequence[EvalItem]) -> list[tuple[EvalItem, ...]]:
 
 def flow_settings(mask: Literal["model", "product"], *, selector: bool = True) -> SegmentSettings:
     """Settings of the flow that give the model's own mask, nothing sieved or filled, or the product's."""
-    return SegmentSettings(selector="auto" if selector else None, min_pixels=1 if mask == "model" else None)
+    # Benchmarks ask every sentence, and score what the engine says to it.
+    min_pixels = 1 if mask == "model" else None
+    return SegmentSettings(selector="auto" if selector else None, understand=False, min_pixels=min_pixels)
 
 
 def ask_image(

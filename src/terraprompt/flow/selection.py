@@ -11,7 +11,7 @@ from terraprompt.language.parse_selector import Selector
 from terraprompt.outputs import Result, SegmentedObject
 from terraprompt.raster import Scene
 
-__all__ = ["apply_selector", "select_objects"]
+__all__ = ["apply_selector", "outermost", "select_objects"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +21,7 @@ class _Extent:
 
 
 def apply_selector(result: Result, selector: Selector, scene: Scene) -> Result:
-    """Keep the objects that the selector means; the result that came in is closed if it is replaced.
-
-    Left and right are those of the picture; north, south, east and west those of the map, also on a rotated raster.
-
-    Args:
-        result: of the whole scene.
-        selector: from :func:`terraprompt.language.parse_selector.parse_selector`.
-        scene: on which ``result`` was made.
-    """
+    """Keep the objects that the selector means; the result that came in is closed if it is replaced."""
     if not result.objects:
         return result
     chosen = result.select(select_objects(result.objects, selector, scene))
@@ -38,11 +30,32 @@ def apply_selector(result: Result, selector: Selector, scene: Scene) -> Result:
 
 
 def select_objects(objects: Sequence[SegmentedObject], selector: Selector, scene: Scene) -> list[int]:
-    """Ids of the objects that the selector means."""
+    """Ids of the objects that the selector means.
+
+    Left and right are those of the picture; north, south, east and west those of the map, also on a rotated raster.
+
+    Args:
+        objects: of the whole scene.
+        selector: from :func:`terraprompt.language.parse_selector.parse_selector`.
+        scene: on which they were found.
+    """
     frame = _map_frame(scene) if selector.compass and scene.crs is not None else _picture_frame(scene)
     to_frame, width, height = frame
     kept = selector.select([_extent(item, to_frame) for item in objects], width, height)
     return [objects[i].id for i in kept]
+
+
+def outermost(objects: Sequence[SegmentedObject], region: Selector, scene: Scene) -> int:
+    """Id of the object of a region ("upper right", "left half") that lies farthest towards its corner or side."""
+    to_frame, width, height = _map_frame(scene) if region.compass and scene.crs is not None else _picture_frame(scene)
+    words = (region.where or "").split()
+    signs = ("right" in words) - ("left" in words), ("lower" in words) - ("upper" in words)
+
+    def reach(item: SegmentedObject) -> float:
+        x, y = _extent(item, to_frame).centroid
+        return signs[0] * x / width + signs[1] * y / height
+
+    return max(objects, key=reach).id
 
 
 Frame = tuple[tuple[float, float, float, float, float, float], float, float]

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from terraprompt import __version__
-from terraprompt.engines.base import Answer, Embedding, Engine, Proposals, Proposer
+from terraprompt.engines.base import Answer, Embedding, Engine, KnowsWords, Proposals, Proposer
 from terraprompt.engines.registry import load_engine
 from terraprompt.errors import (
     BudgetError,
@@ -30,8 +31,8 @@ from terraprompt.errors import (
 )
 from terraprompt.flow.embedding_cache import EmbeddingCache, cache_key
 from terraprompt.flow.evidence import Evidence, ScenePrediction
+from terraprompt.flow.objects import ObjectRules
 from terraprompt.flow.proposals import failure, no_target_reason, notes_to_scene, proposals_to_scene, with_notes
-from terraprompt.flow.selection import apply_selector, select_objects
 from terraprompt.flow.settings import SegmentSettings
 from terraprompt.flow.stitch import ABSENT, StitchedRows, Stitcher, apply_presence
 from terraprompt.flow.windows import (
@@ -45,6 +46,7 @@ from terraprompt.flow.windows import (
 from terraprompt.geometry.types import Logits
 from terraprompt.io.progress import Progress
 from terraprompt.language.parse_selector import ParsedSelector, describe, parse_selector
+from terraprompt.language.understand import Understood, understand
 from terraprompt.outputs import MaskWriter, Result, Status, check_refinement
 from terraprompt.outputs.mask_writer import sieve_mask
 from terraprompt.prompt import Prompt
@@ -196,9 +198,8 @@ class Session:
                 writer.write_band(band.top, band.logits, band.valid)
             if query.failed:
                 return query.failure(scene)
-            result = writer.finish(query.provenance, **settings.refinement)
-        result = query.annotate(result)
-        return result if query.selector is None else apply_selector(result, query.selector.selector, scene)
+            result = writer.finish(query.provenance, **query.rules.refinement)
+        return query.annotate(query.rules.apply(result, scene, query.evidence))
 
     def predict_mask(
         self, prompt: Prompt | str, settings: SegmentSettings | None = None, *, progress: Progress | None = None
@@ -219,9 +220,13 @@ class Session:
             return ScenePrediction(Status.FAILED, query.failed, None, None, None, query.evidence, query.provenance)
         limit = np.float32(math.log(settings.threshold / (1 - settings.threshold)))
         raw = np.where(valid, logits > limit, np.uint8(255))
-        mask, objects, ids = sieve_mask(raw, scene.crs, scene.transform, **settings.refinement)
-        if query.selector is not None and objects:
-            kept = select_objects(objects, query.selector.selector, scene)
+        mask, objects, ids = sieve_mask(raw, scene.crs, scene.transform, **query.rules.refinement)
+        if objects and query.rules.choose:
+            scores = np.bincount(ids.reshape(-1), expit(logits).reshape(-1)) / np.maximum(
+                np.bincount(ids.reshape(-1)), 1
+            )
+            objects = tuple(replace(item, score=float(scores[item.id])) for item in objects)
+            kept = query.rules.select(objects, scene, query.evidence)
             mask[(mask == 1) & ~np.isin(ids, kept)] = 0
         found = mask == 1
         status = Status.FOUND if found.any() else Status.NO_TARGET
@@ -240,19 +245,52 @@ class Session:
         asked = self.scene.to_pixels(given)
         proposes = isinstance(self.engine, Proposer) and not asked.is_spatial
         selector = settings.selector
-        if selector == "auto":
+        understood: Understood | None = None
+        knows = isinstance(self.engine, KnowsWords) and bool(self.engine.vocabulary)
+        if selector == "auto" and knows and settings.understand:
+            asked, understood = self._understand(asked)
+            chosen = understood.selector
+            selector = None if chosen is None else ParsedSelector(understood.phrases[0], chosen)
+        elif selector == "auto":
             selector = None if asked.is_spatial or proposes else parse_selector(given.text or "")
         if selector is not None:
             asked = replace(asked, text=selector.phrase)
-        provenance = self._provenance(given, selector, settings.effective)
-        query = _Query(settings, selector, provenance)
+        rules = ObjectRules.of(settings, self.scene, None if selector is None else selector.selector, understood, asked)
+        provenance = self._provenance(given, selector, {**settings.effective, **rules.effective})
+        if understood is not None and given.text:
+            provenance |= {"understood": understood.as_json(), "unknown_words": list(understood.unknown_words)}
+        query = _Query(settings, rules, provenance, understood)
+        if understood is not None:
+            query.evidence.remark(*understood.remarks)
+            query.refusal = understood.refusal
         if proposes:
             query.proposals = self._propose(asked.text or "")
         query.bands = self._bands(asked, query, progress)
         return query
 
+    def _understand(self, asked: Prompt) -> tuple[Prompt, Understood]:
+        """What of a text can be followed, and the prompt to ask; beside points or boxes only a category is."""
+        engine = self.engine
+        assert isinstance(engine, KnowsWords)
+        if not asked.text:
+            return asked, Understood()
+        found = understand(asked.text, engine.vocabulary, engine=engine.name, is_word=engine.is_word)
+        if asked.is_spatial and found.is_plain:
+            return replace(asked, text=found.phrases[0]), replace(found, single=False)
+        if asked.is_spatial:
+            remark = f'The text beside the points or boxes was not used: "{asked.text}". A category alone would be.'
+            words = found.unknown_words or tuple(asked.text.split())
+            return replace(asked, text=None, task_override=None), Understood(unknown_words=words, remarks=(remark,))
+        if self.scene.crs is None and (found.min_area_m2 or found.max_area_m2):
+            raise ConfigError(
+                "A limit in square metres needs a scene with a CRS.", received=asked.text, hint="Leave the limit out."
+            )
+        return asked, found
+
     def _bands(self, asked: Prompt, query: _Query, progress: Progress | None) -> Iterator[StitchedRows]:
         settings, proposals = query.settings, query.proposals
+        if query.refusal:
+            return empty_rows(self.scene)
         refine = settings.threshold if settings.refine else None
         if proposals is not None and not proposals.prompts:
             return empty_rows(self.scene)
@@ -260,7 +298,9 @@ class Session:
             return self._focus(proposals.prompts, refine, progress, query.evidence, proposals.deadline)
         if asked.is_spatial:
             return self._focus(asked.objects(), refine, progress, query.evidence, None)
-        return self._sweep(asked, progress, query.evidence)
+        understood = query.understood or Understood((asked.text or "",))
+        prompts = [replace(asked, text=text) for text in (*understood.phrases, *understood.minus)]
+        return self._sweep(prompts, understood, settings.threshold, progress, query.evidence)
 
     def encode(
         self, tiles: Sequence[Tile], images: Sequence[NDArray[np.uint8] | None] | None = None
@@ -324,8 +364,17 @@ class Session:
         whole = Tile(0, 0, self.scene.width, self.scene.height, (height, width))
         return self.look_at(whole)
 
-    def _sweep(self, prompt: Prompt, progress: Progress | None, evidence: Evidence) -> Iterator[StitchedRows]:
-        """Ask every tile that holds a valid pixel, a row of tiles at a time."""
+    def _sweep(
+        self,
+        prompts: Sequence[Prompt],
+        understood: Understood,
+        threshold: float,
+        progress: Progress | None,
+        evidence: Evidence,
+    ) -> Iterator[StitchedRows]:
+        """Ask every tile that holds a valid pixel, a row of tiles at a time; each tile is encoded once."""
+        limit = np.float32(math.log(threshold / (1 - threshold)))
+        union = len(understood.phrases)
         tiles, stitcher = self.plan, Stitcher(self.plan)
         known = {row for row in range(tiles.rows) if self._is_known(row)}
         unread = [row for row in range(tiles.rows) if row not in known]
@@ -341,10 +390,16 @@ class Session:
                     # Copies, so that nothing an engine keeps holds on to the whole band.
                     images = None if band is None else [band.image(tile).copy() for tile in group]
                     embeddings = self.encode(group, images)
-                    answers = self.predict(group, embeddings, [prompt] * len(group))
-                    for tile, answer in zip(group, answers, strict=True):
-                        stitcher.add(tile, answer.logits)
-                        evidence.add(answer)
+                    asked_each = [self.predict(group, embeddings, [prompt] * len(group)) for prompt in prompts]
+                    for tile, *answers in zip(group, *asked_each, strict=True):
+                        logits = answers[0].logits
+                        for answer in answers[1:union]:
+                            logits = np.maximum(logits, answer.logits)
+                        for answer in answers[union:]:
+                            logits = np.minimum(logits, 2 * limit - answer.logits)
+                        stitcher.add(tile, 2 * limit - logits if understood.negated else logits)
+                        for answer in answers:
+                            evidence.add(answer)
                     done += len(group)
                     if progress is not None:
                         progress(done, len(tiles))
@@ -518,8 +573,10 @@ class _Query:
     """One prompt on its way through the session."""
 
     settings: SegmentSettings
-    selector: ParsedSelector | None
+    rules: ObjectRules
     provenance: dict[str, Any]
+    understood: Understood | None = None
+    refusal: str = ""
     proposals: Proposals | None = None
     bands: Iterator[StitchedRows] = field(default_factory=lambda: iter(()))
     evidence: Evidence = field(default_factory=Evidence)
@@ -557,7 +614,10 @@ class _Query:
         if self.proposals is not None:
             seconds = time.monotonic() - self.started
             result = with_notes(result, self.proposals, self.evidence.notes_by_target, seconds)
-        return replace(result, remarks=self.remarks)
+        remarks = self.remarks
+        if remarks:  # those made once the objects were known too
+            result.provenance["remarks"] = list(remarks)  # type: ignore[index]
+        return replace(result, remarks=remarks, reason=self.refusal or result.reason)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -565,7 +625,7 @@ class _Query:
 
     @property
     def no_target_reason(self) -> str | None:
-        return None if self.proposals is None else no_target_reason(self.proposals)
+        return (self.refusal or None) if self.proposals is None else no_target_reason(self.proposals)
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -23,6 +23,10 @@ class SegmentSettings:
         selector: which of the found objects are meant: its ``phrase`` replaces the text, its choice is made over the
             whole scene. "auto" parses a text without points and boxes, unless the engine proposes; None sends every
             text to the engine as it is.
+        understand: with an engine that knows certain words only, take a text apart first
+            (:func:`terraprompt.language.understand.understand`), leave out what is smaller than an object of the
+            category unless ``min_area_m2`` or ``min_pixels`` is given, and keep one object a click. Only with
+            ``selector`` "auto".
         min_area_m2, min_pixels, fill_holes_m2, simplify: as in :meth:`terraprompt.outputs.MaskWriter.finish`.
 
     Raises:
@@ -32,6 +36,7 @@ class SegmentSettings:
     threshold: float = 0.5
     refine: bool = True
     selector: ParsedSelector | Literal["auto"] | None = "auto"
+    understand: bool = True
     min_area_m2: float | None = None
     min_pixels: int | None = None
     fill_holes_m2: float | None = None

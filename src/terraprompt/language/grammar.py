@@ -13,7 +13,7 @@ from terraprompt.language.categories import canonical_plural, is_plural, plural_
 from terraprompt.language.selector import Kind, Selector
 from terraprompt.language.spatial import COUNTS, ORDINALS, PLACES, SIDES
 
-__all__ = ["parse"]
+__all__ = ["parse", "strip_command"]
 
 _NUMBERS = {word: n for n, word in COUNTS.items()} | {str(n): n for n in range(2, 100)} | {"both": 2}
 _RANKS = {word: n for n, word in ORDINALS.items()} | {"1st": 1, "2nd": 2, "3rd": 3, "4th": 4, "5th": 5}
@@ -132,7 +132,7 @@ _MAX_WORDS = 6
 
 def parse(text: str) -> tuple[str, Selector] | None:
     """The noun phrase to ask the model for, and the selector; None if the text is not clearly such a request."""
-    core = _ARTICLE.sub("", _uncommanded(_normalised(text)), count=1)
+    core = _ARTICLE.sub("", strip_command(_normalised(text)), count=1)
     if not core:
         return None
     whole = _shape(core, None, compass=False)
@@ -159,7 +159,8 @@ def _normalised(text: str) -> str:
     return re.sub(r"\b(north|south)[- ](east|west)", r"\1\2", text)
 
 
-def _uncommanded(text: str) -> str:
+def strip_command(text: str) -> str:
+    """A normalised sentence without its command ("please mark …") and its reference to the image."""
     text = _COMMAND.sub("", text, count=1)
     if question := re.fullmatch(r"where (.+) (?:is|are)", text):
         text = question[1]
