@@ -2,7 +2,7 @@
 # make test   all tests but those of full-size models
 # make test-full   those of full-size models (gigabytes of generated weights)
 # make lint   ruff and mypy
-# Each does all the set-up themselves: a virtual environment in .venv with everything in it.
+# Each does all the set-up itself: a virtual environment in .venv with everything in it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
