@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import typer
 from rich.console import Console
@@ -78,3 +78,13 @@ def progress(label: str, *, quiet: bool) -> Iterator[Report | None]:
             bar.update(task, completed=done, total=total)
 
         yield report
+
+
+def nodata_option(text: str | None) -> float | Literal["none"] | None:
+    """The value of ``--nodata``."""
+    if text is None or text == "none":
+        return None if text is None else "none"
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f'--nodata takes a number or "none". Received: {text}') from None

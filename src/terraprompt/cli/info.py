@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from terraprompt.cli.common import as_json as to_json
+from terraprompt.cli.common import nodata_option
 from terraprompt.raster import estimate_stretch, open_scene
 
 __all__ = ["register"]
@@ -19,10 +20,14 @@ def register(app: typer.Typer) -> None:
 
 def info(
     scene: Annotated[str, typer.Argument(help="Raster that GDAL reads.")],
+    nodata: Annotated[str | None, typer.Option(help='Value without data, or "none".')] = None,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="A VRT may name hosts and other folders.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Print size, bands, CRS, pixel size and the stretch that segmenting SCENE would use."""
-    with open_scene(scene) as opened:
+    with open_scene(scene, nodata=nodata_option(nodata), allow_remote=allow_remote) as opened:
         stretch = estimate_stretch(opened, "auto")
         facts: dict[str, Any] = {
             "source": opened.source,
@@ -35,6 +40,7 @@ def info(
             "extent": list(opened.extent(opened.crs.to_string() if opened.crs else None)),
             "nodata": opened.nodata,
             "overviews": opened.has_overviews,
+            "remarks": opened.remarks,
             "stretch": {"mode": stretch.mode, "low": list(stretch.low), "high": list(stretch.high)},
         }
     if as_json:

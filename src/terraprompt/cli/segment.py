@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from terraprompt.cli.common import as_json as to_json
-from terraprompt.cli.common import numbers, progress, usable_device
+from terraprompt.cli.common import nodata_option, numbers, progress, usable_device
 from terraprompt.cli.engine_options import with_engine_options
 from terraprompt.engines.registry import engine_option_names, load_engine
 from terraprompt.errors import ConfigError, EngineError, OutputError, PromptError
@@ -85,6 +85,10 @@ def segment(
     bbox_crs: Annotated[
         str | None, typer.Option(help='CRS of --bbox: "pixel" or e.g. EPSG:4326; default the scene\'s.')
     ] = None,
+    nodata: Annotated[str | None, typer.Option(help='Value without data, or "none": all pixels are data.')] = None,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="A VRT may name hosts and other folders.")
+    ] = False,
     stretch: Annotated[Stretch, typer.Option(help="Brightness: one stretch for the whole scene.")] = Stretch.AUTO,
     threshold: Annotated[
         float, typer.Option(min=0.001, max=0.999, help="Probability above which a pixel is target.")
@@ -125,8 +129,9 @@ def segment(
     if bbox_crs is not None and bbox is None:
         raise typer.BadParameter("--bbox-crs says what --bbox is in. Give --bbox too.")
     with open_scene(
-        scene, _bands(bands), bbox=None if bbox is None else _box(bbox, "--bbox"), bbox_crs=bbox_crs
-    ) as opened:
+        scene, _bands(bands), bbox=None if bbox is None else _box(bbox, "--bbox"), bbox_crs=bbox_crs,
+        nodata=nodata_option(nodata), allow_remote=allow_remote,
+    ) as opened:  # fmt: skip
         _spare_inputs(targets, (*opened.files, prompt_file, weights))
         for option, area in (("--min-area", min_area), ("--fill-holes", fill_holes)):
             if area and opened.crs is None:

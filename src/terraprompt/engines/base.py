@@ -24,12 +24,16 @@ class ModelInfo:
         revision: version or hub commit of the weights.
         checksum: sha256 of the weights file, hex; "" if there are no weights.
         settings: anything that changes the answer (threshold, precision, …).
+        gsd_m: finest and coarsest metres a pixel that the model knows; None = not said.
+        gsd_note: exceptions, to be put behind that range.
     """
 
     name: str
     revision: str
     checksum: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    gsd_m: tuple[float, float] | None = None
+    gsd_note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,9 +183,9 @@ def described(card: Mapping[str, Any], path: Path) -> UniGeoSegConfig:
     """
     try:
         return UniGeoSegConfig.from_dict(card["model"])
-    except (KeyError, TypeError, ConfigError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            "The weights' card does not describe a UniGeoSeg model.", received=f"{path}: {error}"
+            "The weights' card is damaged: it does not describe a UniGeoSeg model.", received=f"{path}: {error}"
         ) from error
 
 
@@ -202,7 +202,14 @@ def build(path: Path, *, name: str, device: str = "cpu", encoder: SentenceEncode
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise CheckpointError("The weights are of another architecture.", received=f"{path}: {error}") from error
-    info = ModelInfo(name, str(card.get("revision", "")), str(card["sha256"]), {"precision": "fp32", "device": device})
+    try:
+        gsd = tuple(map(float, card.get("gsd_m", ())))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError("The weights' card is damaged.", received=f"{path}: gsd_m {card['gsd_m']}") from error
+    info = ModelInfo(
+        name, str(card.get("revision", "")), str(card["sha256"]), {"precision": "fp32", "device": device},
+        (gsd[0], gsd[1]) if len(gsd) == 2 else None, str(card.get("gsd_note", "")),
+    )  # fmt: skip
     return UniGeoSegEngine(model, encoder or packaged_sentence_encoder(), info, device=device, name=name)
 
 

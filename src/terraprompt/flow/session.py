@@ -202,6 +202,7 @@ class Session(EncodedScene):
         if understood is not None and given.text:
             provenance |= {"understood": understood.as_json(), "unknown_words": list(understood.unknown_words)}
         query = Query(settings, rules, provenance, understood)
+        query.evidence.remark(*self._scene_remarks())
         if understood is not None:
             query.evidence.remark(*understood.remarks)
             query.refusal = understood.refusal
@@ -228,6 +229,17 @@ class Session(EncodedScene):
                 "A limit in square metres needs a scene with a CRS.", received=asked.text, hint="Leave the limit out."
             )
         return asked, found
+
+    def _scene_remarks(self) -> list[str]:
+        """What must be known of the scene, and whether the model knows its ground resolution."""
+        known, gsd = self.engine.info.gsd_m, self.scene.gsd_m
+        if known is None or gsd is None or known[0] / 1.5 <= gsd <= known[1] * 1.5:
+            return list(self.scene.remarks)
+        return [
+            *self.scene.remarks,
+            f"The scene has {gsd:.3g} m a pixel; {self.engine.info.name} knows {known[0]:g} to {known[1]:g} m a pixel"
+            f"{self.engine.info.gsd_note}: the answer may be wrong.",
+        ]
 
     def _bands(self, asked: Prompt, query: Query, progress: Progress | None) -> Iterator[StitchedRows]:
         settings, proposals = query.settings, query.proposals

@@ -8,11 +8,11 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
@@ -26,6 +26,7 @@ from terraprompt.raster.pixel_area import ground_size
 from terraprompt.raster.source import (
     Bands,
     choose_bands,
+    default_bands,
     gdal_env,
     open_dataset,
     read_palette,
@@ -36,11 +37,19 @@ from terraprompt.raster.source import (
 __all__ = ["Scene", "open_scene"]
 
 
+#: A row of tiles of the widest scene takes some 4 GB; more pixels than a map of the land at 40 cm are a mistake.
+_WIDEST, _LARGEST, _LARGEST_BLOCK = 1_000_000, 10**12, 1 << 30
 _CRS_HINT = "Name it like EPSG:4326, or say pixel."
 
 
 def open_scene(
-    src: str | os.PathLike[str], bands: Bands = None, *, bbox: Box | None = None, bbox_crs: str | None = None
+    src: str | os.PathLike[str],
+    bands: Bands = None,
+    *,
+    bbox: Box | None = None,
+    bbox_crs: str | None = None,
+    nodata: float | Literal["none"] | None = None,
+    allow_remote: bool = True,
 ) -> Scene:
     """Open a raster for prompting; use it as a context manager.
 
@@ -51,14 +60,22 @@ def open_scene(
         bbox: (x0, y0, x1, y1): look at this part alone. In ``bbox_crs``, else in the scene's CRS; in pixels of the
             file if the scene has no CRS or ``bbox_crs`` is "pixel". Widened to whole pixels, clipped to the scene.
         bbox_crs: anything that pyproj accepts; x = longitude.
+        nodata: the value that means no data, in place of the declared one; "none": every pixel is data, whatever the
+            file's nodata, mask or alpha band says (NaN stays no data). None: as the file says.
+        allow_remote: False refuses a VRT that names hosts, other folders or raw files.
 
     Raises:
         SceneError: missing, damaged or unusable raster, unknown bands, or a bbox that misses the scene.
     """
-    dataset = open_dataset(src)
+    dataset = open_dataset(src, allow_remote=allow_remote)
     try:
-        scene = Scene(dataset, source=os.fspath(src), bands=choose_bands(dataset, bands))
-        return scene if bbox is None else scene.clip(bbox, bbox_crs)
+        scene = Scene(dataset, source=os.fspath(src), bands=choose_bands(dataset, bands), nodata=nodata)
+        scene._judge_alpha(strict=bands is not None)
+        scene._remark_on_source(named=bands is not None)
+        if bbox is not None:
+            scene = scene.clip(bbox, bbox_crs)
+        scene._refuse_giants()
+        return scene
     except BaseException:
         dataset.close()
         raise
@@ -79,6 +96,7 @@ class Scene:
         crs: rasterio CRS, or None.
         transform: affine, pixel to map, of this scene.
         gsd_m: ground metres per pixel at the centre, or None.
+        remarks: what the user must know of this file: what was guessed, what was not followed.
     """
 
     def __init__(
@@ -88,6 +106,7 @@ class Scene:
         source: str,
         bands: tuple[int, ...],
         window: tuple[int, int, int, int] | None = None,
+        nodata: float | Literal["none"] | None = None,
     ) -> None:
         self._dataset = dataset
         self._lock: threading.Lock = threading.Lock()
@@ -100,7 +119,11 @@ class Scene:
         self._palette = read_palette(dataset, bands)
         types = {np.dtype(dataset.dtypes[band - 1]) for band in bands}
         self.dtype: np.dtype[Any] = np.dtype(np.uint8) if self._palette is not None else np.result_type(*types)
-        self.nodata: float | None = dataset.nodatavals[bands[0] - 1]
+        self.remarks: list[str] = []
+        self._nodata_option, self._no_mask = nodata, False
+        declared = [dataset.nodatavals[band - 1] for band in bands]
+        self._nodatas = declared if nodata is None else [None if nodata == "none" else nodata] * len(bands)
+        self.nodata: float | None = self._nodatas[0]
         self.crs = dataset.crs
         t = dataset.transform
         x, y = t.a * self.left + t.b * self.top + t.c, t.d * self.left + t.e * self.top + t.f
@@ -110,6 +133,71 @@ class Scene:
             ground_size(self._crs, self.transform, self.width, self.height) if self._crs is not None else None
         )
         self._validity = self._how_valid()
+
+    def _judge_alpha(self, *, strict: bool) -> None:
+        """An "alpha" band that holds measurements (the infrared of NAIP, say) is no mask.
+
+        Args:
+            strict: more than two values are enough; else a tenth of the pixels must be neither clear nor opaque.
+        """
+        data = self._dataset
+        marked = [i + 1 for i, colour in enumerate(data.colorinterp) if colour is ColorInterp.alpha]
+        if not marked or self._validity != "mask" or self._palette is not None:
+            return
+        band, factor = marked[0], max(1.0, (data.width * data.height / 1_000_000) ** 0.5)
+        with self._lock, gdal_env():
+            if data.width * data.height <= 16_000_000 or data.overviews(band):
+                shape = (max(1, round(data.height / factor)), max(1, round(data.width / factor)))
+                alpha = data.read(band, out_shape=shape).reshape(-1)
+            else:
+                side_x, side_y = min(64, data.width), min(64, data.height)
+                places = [
+                    Window(int(x), int(y), side_x, side_y)
+                    for y in np.linspace(0, data.height - side_y, 8)
+                    for x in np.linspace(0, data.width - side_x, 8)
+                ]
+                alpha = np.concatenate([data.read(band, window=place).reshape(-1) for place in places])
+        values = np.unique(alpha)
+        between = np.mean((alpha != 0) & (alpha != values[-1]))
+        name = (data.descriptions[band - 1] or "").casefold()
+        if "nir" in name or "infrared" in name or (len(values) > 2 and (strict or between > 0.1)):
+            self._no_mask = True
+            self._validity = self._how_valid()
+            self.remarks.append(
+                f"Band {band} is marked as alpha but holds {len(values)} values like a measured band (infrared?): "
+                "it is not used as a mask."
+            )
+
+    def _remark_on_source(self, *, named: bool) -> None:
+        """Say how the bands were found, and where the scene has no place that results could have."""
+        bands, why = default_bands(self._dataset) if not named else ((), "")
+        if why.startswith("named") or "though" in why:
+            self.remarks.append(f"Bands {','.join(map(str, bands))} are seen as red, green, blue: {why}.")
+        if self.crs is None and self._dataset.rpcs:
+            self.remarks.append(
+                "The scene is placed by RPCs only; results are in pixels, without a place. For a place, warp it first: "
+                f"gdalwarp -rpc -t_srs EPSG:4326 {self.source} warped.tif"
+            )
+        if self._crs is not None and not mapping.has_place(self._crs):
+            how = "in square metres of its own grid" if self.gsd_m else "unknown"
+            self.remarks.append(f"The CRS {self._crs.name} has no known place on the Earth: areas are {how}.")
+
+    def _refuse_giants(self) -> None:
+        """Refuse what cannot be held, before anything is read."""
+        if self.width > _WIDEST or self.width * self.height > _LARGEST:
+            raise SceneError(
+                "The scene is too large to be looked at at once.",
+                received=f"{self.width} x {self.height} pixels",
+                hint=f"Choose a part with --bbox; up to {_WIDEST:,} pixels wide and {_LARGEST:.0e} in all.",
+            )
+        rows, columns = self.block_shape
+        size = rows * columns * np.dtype(self._dataset.dtypes[self.bands[0] - 1]).itemsize * self._dataset.count
+        if size > _LARGEST_BLOCK:
+            raise SceneError(
+                "The scene is stored in blocks too large to be read.",
+                received=f"{columns} x {rows} pixels a block, {size / 1e9:.1f} GB",
+                hint=f"Rewrite it in tiles: gdal_translate -co TILED=YES {self.source} tiled.tif",
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -167,8 +255,10 @@ class Scene:
         return self._part(0, 0, self._dataset.width, self._dataset.height)
 
     def _part(self, left: int, top: int, width: int, height: int) -> Scene:
-        part = Scene(self._dataset, source=self._opened, bands=self.bands, window=(left, top, width, height))
+        window = (left, top, width, height)
+        part = Scene(self._dataset, source=self._opened, bands=self.bands, window=window, nodata=self._nodata_option)
         part._lock = self._lock
+        part.remarks, part._no_mask, part._validity = self.remarks, self._no_mask, self._validity
         return part
 
     def clip(self, bbox: Box, bbox_crs: str | None = None) -> Scene:
@@ -320,13 +410,15 @@ class Scene:
 
     def _how_valid(self) -> str:
         """ "all": no need to look; "values": from the values themselves; "mask": from a mask or alpha band."""
+        kinds = {np.dtype(self._dataset.dtypes[band - 1]).kind for band in self.bands}
+        if self._nodata_option == "none" or self._no_mask:
+            return "values" if "f" in kinds or any(v is not None for v in self._nodatas) else "all"
         if self._palette is not None and (self._palette[:, 3] == 0).any():
             return "palette"
         flags = [self._dataset.mask_flag_enums[band - 1] for band in self.bands]
         if any(MaskFlags.per_dataset in f or MaskFlags.alpha in f for f in flags):
             return "mask"
-        kinds = {np.dtype(self._dataset.dtypes[band - 1]).kind for band in self.bands}
-        if any(MaskFlags.all_valid in f for f in flags) and "f" not in kinds:
+        if self._nodata_option is None and any(MaskFlags.all_valid in f for f in flags) and "f" not in kinds:
             return "all"  # a pixel is valid where any of its bands is
         return "values"
 
@@ -407,6 +499,8 @@ class Scene:
     def _finish(self, values: NDArray[Any], mask: NDArray[np.bool_] | None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         if mask is not None:
             valid = mask & np.isfinite(values).any(axis=0) if values.dtype.kind == "f" else mask
+            if self._nodata_option is not None:
+                valid = valid & self._not_nodata(values)
         elif self._validity == "all":
             valid = np.ones(values.shape[1:], bool)
         else:
@@ -419,8 +513,7 @@ class Scene:
     def _not_nodata(self, values: NDArray[Any]) -> NDArray[np.bool_]:
         """Where at least one band holds a value that is finite and not nodata."""
         valid = np.zeros(values.shape[1:], bool)
-        for plane, band in zip(values, self.bands, strict=True):
-            nodata = self._dataset.nodatavals[band - 1]
+        for plane, nodata in zip(values, self._nodatas, strict=True):
             good = np.isfinite(plane) if plane.dtype.kind == "f" else np.ones(plane.shape, bool)
             if nodata is not None and math.isfinite(nodata):
                 # GDAL compares in the type of the band: -3.4e38 in a text header is not exactly the float32 stored.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import re
 import urllib.request
@@ -20,7 +22,16 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from terraprompt.errors import SceneError
 from terraprompt.io.redact import redact_source
 
-__all__ = ["Bands", "choose_bands", "gdal_env", "open_dataset", "read_palette", "source_label", "source_version"]
+__all__ = [
+    "Bands",
+    "choose_bands",
+    "default_bands",
+    "gdal_env",
+    "open_dataset",
+    "read_palette",
+    "source_label",
+    "source_version",
+]
 
 Bands = int | str | Sequence[int | str] | None
 
@@ -41,8 +52,12 @@ def gdal_env() -> rasterio.Env:
     return rasterio.Env(**options)
 
 
-def open_dataset(src: str | os.PathLike[str]) -> Any:
+def open_dataset(src: str | os.PathLike[str], *, allow_remote: bool = True) -> Any:
     """Open a raster for reading and refuse what no request could use.
+
+    Args:
+        src: a path or anything else that GDAL opens.
+        allow_remote: whether a local VRT or service file may name hosts, other folders and raw files.
 
     Returns:
         An open ``rasterio.DatasetReader``; the caller closes it.
@@ -53,6 +68,10 @@ def open_dataset(src: str | os.PathLike[str]) -> Any:
     name = os.fspath(src)
     if not name:
         raise SceneError("The scene has no name.", hint="Give the path of a raster file.")
+    if _is_local(name) and Path(name).exists() and not (Path(name).is_file() or Path(name).is_dir()):
+        raise SceneError("The scene is no file but a pipe, socket or device.", received=name, hint="Give a file.")
+    if not allow_remote:
+        _refuse_far_sources(name)
     try:
         with gdal_env(), warnings.catch_warnings():
             # A scene without georeferencing is welcome here; its prompts are in pixels.
@@ -74,6 +93,36 @@ def open_dataset(src: str | os.PathLike[str]) -> Any:
         dataset.close()
         raise
     return dataset
+
+
+_FAR_HINT = "If you trust it, allow it with --allow-remote (Python: allow_remote=True)."
+
+
+def _refuse_far_sources(name: str, depth: int = 0) -> None:
+    """Refuse a local VRT or service description that reads from anywhere but its own folder and below."""
+    path = Path(name)
+    if name.lstrip().startswith("<"):
+        raise SceneError("The scene is a description given as text, not a file.", received=name[:60], hint=_FAR_HINT)
+    if not path.is_file() or path.stat().st_size > 64 << 20:
+        return
+    with path.open("rb") as file:
+        if not file.read(200).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+            return
+    text = html.unescape(path.read_text(encoding="utf-8", errors="replace"))
+    if re.search(r"<\s*(GDAL_WM\w*|WMTS?_\w*|GDAL_\w*Service)", text) or "VRTRawRasterBand" in text:
+        raise SceneError("The scene names a server or raw files.", received=name, hint=_FAR_HINT)
+    if "<VRTDataset" not in text:
+        return
+    folder = path.resolve().parent
+    for found in re.findall(r"<(?:SourceFilename|SourceDataset|SourceVRTFile)[^>]*>\s*(.*?)\s*</", text, re.DOTALL):
+        member = (folder / found).resolve()
+        if not _is_local(found) or found.startswith("<") or not member.is_relative_to(folder):
+            raise SceneError(
+                "The VRT reads from a host or folder other than its own.",
+                received=f"{name}, which names {redact_source(found)}", hint=_FAR_HINT,
+            )  # fmt: skip
+        if depth < 8:
+            _refuse_far_sources(str(member), depth + 1)
 
 
 def source_label(name: str) -> str:
@@ -154,7 +203,7 @@ def _refuse_unusable(dataset: Any, name: str) -> None:
         raise SceneError(
             "The scene is placed by ground control points only.",
             received=f"{name} ({len(dataset.gcps[0])} points)",
-            hint="Warp it to a map grid first: gdalwarp (or rio warp) input.tif output.tif.",
+            hint=f"Warp it to a map grid first: gdalwarp -tps {name} warped.tif.",
         )
 
 
@@ -169,19 +218,62 @@ def choose_bands(dataset: Any, bands: Bands = None) -> tuple[int, ...]:
     Raises:
         SceneError: unknown band, index out of range, neither one nor three bands, or nothing but alpha.
     """
-    colours = dataset.colorinterp
     if bands is not None:
         wanted = [bands] if isinstance(bands, int | str) else list(bands)
         if len(wanted) not in (1, 3):
             raise SceneError("One band (grey) or three bands (red, green, blue) are needed.", received=wanted)
         return tuple(_band_index(dataset, band) for band in wanted)
+    return default_bands(dataset)[0]
+
+
+def default_bands(dataset: Any) -> tuple[tuple[int, ...], str]:
+    """The bands seen where none are named, and why these."""
+    colours = dataset.colorinterp
     marked = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+    named = _named_colours(dataset)
     if all(colour in colours for colour in marked):
-        return tuple(colours.index(colour) + 1 for colour in marked)
+        bands = tuple(colours.index(colour) + 1 for colour in marked)
+        differ = named is not None and named != bands
+        return bands, "marked as red, green and blue" + (
+            f", though the names say {','.join(map(str, named or ()))}" if differ else ""
+        )
+    if named is not None:
+        names = ", ".join(dataset.descriptions[band - 1] or f"band {band}" for band in named)
+        return named, f"named as red, green and blue ({names})"
     usable = [i + 1 for i, colour in enumerate(colours) if colour is not ColorInterp.alpha]
     if not usable:
         raise SceneError("The scene has no band but an alpha band.", received=source_label(dataset.name))
-    return tuple(usable[:3] if len(usable) >= 3 else usable[:1])
+    return tuple(usable[:3] if len(usable) >= 3 else usable[:1]), "the first; none is marked or named by colour"
+
+
+def _named_colours(dataset: Any) -> tuple[int, ...] | None:
+    """Red, green and blue by descriptions, STAC tags, or the codes of Sentinel-2 and Landsat 8 (B4, B3, B2)."""
+    # GDAL splits the name of a tag at its colon: "eo:bands=[...]" comes back as "eo" with "bands=[...]".
+    tags = {key.casefold(): value for key, value in dataset.tags().items()}
+    text = str(tags.get("eo:bands") or tags.get("eo_bands") or tags.get("eo") or "[]")
+    try:
+        catalogue = json.loads(text[text.find("[") :])
+    except ValueError:
+        catalogue = []
+    listed = [b for b in catalogue if isinstance(b, dict)] if isinstance(catalogue, list) else []
+    colours: dict[str, int] = {}
+    codes: dict[str, int] = {}
+    for band in range(1, dataset.count + 1):
+        tags = {key.casefold(): value for key, value in dataset.tags(band).items()}
+        entry = listed[band - 1] if len(listed) == dataset.count else {}
+        own = [tags.get(key) for key in ("eo:common_name", "eo", "common_name")]
+        texts = [*own, entry.get("common_name"), entry.get("name"), dataset.descriptions[band - 1]]
+        said = " ".join(str(text or "") for text in texts).casefold().replace("_", " ")
+        words = set(re.findall(r"[a-z]+\d*[a-z]*", said))
+        if not words & {"edge", "rededge", "nir", "infrared", "near", "swir", "mask", "alpha"}:
+            for colour in words & {"red", "green", "blue"}:
+                colours.setdefault(colour, band)
+        for code in words:
+            codes.setdefault(re.sub(r"^b0", "b", code), band)
+    for table, keys in ((colours, ("red", "green", "blue")), (codes, ("b4", "b3", "b2"))):
+        if all(key in table for key in keys) and len({table[key] for key in keys}) == 3:
+            return tuple(table[key] for key in keys)
+    return None
 
 
 def _band_index(dataset: Any, band: int | str) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from terraprompt.errors import ConfigError, SceneError
 from terraprompt.raster.scene import Scene
@@ -28,6 +29,8 @@ _PATCHES, _PATCH = 16, 64
 #: tundra lakes and forest the lowest) and is best left alone: a stretch would change the colours that a model learnt.
 #: Fewer means 11- or 12-bit data squeezed into bytes.
 _FLAT_LEVELS = 32
+#: Pixels a side of the blocks that an undeclared fill value fills.
+_BLOCK = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +177,10 @@ def _samples(scene: Scene) -> Iterator[_Sample]:
         pieces: list[list[_Values]] = [[] for _ in channels]
         count = 0
         for values, valid in reads:
+            # The edge of a patch is not the scene's: a collar shows only where the whole is read at once.
+            fill = _undeclared_fill(scene, values, valid) if valid.size == total else None
+            if fill is not None:
+                valid = valid & ~fill
             every = bool(valid.all())
             count += valid.size if every else int(np.count_nonzero(valid))
             for i, plane in enumerate(values):
@@ -196,6 +203,35 @@ def _samples(scene: Scene) -> Iterator[_Sample]:
         received=scene.source,
         hint="Check its nodata value and mask, e.g. with gdalinfo -stats.",
     )
+
+
+def _undeclared_fill(scene: Scene, values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """Where one value fills whole blocks that touch the edge: a collar that nobody declared. Said in the remarks."""
+    if scene._nodata_option is not None or min(valid.shape) < 4 * _BLOCK or (scene.channels > len(scene.bands)):
+        return None
+    edge = np.zeros(valid.shape, bool)
+    edge[[0, -1]] = edge[:, [0, -1]] = True
+    colours, counts = np.unique(values[:, edge & valid].T, axis=0, return_counts=True)
+    if not len(colours):
+        return None
+    colour = colours[counts.argmax()]
+    if len(set(colour.tolist())) > 1 or not np.isfinite(colour).all():
+        return None
+    same = valid & (values == colour[:, None, None]).all(axis=0)
+    solid = ndimage.binary_opening(same, np.ones((_BLOCK, _BLOCK), bool))
+    label, _ = ndimage.label(same)
+    touching = np.setdiff1d(np.unique(label[edge & solid]), 0)
+    fill = np.isin(label, touching)
+    if not 0.01 < fill.sum() / valid.size < 0.98 or not (valid & ~fill).any():
+        return None
+    remark = (
+        f"The value {colour[0]:g} fills {fill.mean():.0%} of the scene from its edge on, like a collar that nobody "
+        "declared. It is left out of the brightness stretch, but not of the mask: "
+        f"--nodata {colour[0]:g} leaves it out of both."
+    )
+    if remark not in scene.remarks:
+        scene.remarks.append(remark)
+    return np.asarray(fill)
 
 
 _Reads = Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]
