@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from endpoint_server import Say, endpoint_server
 from flow_engines import PointedEngine
+from geoseg_parts import BrightMap, BrightSegmenter, item, listed
 from released import released_state, tiny_model, write_released, write_tokenizer
 from terraprompt.engines.causal import unigeoseg
 from terraprompt.engines.convert import convert
+from terraprompt.engines.geoseg import GeoSegEngine
+from terraprompt.engines.routes import RouteRules, Routes
+from terraprompt.engines.think2seg import Think2SegEngine
 from terraprompt.engines.unigeoseg import UniGeoSegEngine, nano
+from terraprompt.flow.session import Session
+from terraprompt.flow.settings import SegmentSettings
 from terraprompt.models.unigeoseg import preset
 from terraprompt.prompt import Prompt
+from terraprompt.raster import open_scene
+from terraprompt.vlm.conventions import Convention, Units, View
+from terraprompt.vlm.endpoint import connect
+from terraprompt.vlm.wording import PHRASE_TEMPLATE
 
 #: x0, y0, x1, y1 in an image of 128 x 128.
 SQUARE = (48, 32, 80, 64)
@@ -71,6 +84,29 @@ def test_a_square_drawn_at_known_pixels_is_answered_there(
             for y in (top, bottom - 2 * scale):
                 found[y : y + 2 * scale, x : x + 2 * scale] = expected[y : y + 2 * scale, x : x + 2 * scale]
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("name", ["think2seg", "geoseg"])
+def test_a_square_that_a_language_model_points_at_is_answered_there(tmp_path: Path, name: str, scale: int) -> None:
+    """The model is shown 64 x 64 pixels and answers in these; the segmenter marks what is bright under a point."""
+    image = square_picture(scale)
+    Image.fromarray(image).save(tmp_path / "square.png")
+    box = [v // 2 for v in SQUARE]
+    pointed = {"bbox_2d": box, "positive_points": [[32, 24], [30, 22]]}
+    said = f"<think>there</think><answer>{listed(pointed)}</answer>" if name == "think2seg" else listed(item(box))
+    convention = Convention(Units.PIXELS, View("square", side=64))
+    with endpoint_server([Say(said)]) as server, open_scene(tmp_path / "square.png") as scene:
+        template = {"template": PHRASE_TEMPLATE} if name == "geoseg" else {}
+        reasoner = connect(server.url, "m", convention=convention, structured="off", **template)
+        drawing = BrightSegmenter()
+        engine: Any = (
+            Think2SegEngine(reasoner, drawing)
+            if name == "think2seg"
+            else GeoSegEngine(reasoner, Routes(drawing, drawing, BrightMap(), RouteRules()))
+        )
+        found = Session(engine, scene).predict_mask("the bright square", SegmentSettings(min_pixels=1))
+    np.testing.assert_array_equal(found.mask, image[..., 0] > 128)
 
 
 def test_nano_reads_negative_points_as_negative(loaded: Callable[[str], Any]) -> None:

@@ -31,6 +31,8 @@ _PATCHES, _PATCH = 16, 64
 _FLAT_LEVELS = 32
 #: Pixels a side of the blocks that an undeclared fill value fills.
 _BLOCK = 8
+#: Share of a scene that such a fill has at most, and distinct values that the rest of a picture has at least.
+_MOST_FILL, _LEAST_LEVELS = 0.5, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +224,13 @@ def _undeclared_fill(scene: Scene, values: NDArray[Any], valid: NDArray[np.bool_
     label, _ = ndimage.label(same)
     touching = np.setdiff1d(np.unique(label[edge & solid]), 0)
     fill = np.isin(label, touching)
-    if not 0.01 < fill.sum() / valid.size < 0.98 or not (valid & ~fill).any():
+    rest = values[0][valid & ~fill]
+    # Half of a scene in one value, one within the range of the others, or few values in all: that is the picture.
+    if not 0.01 < fill.sum() / valid.size <= _MOST_FILL or (
+        not rest.min() >= colour[0] and not rest.max() <= colour[0]
+    ):
+        return None
+    if len(np.unique(rest)) < _LEAST_LEVELS:
         return None
     remark = (
         f"The value {colour[0]:g} fills {fill.mean():.0%} of the scene from its edge on, like a collar that nobody "
