@@ -143,7 +143,11 @@ REQUESTS = [
         "--min-area is in square metres, but the scene has no CRS. Received: 5.0. Leave it out.",
     ),
     ("holey.tif", ["--box", "190,80,210,100"], "The prompt lies where the scene has no data. Point at valid pixels."),
-    ("holey.tif", ["x", "--bbox", "160,9,220,90", "--bbox-crs", "pixel"], "No pixel within the extent is valid.|bbox"),
+    (
+        "holey.tif",
+        ["lakes", "--bbox", "160,9,220,90", "--bbox-crs", "pixel"],
+        "No pixel within the extent is valid.|bbox",
+    ),
     (
         "good.tif",
         ["x", "--bbox", "1,2,3,4"],
