@@ -125,6 +125,14 @@ def test_flat_ground_is_no_collar(make_raster, kind):
         assert scene.remarks == []
 
 
+def test_one_value_and_declared_nodata_alone(make_raster):
+    values = np.zeros((3, 96, 96), np.uint8)
+    values[:, :, :40] = 255
+    with open_scene(make_raster(values, nodata=0)) as scene:
+        estimate_stretch(scene)
+        assert scene.remarks == []
+
+
 def test_declared_nodata_can_be_switched_off(make_raster):
     values = NOISE[:3].copy()
     values[:, :9] = 0
