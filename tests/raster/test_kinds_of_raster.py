@@ -112,6 +112,27 @@ def test_no_collar_where_there_is_none(make_raster):
         assert scene.remarks == []
 
 
+@pytest.mark.parametrize("kind", ["flat background", "calm water"])
+def test_flat_ground_is_no_collar(make_raster, kind):
+    values = NOISE[:3].copy()
+    if kind == "flat background":
+        values[:] = 20
+        values[:, 40:60, 40:60] = 200
+    else:
+        values[:, :50] = 30
+    with open_scene(make_raster(values)) as scene:
+        estimate_stretch(scene)
+        assert scene.remarks == []
+
+
+def test_one_value_and_declared_nodata_alone(make_raster):
+    values = np.zeros((3, 96, 96), np.uint8)
+    values[:, :, :40] = 255
+    with open_scene(make_raster(values, nodata=0)) as scene:
+        estimate_stretch(scene)
+        assert scene.remarks == []
+
+
 def test_declared_nodata_can_be_switched_off(make_raster):
     values = NOISE[:3].copy()
     values[:, :9] = 0

@@ -226,7 +226,7 @@ def _undeclared_fill(scene: Scene, values: NDArray[Any], valid: NDArray[np.bool_
     fill = np.isin(label, touching)
     rest = values[0][valid & ~fill]
     # Half of a scene in one value, one within the range of the others, or few values in all: that is the picture.
-    if not 0.01 < fill.sum() / valid.size <= _MOST_FILL or rest.min() < colour[0] < rest.max():
+    if not rest.size or not 0.01 < fill.sum() / valid.size <= _MOST_FILL or rest.min() < colour[0] < rest.max():
         return None
     if len(np.unique(rest)) < _LEAST_LEVELS:
         return None
