@@ -156,7 +156,7 @@ class EncodedScene:
             return False
         valid = self.valid_row(row)
         tiles = [tile for tile in self.plan.row(row) if valid[:, tile.left : tile.right].any()]
-        return all(self.cache_key(tile) in self._cache for tile in tiles)
+        return all(self.holds(tile) for tile in tiles)
 
     @contextmanager
     def engine_errors(self, tiles: Sequence[Tile]) -> Iterator[None]:
