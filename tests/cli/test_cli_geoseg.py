@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,17 @@ from oracle_endpoint import targets
 from terraprompt.engines import registry
 from terraprompt.vlm.box_calibration import BoxCalibration
 
-GEOSEG = EntryPoint("geoseg", "terraprompt.engines.geoseg:geoseg", registry.GROUP)
 SHIFT = 0.25
 #: Colours of the sheet of evidence.
 ANSWERED, CORRECTED, CLICK = (255, 120, 90), (90, 220, 255), (255, 235, 80)
 
 
 @pytest.fixture(autouse=True)
-def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _installed(monkeypatch: pytest.MonkeyPatch, declare: Callable[..., None]) -> None:
     """The engine by its name, whatever the installed package says; no settings from outside."""
     for name in ("ENDPOINT", "REASONER_MODEL", "REASONER_LOCAL", "REASONER_KEY"):
         monkeypatch.delenv(f"TERRAPROMPT_{name}", raising=False)
-    points = [p for p in entry_points(group=registry.GROUP) if p.name != "geoseg"]
-    monkeypatch.setattr(registry, "entry_points", lambda group: [*points, GEOSEG])
-    registry.engines.cache_clear()
-    yield
-    registry.engines.cache_clear()
+    declare(registry.GROUP, geoseg="terraprompt.engines.geoseg:geoseg")
 
 
 class Model:

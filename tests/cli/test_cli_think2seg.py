@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,13 @@ from endpoint_server import EndpointServer, Say, Status, endpoint_server
 from oracle_endpoint import Oracle, targets
 from terraprompt.engines import registry
 
-THINK2SEG = EntryPoint("think2seg", "terraprompt.engines.think2seg:think2seg", registry.GROUP)
-
 
 @pytest.fixture(autouse=True)
-def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _installed(monkeypatch: pytest.MonkeyPatch, declare: Callable[..., None]) -> None:
     """The engine by its name, whatever the installed package says; no settings from outside."""
     for name in ("ENDPOINT", "REASONER_MODEL", "REASONER_LOCAL", "REASONER_KEY"):
         monkeypatch.delenv(f"TERRAPROMPT_{name}", raising=False)
-    points = [p for p in entry_points(group=registry.GROUP) if p.name != "think2seg"]
-    monkeypatch.setattr(registry, "entry_points", lambda group: [*points, THINK2SEG])
-    registry.engines.cache_clear()
-    yield
-    registry.engines.cache_clear()
+    declare(registry.GROUP, think2seg="terraprompt.engines.think2seg:think2seg")
 
 
 @pytest.fixture

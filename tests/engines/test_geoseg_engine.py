@@ -658,18 +658,10 @@ def test_bad_settings(options: dict[str, Any], kind: type[Exception], match: str
         geoseg(**options)
 
 
-def test_by_name_from_the_registry(server: EndpointServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib.metadata import EntryPoint, entry_points
-
-    points = [p for p in entry_points(group=registry.GROUP) if p.name != "geoseg"]
-    points.append(EntryPoint("geoseg", "terraprompt.engines.geoseg:geoseg", registry.GROUP))
-    monkeypatch.setattr(registry, "entry_points", lambda group: points)
-    registry.engines.cache_clear()
-    try:
-        loaded = registry.load_engine("geoseg", endpoint=server.url, model="m", routes="B", refine=False)
-        assert isinstance(loaded, GeoSegEngine)
-        assert loaded.correction == Correction()
-        with pytest.raises(EngineError, match="does not take these options"):
-            registry.load_engine("geoseg", colour="blue")
-    finally:
-        registry.engines.cache_clear()
+def test_by_name_from_the_registry(server: EndpointServer, declare: Callable[..., None]) -> None:
+    declare(registry.GROUP, geoseg="terraprompt.engines.geoseg:geoseg")
+    loaded = registry.load_engine("geoseg", endpoint=server.url, model="m", routes="B", refine=False)
+    assert isinstance(loaded, GeoSegEngine)
+    assert loaded.correction == Correction()
+    with pytest.raises(EngineError, match="does not take these options"):
+        registry.load_engine("geoseg", colour="blue")

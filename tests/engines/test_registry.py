@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.metadata import EntryPoint
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from terraprompt.engines import registry
 from terraprompt.engines.base import Answer, Embedding, Engine, ModelInfo, TileSpec
 from terraprompt.errors import EngineError
+from terraprompt.io.entry_points import installed
 from terraprompt.prompt import Prompt, Task
 
 
@@ -36,23 +36,15 @@ def not_an_engine() -> int:
 
 
 @pytest.fixture(autouse=True)
-def installed(monkeypatch):
-    here = __name__
-    points = [
-        EntryPoint("tiny", f"{here}:Tiny", registry.GROUP),
-        EntryPoint("number", f"{here}:not_an_engine", registry.GROUP),
-        EntryPoint("broken", "no_such_module_anywhere:load", registry.GROUP),
-    ]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points)
-    registry.engines.cache_clear()
-    yield
-    registry.engines.cache_clear()
+def _installed(declare: Callable[..., None]) -> None:
+    tiny, number = f"{__name__}:Tiny", f"{__name__}:not_an_engine"
+    declare(registry.GROUP, only=True, tiny=tiny, number=number, broken="no_such_module_anywhere:load")
 
 
 def test_names_are_sorted_and_the_mapping_cannot_change():
     assert registry.engine_names() == ("broken", "number", "tiny")
     with pytest.raises(TypeError):
-        registry.engines()["other"] = None  # type: ignore[index]
+        installed(registry.GROUP)["other"] = None  # type: ignore[index]
 
 
 def test_loading_hands_over_options():
@@ -75,17 +67,13 @@ def test_bad_options_broken_imports_and_non_engines():
         registry.load_engine("number")
 
 
-def test_nano_is_installed(monkeypatch):
-    from importlib.metadata import entry_points
-
-    monkeypatch.setattr(registry, "entry_points", entry_points)
-    registry.engines.cache_clear()
+def test_nano_is_installed(declare):
+    declare(registry.GROUP)
     assert "nano" in registry.engine_names()
 
 
-def test_no_engines_at_all(monkeypatch):
-    monkeypatch.setattr(registry, "entry_points", lambda group: [])
-    registry.engines.cache_clear()
+def test_no_engines_at_all(declare):
+    declare(registry.GROUP, only=True)
     assert registry.engine_names() == ()
     with pytest.raises(EngineError, match="Engines: none are installed"):
         registry.load_engine("nano")
@@ -96,11 +84,8 @@ def test_a_name_like_no_other_is_not_guessed():
         registry.load_engine("qqqq")
 
 
-def test_an_attribute_that_is_gone(monkeypatch):
-    monkeypatch.setattr(
-        registry, "entry_points", lambda group: [EntryPoint("gone", f"{__name__}:NoSuchThing", registry.GROUP)]
-    )
-    registry.engines.cache_clear()
+def test_an_attribute_that_is_gone(declare):
+    declare(registry.GROUP, gone=f"{__name__}:NoSuchThing")
     with pytest.raises(EngineError, match=r"cannot be imported .*Install what it needs"):
         registry.load_engine("gone")
 

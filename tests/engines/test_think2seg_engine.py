@@ -458,21 +458,13 @@ def test_checkpoints_of_another_architecture(server: EndpointServer, tmp_path: P
         think2seg(local=tmp_path / "nothing")
 
 
-def test_by_name_from_the_registry(server: EndpointServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib.metadata import EntryPoint, entry_points
-
-    points = [p for p in entry_points(group=registry.GROUP) if p.name != "think2seg"]
-    points.append(EntryPoint("think2seg", "terraprompt.engines.think2seg:think2seg", registry.GROUP))
-    monkeypatch.setattr(registry, "entry_points", lambda group: points)
-    registry.engines.cache_clear()
-    try:
-        assert isinstance(registry.load_engine("think2seg", endpoint=server.url, model="m"), Think2SegEngine)
-        with pytest.raises(EngineError, match="does not take these options"):
-            registry.load_engine("think2seg", colour="blue")
-        with pytest.raises(ConfigError, match="No reasoner is configured"):
-            registry.load_engine("think2seg")
-    finally:
-        registry.engines.cache_clear()
+def test_by_name_from_the_registry(server: EndpointServer, declare: Callable[..., None]) -> None:
+    declare(registry.GROUP, think2seg="terraprompt.engines.think2seg:think2seg")
+    assert isinstance(registry.load_engine("think2seg", endpoint=server.url, model="m"), Think2SegEngine)
+    with pytest.raises(EngineError, match="does not take these options"):
+        registry.load_engine("think2seg", colour="blue")
+    with pytest.raises(ConfigError, match="No reasoner is configured"):
+        registry.load_engine("think2seg")
 
 
 def test_proposals_are_values() -> None:

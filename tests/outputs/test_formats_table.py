@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +14,15 @@ from terraprompt.outputs import FORMATS, Result, check_target
 from terraprompt.outputs.formats import table
 
 
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """``installed(target)``: the entry point ``other`` of another package."""
-
-    def install(target: str) -> None:
-        monkeypatch.setattr(table, "entry_points", lambda group: [EntryPoint("other", target, group)])
-        table._installed.cache_clear()
-
-    yield install
-    table._installed.cache_clear()
-
-
 @pytest.mark.parametrize(
     ("target", "message"),
-    [("nowhere_to_be_found:X", '"other" cannot be imported'), ("math:pi", '"other" is no output format')],
+    [("nowhere_to_be_found:X", '"other" of .* cannot be imported'), ("math:pi", '"other" is no output format')],
 )
 def test_a_broken_format_is_named_and_harms_no_other(
-    installed: Callable[[str], None], paint: Callable[..., Result], squares: np.ndarray, tmp_path: Path, target: str,
+    declare: Callable[..., None], paint: Callable[..., Result], squares: np.ndarray, tmp_path: Path, target: str,
     message: str,
 ) -> None:  # fmt: skip
-    installed(target)
+    declare(table.GROUP, only=True, other=target)
     with pytest.raises(OutputError, match=message):
         check_target(tmp_path / "m.xyz", kind="vector")
     assert paint(squares).save_vector(tmp_path / "m.gpkg").is_file()

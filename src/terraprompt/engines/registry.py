@@ -7,30 +7,21 @@ session lives downstream, with the flow, so that no engine imports what uses it.
 from __future__ import annotations
 
 import difflib
-import functools
 import inspect
-from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint, entry_points
-from types import MappingProxyType
 from typing import Any
 
 from terraprompt.engines.base import Engine
 from terraprompt.errors import EngineError
+from terraprompt.io.entry_points import installed, load_installed
 
-__all__ = ["engine_names", "engine_option_names", "engines", "load_engine"]
+__all__ = ["engine_names", "engine_option_names", "load_engine"]
 
 GROUP = "terraprompt.engines"
 
 
-@functools.cache
-def engines() -> Mapping[str, EntryPoint]:
-    """Name to entry point of every installed engine, read once; immutable, sorted by name."""
-    return MappingProxyType({point.name: point for point in sorted(entry_points(group=GROUP))})
-
-
 def engine_names() -> tuple[str, ...]:
     """Names of the installed engines, sorted."""
-    return tuple(engines())
+    return tuple(installed(GROUP))
 
 
 def engine_option_names(name: str) -> frozenset[str]:
@@ -39,9 +30,9 @@ def engine_option_names(name: str) -> frozenset[str]:
     Raises:
         EngineError: the engine cannot be imported.
     """
-    if name not in engines():
+    if name not in engine_names():
         return frozenset()
-    return frozenset(inspect.signature(_loader(name)).parameters)
+    return frozenset(inspect.signature(load_installed(GROUP, name, EngineError)).parameters)
 
 
 def load_engine(name: str, **options: Any) -> Engine:
@@ -55,12 +46,12 @@ def load_engine(name: str, **options: Any) -> Engine:
         EngineError: unknown name, an engine that cannot be imported, or a loader that does not take these options.
         CheckpointError: its weights are missing or damaged.
     """
-    if name not in engines():
+    if name not in engine_names():
         near = difflib.get_close_matches(name, engine_names(), n=1, cutoff=0.5)
         known = ", ".join(engine_names()) or "none are installed"
         meant = f'Did you mean "{near[0]}"? ' if near else ""
         raise EngineError("Unknown engine.", received=name, hint=f"{meant}Engines: {known}.")
-    loader = _loader(name)
+    loader = load_installed(GROUP, name, EngineError)
     try:
         inspect.signature(loader).bind(**options)
     except TypeError as error:
@@ -76,16 +67,3 @@ def load_engine(name: str, **options: Any) -> Engine:
             hint=f"It lacks {', '.join(lacking)}; see docs/extend/engine.md.",
         )
     return engine
-
-
-def _loader(name: str) -> Callable[..., Any]:
-    point = engines()[name]
-    try:
-        loader: Callable[..., Any] = point.load()
-    except (ImportError, AttributeError) as error:
-        raise EngineError(
-            f'The engine "{name}" cannot be imported ({error}).',
-            received=point.value,
-            hint="Install what it needs, or reinstall terraprompt.",
-        ) from error
-    return loader

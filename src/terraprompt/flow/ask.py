@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -31,12 +30,14 @@ def ask_tiles(
     view: EncodedScene,
     prompts: Sequence[Prompt],
     understood: Understood,
-    threshold: float,
+    limit: np.float32,
     progress: Progress | None,
     evidence: Evidence,
 ) -> Iterator[StitchedRows]:
-    """Ask every tile that holds a valid pixel, a row of tiles at a time; each tile is encoded once."""
-    limit = np.float32(math.log(threshold / (1 - threshold)))
+    """Ask every tile that holds a valid pixel, a row of tiles at a time; each tile is encoded once.
+
+    ``limit`` is the logit above which a pixel is target: negated answers are mirrored there.
+    """
     union = len(understood.phrases)
     tiles, stitcher = view.plan, Stitcher(view.plan)
     known = {row for row in range(tiles.rows) if view.is_encoded(row)}
@@ -89,12 +90,12 @@ def propose(view: EncodedScene, text: str) -> Proposals:
 def ask_windows(
     view: EncodedScene,
     targets: Sequence[Prompt],
-    refine: float | None,
+    limit: np.float32 | None,
     progress: Progress | None,
     evidence: Evidence,
     deadline: float | None,
 ) -> Iterator[StitchedRows]:
-    """Look at each target, given by points or a box, through a window round it.
+    """Look at each target, given by points or a box, through a window round it, and again closer with a ``limit``.
 
     What the engine notes on a target goes to ``evidence`` by number; after ``deadline`` a LimitError ends
     the looking.
@@ -102,14 +103,14 @@ def ask_windows(
     tile = view.engine.tile
     windows = initial_windows(targets, view.scene, tile.size, tile.focus or tile.size, shared=tile.shared)
     return merge_windows(
-        _window_logits(view, windows, None if tile.shared else refine, progress, evidence, deadline), view.scene
+        _window_logits(view, windows, None if tile.shared else limit, progress, evidence, deadline), view.scene
     )
 
 
 def _window_logits(
     view: EncodedScene,
     windows: Sequence[PromptWindow],
-    refine: float | None,
+    limit: np.float32 | None,
     progress: Progress | None,
     evidence: Evidence,
     deadline: float | None,
@@ -121,8 +122,7 @@ def _window_logits(
         if deadline is not None and time.monotonic() > deadline:
             raise LimitError("The time for this query is over.", received=f"{done} of {len(windows)} targets drawn")
         seen = {window.target: (window, logits) for window, logits in _predict(view, group, held, evidence)}
-        if refine is not None:
-            limit = math.log(refine / (1 - refine))
+        if limit is not None:
             closer = [refined_window(window, logits, view.scene, size, limit) for window, logits in seen.values()]
             again = _predict(view, [window for window in closer if window is not None], {}, evidence)
             seen |= {window.target: (window, logits) for window, logits in again}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -160,8 +159,7 @@ class Session(EncodedScene):
             logits[rows], valid[rows] = band.logits, band.valid
         if query.failed:
             return ScenePrediction(Status.FAILED, query.failed, None, None, None, query.evidence, query.provenance)
-        limit = np.float32(math.log(settings.threshold / (1 - settings.threshold)))
-        raw = np.where(valid, logits > limit, np.uint8(255))
+        raw = np.where(valid, logits > settings.threshold_logit, np.uint8(255))
         mask, objects, ids = sieve_mask(raw, scene.crs, scene.transform, **query.rules.refinement)
         if objects and query.rules.choose:
             scores = np.bincount(ids.reshape(-1), expit(logits).reshape(-1)) / np.maximum(
@@ -245,16 +243,16 @@ class Session(EncodedScene):
         settings, proposals = query.settings, query.proposals
         if query.refusal:
             return empty_rows(self.scene)
-        refine = settings.threshold if settings.refine else None
+        closer = settings.threshold_logit if settings.refine else None
         if proposals is not None and not proposals.prompts:
             return empty_rows(self.scene)
         if proposals is not None:
-            return ask_windows(self, proposals.prompts, refine, progress, query.evidence, proposals.deadline)
+            return ask_windows(self, proposals.prompts, closer, progress, query.evidence, proposals.deadline)
         if asked.is_spatial:
-            return ask_windows(self, asked.objects(), refine, progress, query.evidence, None)
+            return ask_windows(self, asked.objects(), closer, progress, query.evidence, None)
         understood = query.understood or Understood((asked.text or "",))
         prompts = [replace(asked, text=text) for text in (*understood.phrases, *understood.minus)]
-        return ask_tiles(self, prompts, understood, settings.threshold, progress, query.evidence)
+        return ask_tiles(self, prompts, understood, settings.threshold_logit, progress, query.evidence)
 
     def look_at(self, tile: Tile) -> NDArray[np.uint8]:
         """The stretched pixels of a window, uint8 (*tile.shape, 3), for pictures."""

@@ -6,9 +6,11 @@ import difflib
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from terraprompt.errors import ConfigError
 from terraprompt.language.parse_selector import ParsedSelector
-from terraprompt.outputs.mask_writer import DEFAULT_MIN_PIXELS, check_refinement
+from terraprompt.outputs.mask_writer import DEFAULT_MIN_PIXELS, check_refinement, threshold_logit
 
 __all__ = ["SegmentSettings"]
 
@@ -50,6 +52,11 @@ class SegmentSettings:
         if not (self.selector is None or self.selector == "auto" or isinstance(self.selector, ParsedSelector)):
             raise ConfigError('The selector must be a ParsedSelector, "auto" or None.', received=self.selector)
         check_refinement(True, **self.refinement)
+
+    @property
+    def threshold_logit(self) -> np.float32:
+        """The logit above which a pixel is target."""
+        return threshold_logit(self.threshold)
 
     @property
     def refinement(self) -> dict[str, Any]:

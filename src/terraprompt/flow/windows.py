@@ -83,7 +83,7 @@ def initial_windows(
 
 
 def refined_window(
-    look: PromptWindow, logits: NDArray[np.float32], scene: Scene, size: int, threshold_logit: float = 0.0
+    look: PromptWindow, logits: NDArray[np.float32], scene: Scene, size: int, threshold_logit: float | np.float32 = 0.0
 ) -> PromptWindow | None:
     """A closer window on what lies under the positive points, if it is much smaller than the first; else None.
 

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
 
-from terraprompt.errors import ConfigError
+from terraprompt.errors import ConfigError, TerrapromptError
 
 __all__ = ["installed", "load_installed"]
 
@@ -20,18 +20,18 @@ def installed(group: str) -> Mapping[str, EntryPoint]:
 
 
 @functools.cache
-def load_installed(group: str, name: str) -> Any:
+def load_installed(group: str, name: str, error: type[TerrapromptError] = ConfigError) -> Any:
     """The object that an entry point names.
 
     Raises:
-        ConfigError: it cannot be imported.
+        error: it cannot be imported.
     """
     point = installed(group)[name]
     try:
         return point.load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f'The entry point "{name}" of {group} cannot be imported ({error}).',
+    except (ImportError, AttributeError) as cause:
+        raise error(
+            f'The entry point "{name}" of {group} cannot be imported ({cause}).',
             received=point.value,
-            hint="Reinstall the package that declares it, or remove it.",
-        ) from error
+            hint="Install what it needs, or reinstall or remove the package that declares it.",
+        ) from cause

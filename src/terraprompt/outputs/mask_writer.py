@@ -70,6 +70,11 @@ def check_refinement(
             raise ConfigError(f"{name} needs a scene with a CRS.", received=value, hint="Use min_pixels instead.")
 
 
+def threshold_logit(threshold: float) -> np.float32:
+    """The logit above which a pixel is target, of a probability in (0, 1)."""
+    return np.float32(math.log(threshold / (1 - threshold)))
+
+
 class MaskWriter:
     """Collects the logits of a whole scene in bands; memory is bounded by a band and by the objects'
     outlines.
@@ -90,7 +95,7 @@ class MaskWriter:
     ) -> None:
         self.width, self.height, self.crs, self.transform = width, height, crs, transform
         self._folder = folder
-        self._limit = np.float32(math.log(threshold / (1 - threshold)))
+        self._limit = threshold_logit(threshold)
         self._written = 0
         self._finished = False
         # Whole blocks only reach the files: a block written twice is compressed twice and leaves a gap.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import get_args
 
 from terraprompt.errors import OutputError
+from terraprompt.io.entry_points import installed, load_installed
 from terraprompt.io.files import check_writable, unknown_suffix
 from terraprompt.outputs.formats.picture import write_picture
 from terraprompt.outputs.formats.raster import write_raster
@@ -103,27 +104,14 @@ def media_type(path: str | Path) -> str | None:
 
 def _rows(kind: Kind | None = None) -> Iterator[Format]:
     """Formats of a kind, or all; other packages are imported only after ours have been passed over."""
-    yield from (row for row in FORMATS if kind in (None, row.kind))
-    yield from (row for row in _installed() if kind in (None, row.kind))
+    rows = itertools.chain(FORMATS, (_load(name) for name in installed(GROUP)))
+    yield from (row for row in rows if kind in (None, row.kind))
 
 
-@functools.cache
-def _installed() -> tuple[Format, ...]:
-    found = []
-    for point in sorted(entry_points(group=GROUP)):
-        try:
-            row = point.load()
-        except (ImportError, AttributeError) as error:
-            raise OutputError(
-                f'The format "{point.name}" cannot be imported ({error}).',
-                received=point.value,
-                hint="Install what it needs, or uninstall it.",
-            ) from error
-        if not isinstance(row, Format) or row.kind not in get_args(Kind):
-            raise OutputError(
-                f'The entry point of "{point.name}" is no output format.',
-                received=row,
-                hint="See docs/extend/format.md.",
-            )
-        found.append(row)
-    return tuple(found)
+def _load(name: str) -> Format:
+    row = load_installed(GROUP, name, OutputError)
+    if not isinstance(row, Format) or row.kind not in get_args(Kind):
+        raise OutputError(
+            f'The entry point of "{name}" is no output format.', received=row, hint="See docs/extend/format.md."
+        )
+    return row
