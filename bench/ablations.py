@@ -1,10 +1,11 @@
 """Every row of the ablation tables (6-9), trained at the size of ``tiny`` with one budget, and scored on val.
 
-python bench/ablations.py [NAME …] [--steps 200] [--seed 0] [--out runs/ablations]
+python bench/ablations.py [NAME …] [--table N] [--steps 200] [--seed 0] [--out runs/ablations]
 
-Without names all rows run, one after the other; a row whose result is in --out already is not run again. Real imagery
-is found by TERRAPROMPT_DATA or ../shared/data. At this size and budget the scores show that every row runs, not which
-is better: for that, give many seeds and steps.
+``--table 6`` to ``9`` (or 13) takes the rows of a table of the paper; names join by a plus sign. Without names or table
+all rows run, one after the other; a row whose result is in --out already is not run again. Real imagery is found by
+TERRAPROMPT_DATA or ../shared/data. At this size and budget the scores show that every row runs, not which is XX
+that, give many seeds and steps.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 
 from terraprompt.datasets.pack import find_pack
 from terraprompt.prompt import Task
-from terraprompt.training.ablations import ablation, ablation_names
+from terraprompt.training.ablations import TABLES, ablation, ablation_names
 from terraprompt.training.causal_step import CausalTrainer
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.dialogues import CropSource, collate
@@ -54,13 +55,15 @@ def giou(trainer: CausalTrainer, images: list[LabeledImage], each: int) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=ablation_names())
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--table", type=int, choices=sorted(TABLES), help="all rows of a table of the paper")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--crops", type=int, default=48, help="val crops a task")
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     options = parser.parse_args()
+    names = [*options.names, *TABLES.get(options.table, ())] or ablation_names()
     torch.set_num_threads(1)
     pack = find_pack()
     if pack is None:
@@ -77,7 +80,7 @@ def main() -> None:
     )
     print("| row | what | interactive | referring | reasoning | s |")
     print("|---|---|---|---|---|---|")
-    for name in options.names:
+    for name in names:
         run = options.out / f"{name}-{options.steps}-{options.seed}"
         kept = run / "scores.json"
         if kept.is_file():

@@ -61,6 +61,21 @@ def test_paper_equations() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("branch", "answers"), [("referring", REFERRING), ("reasoning", REASONING)])
+def test_one_branch_for_all_tasks(form: Form, branch: Literal["referring", "reasoning"], answers: int) -> None:
+    """Table 7: every task gets what that branch gives."""
+    own, pool = build(form)
+    shared = TextEnhancement(D, TateConfig(form=form, branch=branch)).eval()
+    shared.load_state_dict(own.state_dict())
+    tokens, mask, _, rows = inputs(0)
+    wanted = own(tokens, mask, torch.tensor([answers]), rows, pool)
+    for task in (INTERACTIVE, REFERRING, REASONING):
+        torch.testing.assert_close(shared(tokens, mask, torch.tensor([task]), rows, pool), wanted)
+    assert not torch.allclose(own(tokens, mask, torch.tensor([INTERACTIVE]), rows, pool), wanted)
+
+
+@torch.no_grad()
 def test_official_forms() -> None:
     tate, pool = build("official")
     tokens, mask, _, rows = inputs(0)

@@ -25,7 +25,7 @@ from terraprompt.engines.causal import unigeoseg
 from terraprompt.errors import CheckpointError, ConfigError, TerrapromptError
 from terraprompt.models.unigeoseg import UniGeoSeg, preset
 from terraprompt.training import causal_step
-from terraprompt.training.ablations import ablation, ablation_names
+from terraprompt.training.ablations import TABLES, ablation, ablation_names
 from terraprompt.training.causal_step import CausalTrainConfig, CausalTrainer
 from terraprompt.training.curves import draw_curves
 from terraprompt.training.dialogues import DialogueBatch, TaskStream
@@ -284,13 +284,29 @@ def test_every_ablation_changes_what_it_names(name: str) -> None:
     changed = row.model(base)
     schedule = row.schedule(TaskSchedule((0.5, 0.3, 0.2)))
     same_as_base = {"both", "slots-4", "queries-4", "pts", "tate-official", "memory-pooled"}
-    assert (changed == base and schedule.floor == 0.7) == (name in same_as_base)
+    assert (changed == base and (schedule.floor, schedule.by) == (0.7, "multipliers")) == (name in same_as_base)
     assert (changed.tate is None) == (name in ("none", "memory"))
     assert (changed.memory is None) == (name in ("none", "tate"))
     UniGeoSeg(replace(changed, vision=replace(changed.vision, size=64)))
 
 
-@pytest.mark.parametrize("name", ["none", "memory-tokens", "tate-paper", "llama"])
+def test_rows_join_and_contradictions_are_said() -> None:
+    cell = ablation("slots-8+lambda-0.1").model(preset("tiny"))
+    assert cell.memory is not None
+    assert (cell.memory.slots, cell.memory.lambda_) == (8, (0.1, 0.1, 0.1))
+    bare = ablation("none+average")
+    assert bare.model(preset("tiny")).tate is None
+    assert bare.schedule(TaskSchedule((1, 1, 1))).floor == 1.0
+    with pytest.raises(ConfigError, match=r"change the same.*slots: 4 and 8"):
+        ablation("slots-4+slots-8")
+    with pytest.raises(ConfigError, match=r"Unknown ablation.*slots-9"):
+        ablation("lambda-0.1+slots-9")
+    assert len(TABLES[8]) == 8
+
+
+@pytest.mark.parametrize(
+    "name", [*dict.fromkeys(row for rows in TABLES.values() for row in rows), "memory-tokens", "tate-paper", "llama"]
+)
 def test_ablations_train(tmp_path: Path, name: str) -> None:
     job = trainer(tmp_path / "run", CONFIG, ablation(name).model(member()))
     assert job.train_step(passes(CONFIG, job))["loss"] > 0

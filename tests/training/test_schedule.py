@@ -35,6 +35,17 @@ def test_the_horizon_and_what_lies_beyond() -> None:
     assert TaskSchedule((1, 1, 1), floor=1.0).multipliers(0.9) == (1.0, 1.0, 1.0)
 
 
+def test_by_shares_referring_is_constant_and_the_freed_share_is_reasonings() -> None:
+    schedule = TaskSchedule((0.42, 0.48, 0.10), by="shares")
+    for progress in (0.0, 0.3, 1.0):
+        interactive = 0.42 * schedule.multipliers(progress)[0]
+        assert schedule.shares(progress) == pytest.approx((interactive, 0.48, 0.52 - interactive))
+    by_multipliers = TaskSchedule((0.42, 0.48, 0.10)).shares(1.0)
+    assert by_multipliers[1] != pytest.approx(0.48, abs=0.01), "the other reading lets it move"
+    nobody = TaskSchedule((1.0, 1.0, 0.0), by="shares")
+    assert nobody.shares(1.0) == pytest.approx((0.7 / 1.7, 1 / 1.7, 0.0)), "no reasoning: nothing is asked of it"
+
+
 @given(
     natural=st.tuples(*[st.floats(0.01, 1)] * 3),
     progress=st.floats(0, 1),
@@ -65,6 +76,7 @@ def test_drawing_follows_the_shares_and_the_seed() -> None:
     [
         {"natural": (0, 0, 0)}, {"natural": (-1, 1, 1)}, {"natural": (1, 1, 1), "floor": 1.2},
         {"natural": (1, 1, 1), "horizon": 0}, {"natural": (1, 1, 1), "curve": "steps"},
+        {"natural": (1, 1, 1), "by": "turns"},
     ],
 )  # fmt: skip
 def test_bad_settings(values: dict[str, Any]) -> None:

@@ -18,20 +18,27 @@ __all__ = ["TaskSchedule"]
 class TaskSchedule:
     """Sampling shares of the tasks as a function of progress (UniGeoSeg, PTS).
 
-    Multipliers on the natural proportions: interactive falls from 1 to ``floor``, referring stays 1, the freed weight
-    goes to reasoning: ``1 + (1 - w_int)``.
+    Interactive falls to ``floor`` of its natural weight. What becomes of the others is not given by the paper; two
+    readings, by name (``by``):
+
+    - "multipliers" (default): weights on the natural proportions, interactive ``w``, referring 1, reasoning
+      ``1 + (1 - w)``; shares are the normalised products, so that referring's moves a little.
+    - "shares": referring's share of the batch is constant, and the share that interactive gives up is reasoning's.
 
     Attributes:
         natural: proportions of interactive, referring, reasoning in the data.
         floor: where the interactive multiplier ends; 1.0 switches the schedule off.
         curve: "linear" or "cosine".
         horizon: share of the training after which the floor is reached.
+        by: "multipliers" or "shares", see above; a data set without reasoning has nobody to take a freed share, and
+            both readings then normalise.
     """
 
     natural: tuple[float, float, float]
     floor: float = 0.7
     curve: Literal["linear", "cosine"] = "linear"
     horizon: float = 1.0
+    by: Literal["multipliers", "shares"] = "multipliers"
 
     def __post_init__(self) -> None:
         if min(self.natural) < 0 or sum(self.natural) <= 0:
@@ -40,9 +47,14 @@ class TaskSchedule:
             raise ConfigError(
                 "The task schedule needs 0 <= floor <= 1 and 0 < horizon <= 1.", received=(self.floor, self.horizon)
             )
-
-        if self.curve not in ("linear", "cosine"):
-            raise ConfigError("Unknown curve of the task schedule.", received=self.curve, hint="Known: linear, cosine.")
+        for what, value, known in (
+            ("curve", self.curve, ("linear", "cosine")),
+            ("reading", self.by, ("multipliers", "shares")),
+        ):
+            if value not in known:
+                raise ConfigError(
+                    f"Unknown {what} of the task schedule.", received=value, hint=f"Known: {', '.join(known)}."
+                )
 
     def multipliers(self, progress: float) -> tuple[float, float, float]:
         """Of interactive, referring, reasoning at ``progress`` in [0, 1]."""
@@ -53,7 +65,11 @@ class TaskSchedule:
 
     def shares(self, progress: float) -> tuple[float, float, float]:
         """Probabilities of the three tasks, sum 1."""
-        weights = [n * m for n, m in zip(self.natural, self.multipliers(progress), strict=True)]
+        interactive, referring, reasoning = self.natural
+        first, second, third = self.multipliers(progress)
+        weights = [interactive * first, referring * second, reasoning * third]
+        if self.by == "shares" and reasoning:
+            weights[2] = reasoning + interactive * (1 - first)
         total = sum(weights)
         return weights[0] / total, weights[1] / total, weights[2] / total
 

@@ -94,6 +94,7 @@ class TateConfig:
             instruction (released weights; causal language alone).
         queries: learned queries of the reasoning branch, h.
         rows: coordinate rows that are read, at most (a box, or up to three points).
+        branch: "task" (each task its own), or "referring" or "reasoning" for all tasks (UniGeoSeg, Table 7).
         residual: add the enhanced tokens to the tokens instead of replacing them.
         dropout: of the reasoning branch.
     """
@@ -102,12 +103,14 @@ class TateConfig:
     scope: Literal["instruction", "template"] = "instruction"
     queries: int = 4
     rows: int = 3
+    branch: Literal["task", "referring", "reasoning"] = "task"
     residual: bool = False
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
         _one_of("form of text enhancement", self.form, ("paper", "official"))
         _one_of("scope of text enhancement", self.scope, ("instruction", "template"))
+        _one_of("branch of text enhancement", self.branch, ("task", "referring", "reasoning"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,20 @@ _PAPER = replace(
     memory=MemoryConfig(slots=4, scope="tokens", lambda_=(0.2, 0.2, 0.2)),
 )
 
+# Section 13 of the paper: DeepSeek-7B-Chat reads instead of Phi-1.5 (its published configuration).
+_DEEPSEEK = replace(
+    _OFFICIAL,
+    name="unigeoseg-deepseek7b",
+    language_width=4096,
+    causal=CausalConfig(
+        "llama",
+        {
+            "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 30, "num_attention_heads": 32,
+            "num_key_value_heads": 32, "vocab_size": 102400, "rms_norm_eps": 1e-6, "max_position_embeddings": 4096,
+        },
+    ),
+)  # fmt: skip
+
 _SEGEARTH = replace(
     _OFFICIAL,
     name="segearth-r1",
@@ -100,7 +114,7 @@ _PRESETS = MappingProxyType(
         # coordinates through the text path alone, to measure what the dense map brings
         "nano-text-coordinates": replace(_NANO, name="nano-text-coordinates", dense_prompt=None),
         "nano-plain": replace(_NANO, name="nano-plain", tate=None, memory=None),
-        **{member.name: member for member in (_OFFICIAL, _PAPER, _SEGEARTH, _TINY)},
+        **{member.name: member for member in (_OFFICIAL, _PAPER, _DEEPSEEK, _SEGEARTH, _TINY)},
     }
 )
 

@@ -59,6 +59,8 @@ class TextEnhancement(nn.Module):
     to the first positions, then fused; referring: tokens times their pooling weights; reasoning: one fused vector
     from pools and mean, at every position.
 
+    ``branch`` of the configuration sends all tasks through one branch; coordinates are then read from the words alone.
+
     The referring pool is shared with the final pooling of the model (spec 6, "official"), so it is passed in.
     """
 
@@ -95,6 +97,8 @@ class TextEnhancement(nn.Module):
             Task.REFERRING: lambda i: self._referring(tokens[i], mask[i], pool),
             Task.REASONING: lambda i: self._reasoning(tokens[i], mask[i]),
         }
+        if self.config.branch != "task":
+            task = torch.full_like(task, TASK_INDEX[Task(self.config.branch)])
         out = torch.zeros_like(tokens)
         for name, branch in branches.items():
             index = (task == TASK_INDEX[name]).nonzero()[:, 0]
