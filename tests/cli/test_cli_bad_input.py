@@ -55,6 +55,8 @@ def made(town: Any, tmp_path_factory: pytest.TempPathFactory, write_raster: Call
     write_raster(folder / "holey.tif", holey, nodata=0, **place)
     write_raster(folder / "complex.tif", np.ones((1, 64, 64), np.complex64), **place)
     Image.fromarray(town.truth.rgb).save(folder / "photo.png")
+    sky = 'LOCAL_CS["Sky",UNIT["degree",0.0174532925199433],AXIS["X",EAST],AXIS["Y",NORTH]]'
+    write_raster(folder / "sky.tif", rgb, crs=sky, transform=town.truth.transform)
     (folder / "mosaic.vrt").write_text(_mosaic(good))
 
     def vector(name: str, shapes: list[Any], **options: Any) -> None:
@@ -140,8 +142,15 @@ REQUESTS = [
     (
         "photo.png",
         ["x", "--min-area", "5"],
-        "--min-area is in square metres, but the scene has no CRS. Received: 5.0. Leave it out.",
+        "--min-area is in square metres, but the scene's pixels have no known size|Received: 5.0. Use --min-pixels",
     ),
+    (
+        "sky.tif",
+        ["x", "--min-area", "5"],
+        "--min-area is in square metres, but|Received: 5.0. Use --min-pixels instead.",
+    ),
+    ("sky.tif", ["x", "--fill-holes", "5"], "--fill-holes is in square metres, but|Received: 5.0. Leave it out."),
+    ("sky.tif", ["buildings over 50 m2"], "A limit in square metres was asked for, but|Leave the limit out."),
     ("holey.tif", ["--box", "190,80,210,100"], "The prompt lies where the scene has no data. Point at valid pixels."),
     (
         "holey.tif",
@@ -229,6 +238,8 @@ USAGE = [
     (["x", "--threshold", "1.5"], "--threshold"),
     (["x", "--batch", "0"], "--batch"),
     (["x", "--min-area", "-1"], "--min-area"),
+    (["x", "--min-pixels", "0"], "--min-pixels"),
+    (["x", "--min-pixels", "2.5"], "--min-pixels"),
     (["x", "--fill-holes", "nan"], "--fill-holes"),
     (["x", "--task", "guessing"], "--task"),
     (["x", "--colour", "red"], "--colour"),

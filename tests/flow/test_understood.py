@@ -150,3 +150,52 @@ def test_a_limit_needs_a_crs(tmp_path: Path) -> None:
         file.write(np.full((3, 64, 64), 255, np.uint8))
     with pytest.raises(ConfigError, match="square metres"):
         segment(path, "buildings larger than 20 m2", engine=Channels())
+
+
+#: CRS (None: none) and upper left corner of scenes whose pixels have no size on the ground.
+PLACELESS = {
+    "no CRS": (None, (0, 100)),
+    "degrees of sky": ('LOCAL_CS["Sky",UNIT["degree",0.0174532925199433],AXIS["X",EAST],AXIS["Y",NORTH]]', (0, 100)),
+    "metres said to be degrees": ("EPSG:4326", (500000, 4000000)),
+    "degrees beyond the north pole": ("EPSG:4258", (10, 400)),
+    "degrees beyond the south pole": ("EPSG:4269", (10, -100)),
+}  # fmt: skip
+
+
+@pytest.fixture(params=PLACELESS)
+def placeless(request: pytest.FixtureRequest, scene: Path, tmp_path: Path) -> Path:
+    crs, corner = PLACELESS[request.param]
+    with rasterio.open(scene) as old, rasterio.open(
+        path := tmp_path / "p.tif", "w", transform=from_origin(*corner, 1, 1), crs=crs,
+        driver="GTiff", width=100, height=100, count=3, dtype="uint8",
+    ) as new:  # fmt: skip
+        new.write(old.read())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ("the buildings", {"min_area_m2": 300.0}, "min_area_m2 is in square metres.*Received: 300.0. Use min_pixels"),
+        ("the buildings", {"fill_holes_m2": 5.0}, "fill_holes_m2 is in square metres.*Leave it out"),
+        ("not buildings", {"min_area_m2": 5.0}, "min_area_m2"),
+        (Prompt(points=((20, 20),)), {"min_area_m2": 5.0}, "min_area_m2"),
+        (Prompt(boxes=((5, 5, 45, 45),)), {"fill_holes_m2": 5.0}, "fill_holes_m2"),
+        ("buildings larger than 300 m2", {}, "limit in square metres.*Leave the limit out"),
+        ("the buildings under 0.1 ha", {}, "limit in square metres"),
+    ],
+)
+def test_areas_are_refused_where_pixels_have_none(placeless, text, options, said):
+    with pytest.raises(ConfigError, match=said):
+        segment(placeless, text, engine=Channels(), stretch="none", **options)
+
+
+def test_pixels_count_where_areas_do_not(placeless):
+    with segment(placeless, "the buildings", engine=Channels(), stretch="none", min_pixels=300, simplify=2.0) as result:
+        assert [item.area_px for item in result.objects] == [900, 400]
+        assert all(item.area_m2 is None for item in result.objects)
+        assert any("simplify was taken as 2 pixels" in remark for remark in result.remarks)
+    zero = {"min_area_m2": 0.0, "fill_holes_m2": 0.0, "simplify": 0.0}  # nothing is asked of the ground
+    with segment(placeless, "the buildings", engine=Channels(), stretch="none", **zero) as result:
+        assert len(result.objects) == 4
+        assert not any("simplify" in remark for remark in result.remarks)

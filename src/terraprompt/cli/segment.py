@@ -25,6 +25,7 @@ from terraprompt.outputs.evidence import write_evidence
 from terraprompt.outputs.formats.picture import SUFFIXES as PICTURE_SUFFIXES
 from terraprompt.prompt import Prompt, Task
 from terraprompt.raster import Scene, open_scene
+from terraprompt.raster.pixel_area import NO_GROUND
 
 __all__ = ["register"]
 
@@ -94,9 +95,13 @@ def segment(
         float, typer.Option(min=0.001, max=0.999, help="Probability above which a pixel is target.")
     ] = 0.5,
     min_area: Annotated[float | None, typer.Option(min=0, help="Drop objects smaller than this, m2.")] = None,
+    min_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Drop objects of fewer pixels; default 4, with --min-area 1.")
+    ] = None,
     fill_holes: Annotated[float | None, typer.Option(min=0, help="Fill holes smaller than this, m2.")] = None,
     simplify: Annotated[
-        float | None, typer.Option(min=0, help="Tolerance of polygon outlines, m; 0 keeps the pixel staircase.")
+        float | None,
+        typer.Option(min=0, help="Tolerance of polygon outlines, m (pixels if no CRS); 0 keeps the stairs."),
     ] = None,
     refine: Annotated[
         bool, typer.Option(help="Look twice at small targets under a point; geoseg: correct the boxes.")
@@ -133,11 +138,11 @@ def segment(
         nodata=nodata_option(nodata), allow_remote=allow_remote,
     ) as opened:  # fmt: skip
         _spare_inputs(targets, (*opened.files, prompt_file, weights))
-        for option, area in (("--min-area", min_area), ("--fill-holes", fill_holes)):
-            if area and opened.crs is None:
-                raise ConfigError(
-                    f"{option} is in square metres, but the scene has no CRS.", received=area, hint="Leave it out."
-                )
+        for option, area, hint in (
+            ("--min-area", min_area, "Use --min-pixels instead."), ("--fill-holes", fill_holes, "Leave it out."),
+        ):  # fmt: skip
+            if area and opened.ground is None:
+                raise ConfigError(f"{option} is in square metres, but {NO_GROUND}.", received=area, hint=hint)
         prompt = _prompt(instruction, point or [], box or [], prompt_file, prompt_layer, prompt_crs, task, opened)
         left_out: tuple[str, ...] = ()
         if prompt_file is not None:
@@ -154,7 +159,7 @@ def segment(
         with progress("segmenting", quiet=quiet or as_json) as report:
             result = session.segment(
                 prompt, threshold=threshold, refine=refine, selector="auto" if selector else None, progress=report,
-                min_area_m2=min_area, fill_holes_m2=fill_holes, simplify=simplify,
+                min_area_m2=min_area, min_pixels=min_pixels, fill_holes_m2=fill_holes, simplify=simplify,
             )  # fmt: skip
         if left_out:
             remarks = (*left_out, *result.remarks)

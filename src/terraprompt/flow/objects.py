@@ -21,7 +21,7 @@ from terraprompt.outputs import Result, SegmentedObject
 from terraprompt.outputs.mask_writer import DEFAULT_MIN_PIXELS
 from terraprompt.prompt import Prompt
 from terraprompt.raster import Scene
-from terraprompt.raster.pixel_area import ground_area, to_map
+from terraprompt.raster.pixel_area import to_map
 
 __all__ = ["ObjectRules"]
 
@@ -69,7 +69,7 @@ class ObjectRules:
             return cls(refinement, selector, understood, clicks=() if asked.boxes else positive)
         sizes = [MIN_AREA_M2[name] for name in understood.categories if name in MIN_AREA_M2]
         given = settings.min_area_m2 is not None or settings.min_pixels is not None
-        if given or not sizes or ground_area(scene.crs, scene.transform, scene.width, scene.height) is None:
+        if given or not sizes or scene.ground is None:
             return cls(refinement, selector, understood)
         smallest = min(sizes)
         if understood.negated:  # a speck of what is left out is no hole in the rest

@@ -42,6 +42,7 @@ from terraprompt.raster import (
     open_scene,
     read_tile,
 )
+from terraprompt.raster.pixel_area import NO_GROUND
 from terraprompt.raster.source import Bands
 
 __all__ = ["Session", "segment"]
@@ -181,7 +182,7 @@ class Session(EncodedScene):
             raise EngineError(
                 f'The engine "{self.engine.name}" answers {able} prompts only.', received=given.task.value
             )
-        check_refinement(self.scene.crs, **settings.refinement)
+        check_refinement(self.scene.ground is not None, **settings.refinement)
         asked = self.scene.to_pixels(given)
         proposes = isinstance(self.engine, Proposer) and not asked.is_spatial
         selector = settings.selector
@@ -201,6 +202,8 @@ class Session(EncodedScene):
             provenance |= {"understood": understood.as_json(), "unknown_words": list(understood.unknown_words)}
         query = Query(settings, rules, provenance, understood)
         query.evidence.remark(*self._scene_remarks())
+        if settings.simplify and self.scene.ground is None:
+            query.evidence.remark(f"simplify was taken as {settings.simplify:g} pixels: {NO_GROUND}.")
         if understood is not None:
             query.evidence.remark(*understood.remarks)
             query.refusal = understood.refusal
@@ -222,9 +225,11 @@ class Session(EncodedScene):
             remark = f'The text beside the points or boxes was not used: "{asked.text}". A category alone would be.'
             words = found.unknown_words or tuple(asked.text.split())
             return replace(asked, text=None, task_override=None), Understood(unknown_words=words, remarks=(remark,))
-        if self.scene.crs is None and (found.min_area_m2 or found.max_area_m2):
+        if self.scene.ground is None and (found.min_area_m2 or found.max_area_m2):
             raise ConfigError(
-                "A limit in square metres needs a scene with a CRS.", received=asked.text, hint="Leave the limit out."
+                f"A limit in square metres was asked for, but {NO_GROUND}.",
+                received=asked.text,
+                hint="Leave the limit out.",
             )
         return asked, found
 

@@ -34,7 +34,7 @@ from terraprompt.outputs.work_files import (
     read_rows,
     write_rows,
 )
-from terraprompt.raster.pixel_area import GroundArea, ground_area, to_map
+from terraprompt.raster.pixel_area import NO_GROUND, GroundArea, ground_area, to_map
 
 __all__ = ["DEFAULT_MIN_PIXELS", "DEFAULT_SIMPLIFY", "MaskWriter", "check_refinement", "sieve_mask"]
 
@@ -43,9 +43,11 @@ DEFAULT_MIN_PIXELS = 4
 # In pixels. Takes the stairs of one pixel (triangles of half a pixel) and nothing larger.
 DEFAULT_SIMPLIFY = 0.75
 
+_NO_AREA = {"min_area_m2": "Use min_pixels instead.", "fill_holes_m2": "Leave it out."}
+
 
 def check_refinement(
-    crs: Any,
+    has_ground: bool,
     *,
     min_area_m2: float | None = None,
     min_pixels: int | None = None,
@@ -54,8 +56,15 @@ def check_refinement(
 ) -> None:
     """Check the options of :meth:`MaskWriter.finish` before any work.
 
+    Args:
+        has_ground: whether the ground area of the pixels is known.
+        min_area_m2: as in :meth:`MaskWriter.finish`.
+        min_pixels: as in :meth:`MaskWriter.finish`.
+        fill_holes_m2: as in :meth:`MaskWriter.finish`.
+        simplify: as in :meth:`MaskWriter.finish`.
+
     Raises:
-        ConfigError: a negative or infinite value, or an area in m2 for a scene without a CRS.
+        ConfigError: a negative or infinite value, or an area in m2 where the pixels have none.
     """
     options = {
         "min_area_m2": min_area_m2,
@@ -66,8 +75,8 @@ def check_refinement(
     for name, value in options.items():
         if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
             raise ConfigError(f"{name} must be a number that is not negative.", received=value)
-        if name.endswith("_m2") and value and not crs:
-            raise ConfigError(f"{name} needs a scene with a CRS.", received=value, hint="Use min_pixels instead.")
+        if name.endswith("_m2") and value and not has_ground:
+            raise ConfigError(f"{name} is in square metres, but {NO_GROUND}.", received=value, hint=_NO_AREA[name])
 
 
 def threshold_logit(threshold: float) -> np.float32:
@@ -195,14 +204,14 @@ class MaskWriter:
 
         Args:
             provenance: what made the answer; see :class:`Result`.
-            min_area_m2: smallest ground area of an object; needs a CRS.
+            min_area_m2: smallest ground area of an object; needs pixels of known ground area.
             min_pixels: smallest number of pixels of an object; the default is 4, or 1 if ``min_area_m2`` is
                 given.
             fill_holes_m2: holes with less ground than this are filled; 0 = none. The default fills holes
                 under 4 pixels (under ``min_pixels`` if that is less). Holes that touch nodata or the scene's
                 edge stay.
-            simplify: how far outlines are simplified, in metres (in pixels without a CRS); 0 = pixel stairs.
-                The default is three quarters of a pixel.
+            simplify: how far outlines are simplified, in metres (in pixels where their ground area is unknown); 0 =
+                pixel stairs. The default is three quarters of a pixel.
 
         Raises:
             ConfigError: rows are missing, or an option makes no sense (:func:`check_refinement`).
@@ -213,14 +222,14 @@ class MaskWriter:
                 "A canvas is finished once, when it is whole.",
                 received=f"{self._written} of {self.height} rows",
             )
+        ground = ground_area(self.crs, self.transform, self.width, self.height)
         check_refinement(
-            self.crs,
+            ground is not None,
             min_area_m2=min_area_m2,
             min_pixels=min_pixels,
             fill_holes_m2=fill_holes_m2,
             simplify=simplify,
         )
-        ground = ground_area(self.crs, self.transform, self.width, self.height)
         keep, fill = _size_rules(ground, min_area_m2, min_pixels, fill_holes_m2)
         gsd = ground.gsd if ground else None
         tolerance = _tolerance(simplify, ground)

@@ -13,7 +13,7 @@ from pyproj.exceptions import ProjError
 from rasterio import Affine
 from scipy.ndimage import distance_transform_edt
 
-__all__ = ["GroundArea", "ground_area", "ground_size", "to_map"]
+__all__ = ["NO_GROUND", "GroundArea", "ground_area", "ground_size", "to_map"]
 
 # Projections that keep areas this well over the whole scene are taken at their word, as a GIS does (UTM: 0.1
 # %).
@@ -21,6 +21,8 @@ _PLANAR_TOLERANCE = 0.005
 # Nodes a side of the grid on which a scene's pixel area is computed; between them it is interpolated. The finer grid
 # is for scenes over which the area changes by more than _EVEN.
 _NODES, _MORE_NODES, _EVEN = 33, 257, 1.02
+#: Why there is no area or length on the ground, for messages.
+NO_GROUND = "the scene's pixels have no known size on the ground (no CRS, or one without a place and a unit of length)"
 _ANGLES = ("degree", "radian", "grad", "gon", "unity", "unknown")
 
 
@@ -92,17 +94,16 @@ def ground_area(crs: Any, transform: Affine, width: int, height: int) -> GroundA
         height: as ``width``.
 
     Returns:
-        None without a CRS, or if nothing is known of the ground: no place on the Earth and no unit of length.
+        None without a CRS, or if nothing is known of the ground: no place on the Earth (also latitudes beyond the
+        poles) and no unit of length.
     """
     if not crs:
         return None
     crs = CRS.from_user_input(crs)
     planar = _planar(crs, transform)
     if _is_lonlat(crs) and transform.b == transform.d == 0:
-        return GroundArea(
-            _element(crs, transform, np.array(width / 2), np.arange(height, dtype=np.float64) + 0.5)[:, None],
-            (height, width),
-        )
+        rows = _element(crs, transform, np.array(width / 2), np.arange(height, dtype=np.float64) + 0.5)[:, None]
+        return GroundArea(rows, (height, width)) if (rows > 0).any() else None
 
     def nodes(n: int) -> NDArray[np.float64]:
         x, y = np.meshgrid(np.linspace(0, width, n), np.linspace(0, height, n))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import threading
@@ -22,7 +23,7 @@ from terraprompt.geometry.types import Box
 from terraprompt.io.redact import redact_source
 from terraprompt.prompt import Prompt
 from terraprompt.raster import mapping
-from terraprompt.raster.pixel_area import ground_size
+from terraprompt.raster.pixel_area import GroundArea, ground_area, ground_size
 from terraprompt.raster.source import (
     Bands,
     choose_bands,
@@ -178,9 +179,11 @@ class Scene:
                 "The scene is placed by RPCs only; results are in pixels, without a place. For a place, warp it first: "
                 f"gdalwarp -rpc -t_srs EPSG:4326 {self.source} warped.tif"
             )
-        if self._crs is not None and not mapping.has_place(self._crs):
-            how = "in square metres of its own grid" if self.gsd_m else "unknown"
-            self.remarks.append(f"The CRS {self._crs.name} has no known place on the Earth: areas are {how}.")
+        if self._crs is not None and (self.ground is None or not mapping.has_place(self._crs)):
+            how = "in square metres of its own grid" if self.ground is not None else "unknown"
+            self.remarks.append(
+                f"In the CRS {self._crs.name} the scene has no known place on the Earth: areas are {how}."
+            )
 
     def _refuse_giants(self) -> None:
         """Refuse what cannot be held, before anything is read."""
@@ -230,6 +233,11 @@ class Scene:
         """(height, width) of the blocks in which the file is stored."""
         height, width = self._dataset.block_shapes[self.bands[0] - 1]
         return int(height), int(width)
+
+    @functools.cached_property
+    def ground(self) -> GroundArea | None:
+        """Ground area of the pixels; None where nothing is known of it (:func:`.pixel_area.ground_area`)."""
+        return ground_area(self.crs, self.transform, self.width, self.height)
 
     @property
     def has_overviews(self) -> bool:
