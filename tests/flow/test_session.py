@@ -329,3 +329,15 @@ def test_doubt_rejects_a_tile_and_a_lower_threshold_brings_it_back(tmp_path):
     engine.presence = lambda image: float("nan")
     with pytest.raises(EngineError, match="presence"):
         segment(path, "x", engine=engine)
+
+
+def test_nodata_of_the_python_call(tmp_path):
+    grey = cloudy(96, 96)
+    grey[:20] = 255
+    path = write(tmp_path / "scene.tif", grey)
+    with segment(path, "bright", engine=BoxFilterEngine(), nodata=255) as result:
+        np.testing.assert_array_equal(result.mask() == 255, grey == 255)
+        assert result.provenance["settings"]["nodata"] == 255
+    with segment(path, "bright", engine=BoxFilterEngine()) as result:
+        assert not (result.mask() == 255).any()
+        assert "nodata" not in result.provenance["settings"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,8 @@ def segment(
     bands: Bands = None,
     bbox: tuple[float, float, float, float] | None = None,
     bbox_crs: str | None = None,
+    nodata: float | Literal["none"] | None = None,
+    allow_remote: bool = False,
     stretch: StretchMode = "auto",
     batch: int | None = None,
     settings: SegmentSettings | None = None,
@@ -72,6 +74,8 @@ def segment(
         bands: as in :func:`terraprompt.raster.open_scene`.
         bbox: as in :func:`terraprompt.raster.open_scene`. Pixel coordinates of the prompt count from its corner.
         bbox_crs: as in :func:`terraprompt.raster.open_scene`.
+        nodata: as in :func:`terraprompt.raster.open_scene`.
+        allow_remote: as in :func:`terraprompt.raster.open_scene`.
         stretch: as in :func:`terraprompt.raster.estimate_stretch`.
         batch: tiles encoded together; None = what the engine recommends.
         settings: as in :meth:`Session.segment`.
@@ -84,7 +88,7 @@ def segment(
             reasoner has its own: see :meth:`Session.segment`.)
     """
     settings = (settings or SegmentSettings()).updated(options)
-    with open_scene(src, bands, bbox=bbox, bbox_crs=bbox_crs) as scene:
+    with open_scene(src, bands, bbox=bbox, bbox_crs=bbox_crs, nodata=nodata, allow_remote=allow_remote) as scene:
         # One prompt needs no memory of what was seen.
         session = Session(engine, scene, stretch=stretch, batch=batch, cache_bytes=0)
         return session.segment(prompt, settings=settings, progress=progress, workdir=workdir)
@@ -278,7 +282,14 @@ class Session(EncodedScene):
             "model": info.name,
             "revision": info.revision,
             "checksum": info.checksum,
-            "settings": {**info.settings, "tile": tile.size, "overlap": tile.overlap, **settings, **asked},
+            "settings": {
+                **info.settings,
+                "tile": tile.size,
+                "overlap": tile.overlap,
+                **self.scene.read_options,
+                **settings,
+                **asked,
+            },
             "source": self.scene.source,
             "version": __version__,
             "bands": list(self.scene.bands),

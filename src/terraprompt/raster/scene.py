@@ -18,7 +18,7 @@ from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from terraprompt.errors import PromptError, SceneError
+from terraprompt.errors import ConfigError, PromptError, SceneError
 from terraprompt.geometry.types import Box
 from terraprompt.io.redact import redact_source
 from terraprompt.prompt import Prompt
@@ -50,7 +50,7 @@ def open_scene(
     bbox: Box | None = None,
     bbox_crs: str | None = None,
     nodata: float | Literal["none"] | None = None,
-    allow_remote: bool = True,
+    allow_remote: bool = False,
 ) -> Scene:
     """Open a raster for prompting; use it as a context manager.
 
@@ -63,7 +63,8 @@ def open_scene(
         bbox_crs: anything that pyproj accepts; x = longitude.
         nodata: the value that means no data, in place of the declared one; "none": every pixel is data, whatever the
             file's nodata, mask or alpha band says (NaN stays no data). None: as the file says.
-        allow_remote: False refuses a VRT that names hosts, other folders or raw files.
+        allow_remote: whether a VRT may name hosts, folders other than its own, and raw files. A host that ``src``
+            itself names is asked in any case.
 
     Raises:
         SceneError: missing, damaged or unusable raster, unknown bands, or a bbox that misses the scene.
@@ -82,6 +83,22 @@ def open_scene(
         raise
 
 
+def _checked_nodata(nodata: Any) -> Any:
+    """A number, "none" or None.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    number = isinstance(nodata, int | float | np.number) and not isinstance(nodata, bool)
+    if nodata is not None and nodata != "none" and not number:
+        raise ConfigError(
+            'nodata is a number, or "none" where every pixel is data.',
+            received=nodata,
+            hint="Leave it out to use the file's.",
+        )
+    return float(nodata) if number else nodata
+
+
 class Scene:
     """One raster, or a rectangle of it, seen as pixels with an origin at its upper left corner.
 
@@ -98,6 +115,7 @@ class Scene:
         transform: affine, pixel to map, of this scene.
         gsd_m: ground metres per pixel at the centre, or None.
         remarks: what the user must know of this file: what was guessed, what was not followed.
+        read_options: what the user decided about reading, as JSON values; empty by default.
     """
 
     def __init__(
@@ -121,9 +139,11 @@ class Scene:
         types = {np.dtype(dataset.dtypes[band - 1]) for band in bands}
         self.dtype: np.dtype[Any] = np.dtype(np.uint8) if self._palette is not None else np.result_type(*types)
         self.remarks: list[str] = []
-        self._nodata_option, self._no_mask = nodata, False
+        self._nodata_option, self._no_mask = _checked_nodata(nodata), False
+        self.read_options: dict[str, Any] = {} if nodata is None else {"nodata": self._nodata_option}
         declared = [dataset.nodatavals[band - 1] for band in bands]
-        self._nodatas = declared if nodata is None else [None if nodata == "none" else nodata] * len(bands)
+        given = self._nodata_option
+        self._nodatas = declared if nodata is None else [None if given == "none" else given] * len(bands)
         self.nodata: float | None = self._nodatas[0]
         self.crs = dataset.crs
         t = dataset.transform
@@ -174,6 +194,12 @@ class Scene:
         bands, why = default_bands(self._dataset) if not named else ((), "")
         if why.startswith("named") or "though" in why:
             self.remarks.append(f"Bands {','.join(map(str, bands))} are seen as red, green, blue: {why}.")
+        if isinstance(self._nodata_option, int | float):
+            impossible = [self._dataset.dtypes[b - 1] for b in self.bands if not self._can_hold(b, self._nodata_option)]
+            if impossible:
+                self.remarks.append(
+                    f"No pixel can be {self._nodata_option:g}, the given nodata value: the values are {impossible[0]}."
+                )
         if self.crs is None and self._dataset.rpcs:
             self.remarks.append(
                 "The scene is placed by RPCs only; results are in pixels, without a place. For a place, warp it first: "
@@ -184,6 +210,12 @@ class Scene:
             self.remarks.append(
                 f"In the CRS {self._crs.name} the scene has no known place on the Earth: areas are {how}."
             )
+
+    def _can_hold(self, band: int, value: float) -> bool:
+        dtype = np.dtype(self._dataset.dtypes[band - 1])
+        if dtype.kind == "f":
+            return True
+        return float(value).is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
 
     def _refuse_giants(self) -> None:
         """Refuse what cannot be held, before anything is read."""
@@ -256,7 +288,7 @@ class Scene:
 
     def version(self) -> str:
         """Name and version of the content, for cache keys; see :func:`.source.source_version`. May ask a server."""
-        return f"{self._opened}\n{source_version(self._dataset.files)}"
+        return f"{self._opened}\n{self.read_options} {self._no_mask}\n{source_version(self._dataset.files)}"
 
     def whole(self) -> Scene:
         """The whole file, whatever the bbox; shares this scene's handle."""
@@ -267,6 +299,7 @@ class Scene:
         part = Scene(self._dataset, source=self._opened, bands=self.bands, window=window, nodata=self._nodata_option)
         part._lock = self._lock
         part.remarks, part._no_mask, part._validity = self.remarks, self._no_mask, self._validity
+        part.read_options = self.read_options
         return part
 
     def clip(self, bbox: Box, bbox_crs: str | None = None) -> Scene:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import re
@@ -17,10 +16,12 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
+from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
 from terraprompt.errors import SceneError
 from terraprompt.io.redact import redact_source
+from terraprompt.raster.far_sources import INDIRECT_DRIVERS, is_local, refuse_far_sources
 
 __all__ = [
     "Bands",
@@ -52,12 +53,13 @@ def gdal_env() -> rasterio.Env:
     return rasterio.Env(**options)
 
 
-def open_dataset(src: str | os.PathLike[str], *, allow_remote: bool = True) -> Any:
+def open_dataset(src: str | os.PathLike[str], *, allow_remote: bool = False) -> Any:
     """Open a raster for reading and refuse what no request could use.
 
     Args:
         src: a path or anything else that GDAL opens.
-        allow_remote: whether a local VRT or service file may name hosts, other folders and raw files.
+        allow_remote: whether a VRT or service file may name hosts, other folders and raw files. What ``src`` itself
+            names is always opened, remote or not; inside archives and on hosts no VRT is followed without this.
 
     Returns:
         An open ``rasterio.DatasetReader``; the caller closes it.
@@ -68,24 +70,28 @@ def open_dataset(src: str | os.PathLike[str], *, allow_remote: bool = True) -> A
     name = os.fspath(src)
     if not name:
         raise SceneError("The scene has no name.", hint="Give the path of a raster file.")
-    if _is_local(name) and Path(name).exists() and not (Path(name).is_file() or Path(name).is_dir()):
+    if is_local(name) and Path(name).exists() and not (Path(name).is_file() or Path(name).is_dir()):
         raise SceneError("The scene is no file but a pipe, socket or device.", received=name, hint="Give a file.")
     if not allow_remote:
-        _refuse_far_sources(name)
+        refuse_far_sources(name)
+    checked = allow_remote or is_local(name)
     try:
-        with gdal_env(), warnings.catch_warnings():
+        with gdal_env() as env, warnings.catch_warnings():
             # A scene without georeferencing is welcome here; its prompts are in pixels.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(name)
+            dataset = rasterio.open(name) if checked else _open_direct(name, set(env.drivers()) - INDIRECT_DRIVERS)
     except RasterioIOError as error:
         label = source_label(name)
         cause = error if label == name else None  # a traceback would show what the label hides
-        if _is_local(name) and not Path(name).exists():
+        if is_local(name) and not Path(name).exists():
             raise SceneError("The scene does not exist.", received=label, hint="Check the path.") from cause
         raise SceneError(
             f"The scene cannot be opened as a raster ({redact_source(str(error))}).",
             received=label,
-            hint="Check with gdalinfo that the file is complete and of a format that GDAL reads.",
+            hint="Check with gdalinfo that the file is complete and of a format that GDAL reads."
+            + (
+                "" if checked else " A VRT on a host or in an archive needs --allow-remote (Python: allow_remote=True)."
+            ),
         ) from cause
     try:
         _refuse_unusable(dataset, source_label(name))
@@ -95,40 +101,16 @@ def open_dataset(src: str | os.PathLike[str], *, allow_remote: bool = True) -> A
     return dataset
 
 
-_FAR_HINT = "If you trust it, allow it with --allow-remote (Python: allow_remote=True)."
-
-
-def _refuse_far_sources(name: str, depth: int = 0) -> None:
-    """Refuse a local VRT or service description that reads from anywhere but its own folder and below."""
-    path = Path(name)
-    if name.lstrip().startswith("<"):
-        raise SceneError("The scene is a description given as text, not a file.", received=name[:60], hint=_FAR_HINT)
-    if not path.is_file() or path.stat().st_size > 64 << 20:
-        return
-    with path.open("rb") as file:
-        if not file.read(200).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-            return
-    text = html.unescape(path.read_text(encoding="utf-8", errors="replace"))
-    if re.search(r"<\s*(GDAL_WM\w*|WMTS?_\w*|GDAL_\w*Service)", text) or "VRTRawRasterBand" in text:
-        raise SceneError("The scene names a server or raw files.", received=name, hint=_FAR_HINT)
-    if "<VRTDataset" not in text:
-        return
-    folder = path.resolve().parent
-    for found in re.findall(r"<(?:SourceFilename|SourceDataset|SourceVRTFile)[^>]*>\s*(.*?)\s*</", text, re.DOTALL):
-        member = (folder / found).resolve()
-        if not _is_local(found) or found.startswith("<") or not member.is_relative_to(folder):
-            raise SceneError(
-                "The VRT reads from a host or folder other than its own.",
-                received=f"{name}, which names {redact_source(found)}", hint=_FAR_HINT,
-            )  # fmt: skip
-        if depth < 8:
-            _refuse_far_sources(str(member), depth + 1)
+@ensure_env_with_credentials  # type: ignore[untyped-decorator]
+def _open_direct(name: str, drivers: set[str]) -> Any:
+    """``rasterio.open`` with only these drivers allowed."""
+    return rasterio.DatasetReader(name, driver=sorted(drivers))
 
 
 def source_label(name: str) -> str:
     """Name of a source for messages, outputs and logs: with secrets replaced; an existing local path as it is."""
     label = redact_source(name)
-    return name if label == name or (_is_local(name) and Path(name).exists()) else label
+    return name if label == name or (is_local(name) and Path(name).exists()) else label
 
 
 def source_version(files: Iterable[str]) -> str:
@@ -179,10 +161,6 @@ def _http_version(name: str) -> str | None:
         return None
     version = etag or (changed and f"{changed}|{size}")
     return f"{url}|{version}" if version else None
-
-
-def _is_local(name: str) -> bool:
-    return "://" not in name and not name.startswith("/vsi") and ":" not in name.replace(":\\", "")
 
 
 def _refuse_unusable(dataset: Any, name: str) -> None:
