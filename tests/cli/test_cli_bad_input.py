@@ -338,7 +338,9 @@ def test_a_read_only_folder_is_told_before_any_work(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
-    monkeypatch.setattr("terraprompt.cli.segment.load_engine", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(
+        "terraprompt.engines.registry.load_engine", lambda *_, **__: pytest.fail("the model was loaded")
+    )
     done = run("segment", inputs / "good.tif", "the buildings", *to(old), "--overwrite")
     refused(done, 1, f"Received: {old / 'mask.tif'}.|Choose a folder you may write to.|untouched")
     assert set(content(old).values()) == {b"precious"}
@@ -350,6 +352,8 @@ def test_a_full_disk_leaves_the_old_file(
 ) -> None:
     """A limit on the size of files, set when writing begins, acts as a full disk does."""
     from terraprompt.cli import segment as verb
+    from terraprompt.flow.session import Session
+    from terraprompt.outputs import Result
 
     was = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -364,13 +368,13 @@ def test_a_full_disk_leaves_the_old_file(
         return inner
 
     if option == "work":
-        monkeypatch.setattr(verb.Session, "segment", limited(verb.Session.segment))
+        monkeypatch.setattr(Session, "segment", limited(Session.segment))
         outputs = to(old)
     else:
         monkeypatch.setattr(verb, "_save", limited(verb._save))
         outputs = [option, old / OUTPUTS[option]]
         if option == "--stac":  # an item alone: without the mask and the polygons that would come by default
-            monkeypatch.setattr(verb.Result, "save_picture", lambda *_, **__: None)
+            monkeypatch.setattr(Result, "save_picture", lambda *_, **__: None)
             outputs += ["--picture", old / "v.png"]
     done = run("segment", inputs / "good.tif", "the buildings", *outputs, "--overwrite")
     refused(done, 1, "Writing failed|Received: |What was there before is untouched.")

@@ -37,6 +37,13 @@ def test_the_root_s_help_loads_none_of_the_libraries() -> None:
     assert loaded_by_help(of=HEAVY) == ["loaded by []"]
 
 
+def test_a_verb_s_help_loads_none_of_the_libraries() -> None:
+    """Pydantic is typer's own; evaluate names protocols and metrics, which are code."""
+    verbs = [verb for verb in VERBS if verb != "evaluate"]
+    found = loaded_by_help(*verbs, of=HEAVY.replace("pydantic ", ""))
+    assert found == ["loaded by []", *(f"loaded by {verb} []" for verb in verbs)]
+
+
 def test_a_verb_s_help_loads_no_models_and_no_renderer() -> None:
     found = loaded_by_help(*VERBS, of="torch transformers terraprompt_synthetic")
     assert found == ["loaded by []", *(f"loaded by {verb} []" for verb in VERBS)]

@@ -10,6 +10,7 @@ import typer
 from terraprompt.cli import forge
 from terraprompt.cli.common import as_json as to_json
 from terraprompt.cli.common import progress
+from terraprompt.cli.help import VerbTyper
 
 __all__ = ["register"]
 
@@ -18,7 +19,7 @@ _NAME = "Which data set: `terraprompt dataset list` names them."
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    group = typer.Typer(help="Data sets: list, check, index, download, forge, review.", no_args_is_help=True)
+    group = VerbTyper(help="Data sets: list, check, index, download, forge, review.", no_args_is_help=True)
     group.command("list")(list_names)
     group.command()(check)
     group.command()(index)

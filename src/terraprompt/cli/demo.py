@@ -9,13 +9,8 @@ from typing import Annotated
 
 import typer
 
-from terraprompt.engines.registry import load_engine
 from terraprompt.errors import ConfigError, OutputError
-from terraprompt.evaluation.metrics import Overlap
-from terraprompt.flow.session import Session
-from terraprompt.outputs import Status, check_target
 from terraprompt.prompt import Prompt
-from terraprompt.raster import open_scene
 
 __all__ = ["register"]
 
@@ -35,6 +30,12 @@ def demo(
 
     The scene is drawn by a program, so its truth is known and the IoU is printed beside each answer.
     """
+    from terraprompt.engines.registry import load_engine
+    from terraprompt.evaluation.metrics import Overlap
+    from terraprompt.flow.session import Session
+    from terraprompt.outputs import Status
+    from terraprompt.raster import open_scene
+
     try:
         from terraprompt_synthetic import demo_scene
     except ImportError as error:
@@ -89,6 +90,8 @@ def _command() -> str:
 
 def _prepare(folder: Path, names: list[str], overwrite: bool) -> Path:
     """The folder, and the path of the scene in it; refused before any work if a file may not be replaced."""
+    from terraprompt.outputs import check_target
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

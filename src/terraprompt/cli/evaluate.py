@@ -12,6 +12,7 @@ import typer
 
 from terraprompt.cli.common import as_json, progress, usable_device
 from terraprompt.cli.engine_options import with_engine_options
+from terraprompt.cli.help import VerbTyper
 from terraprompt.datasets.questions import Plan
 from terraprompt.datasets.registry import Dataset, dataset_names, layout_of, open_dataset
 from terraprompt.errors import BudgetError
@@ -29,7 +30,7 @@ from terraprompt.prompt import Task
 
 __all__ = ["register"]
 
-verb = typer.Typer()
+verb = VerbTyper()
 
 
 def _renamed(new: str) -> Callable[[Any], None]:

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from terraprompt.cli.common import as_json as to_json
 from terraprompt.cli.common import progress
+from terraprompt.cli.help import HelpGroup, VerbTyper
 
 __all__ = ["register"]
 
 
-class _RunsByDefault(TyperGroup):
+class _RunsByDefault(HelpGroup):
     """``forge RECIPE`` means ``forge run RECIPE``."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -27,7 +27,7 @@ class _RunsByDefault(TyperGroup):
 
 def register(group: typer.Typer) -> None:
     """Add the verbs to ``dataset``."""
-    forge = typer.Typer(
+    forge = VerbTyper(
         cls=_RunsByDefault,
         no_args_is_help=True,
         help="Make a data set of instructions from masks: forge RECIPE -o OUT, or forge inspect DIR.",
@@ -36,7 +36,7 @@ def register(group: typer.Typer) -> None:
     forge.command("inspect")(inspect)
     forge.command("sources")(sources)
     group.add_typer(forge, name="forge")
-    review = typer.Typer(no_args_is_help=True, help="Have people look at a forged set.")
+    review = VerbTyper(no_args_is_help=True, help="Have people look at a forged set.")
     review.command("export")(review_export)
     review.command("import")(review_import)
     group.add_typer(review, name="review")

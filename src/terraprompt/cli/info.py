@@ -8,7 +8,6 @@ import typer
 
 from terraprompt.cli.common import as_json as to_json
 from terraprompt.cli.common import nodata_option
-from terraprompt.raster import estimate_stretch, open_scene
 
 __all__ = ["register"]
 
@@ -27,6 +26,8 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Print size, bands, CRS, pixel size and the stretch that segmenting SCENE would use."""
+    from terraprompt.raster import estimate_stretch, open_scene
+
     with open_scene(scene, nodata=nodata_option(nodata), allow_remote=allow_remote) as opened:
         stretch = estimate_stretch(opened, "auto")
         facts: dict[str, Any] = {

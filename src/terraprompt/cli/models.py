@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from terraprompt.cli.common import as_json as to_json
-from terraprompt.engines.registry import engine_names, load_engine
+from terraprompt.cli.help import HelpGroup, VerbTyper
 
 __all__ = ["register"]
 
 
-class _ShowByDefault(TyperGroup):
+class _ShowByDefault(HelpGroup):
     """``models`` and ``models NAME`` mean ``models show``: only what is a command's name is a command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -26,7 +25,7 @@ class _ShowByDefault(TyperGroup):
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    group = typer.Typer(cls=_ShowByDefault, help="List the installed engines, describe one, or convert weights.")
+    group = VerbTyper(cls=_ShowByDefault, help="List the installed engines, describe one, or convert weights.")
     group.command()(show)
     group.command()(convert)
     app.add_typer(group, name="models")
@@ -37,6 +36,8 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """List the installed engines, or describe one (its weights are loaded and their checksum verified)."""
+    from terraprompt.engines.registry import engine_names, load_engine
+
     if name is None:
         typer.echo(to_json(list(engine_names())) if as_json else "\n".join(engine_names()))
         return

@@ -15,12 +15,12 @@ from rich.table import Table
 from terraprompt.cli.common import as_json as to_json
 from terraprompt.cli.common import progress, usable_device
 from terraprompt.cli.engine_options import given, with_engine_options
-from terraprompt.datasets.pack import Record, read_pack
+from terraprompt.cli.help import VerbTyper
 from terraprompt.errors import BudgetError, DatasetError, ReasonerError
-from terraprompt.io.files import JSON_SUFFIXES, check_writable, replacing
 from terraprompt.vlm import ENDPOINT_VARIABLE, KEY_VARIABLE, LOCAL_VARIABLE, MODEL_VARIABLE
 
 if TYPE_CHECKING:
+    from terraprompt.datasets.pack import Record
     from terraprompt.vlm.base import Reasoner
     from terraprompt.vlm.box_calibration import BoxCalibration
     from terraprompt.vlm.calibration import Calibration
@@ -43,7 +43,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    group = typer.Typer(help="Check a reasoner, or measure the coordinates it answers in.", no_args_is_help=True)
+    group = VerbTyper(help="Check a reasoner, or measure the coordinates it answers in.", no_args_is_help=True)
     group.command()(check)
     group.command(name="calibrate")(calibrate_command)
     app.add_typer(group, name="reasoner")
@@ -116,6 +116,8 @@ def calibrate_command(
     With -o also fit the correction of the boxes (alpha at the left and top, beta at the right and bottom, in shares of
     the side), by leave-one-out against no correction and the release's fixed 0.2 and 0.1.
     """
+    from terraprompt.datasets.pack import read_pack
+    from terraprompt.io.files import JSON_SUFFIXES, check_writable, replacing
     from terraprompt.vlm.answer_parser import AnswerRules, parse_lenient, parse_phrases
     from terraprompt.vlm.base import Question, reason_many
     from terraprompt.vlm.box_calibration import fit_calibration

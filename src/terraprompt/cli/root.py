@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 from typer.main import get_group
 
 from terraprompt import __version__
+from terraprompt.cli.help import HelpGroup, VerbTyper
 from terraprompt.errors import TerrapromptError
 
 __all__ = ["VERBS", "app", "load_verb", "main"]
@@ -33,13 +33,13 @@ _INTERRUPTED = 130
 
 def load_verb(name: str) -> Any:
     """Import the module of a verb and return its click command."""
-    verb = typer.Typer()
+    verb = VerbTyper()
     verb.callback()(lambda: None)
     import_module(f"terraprompt.cli.{name}").register(verb)
     return get_group(verb).commands[name]
 
 
-class _LazyGroup(TyperGroup):
+class _LazyGroup(HelpGroup):
     """Swap the placeholder of the verb that was called for the verb itself."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -47,7 +47,7 @@ class _LazyGroup(TyperGroup):
         return name, placeholder and load_verb(name or ""), rest
 
 
-app = typer.Typer(
+app = VerbTyper(
     name="terraprompt",
     cls=_LazyGroup,
     help="Prompt the Earth: a raster and an instruction in, a georeferenced mask and polygons out.",

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Iterable
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from terraprompt.cli.common import as_json as to_json
 from terraprompt.cli.common import nodata_option, numbers, progress, usable_device
 from terraprompt.cli.engine_options import with_engine_options
-from terraprompt.engines.registry import engine_option_names, load_engine
 from terraprompt.errors import ConfigError, EngineError, OutputError, PromptError
-from terraprompt.flow.session import Session
-from terraprompt.io.files import JSON_SUFFIXES, check_writable
-from terraprompt.io.prompt_file import read_prompt_file
-from terraprompt.outputs import Result, Status, check_target, save_stac
-from terraprompt.outputs.evidence import write_evidence
-from terraprompt.outputs.formats.picture import SUFFIXES as PICTURE_SUFFIXES
 from terraprompt.prompt import Prompt, Task
-from terraprompt.raster import Scene, open_scene
-from terraprompt.raster.pixel_area import NO_GROUND
+
+if TYPE_CHECKING:  # help is shown without what only the work needs
+    from terraprompt.flow.session import Session
+    from terraprompt.outputs import Result
+    from terraprompt.raster import Scene
 
 __all__ = ["register"]
+
+
+#: Panels of the help page.
+_output = functools.partial(typer.Option, rich_help_panel="Outputs")
+_target = functools.partial(typer.Option, rich_help_panel="What to find, beside INSTRUCTION")
+_scene = functools.partial(typer.Option, rich_help_panel="Scene")
+_object = functools.partial(typer.Option, rich_help_panel="Objects")
 
 
 class Stretch(StrEnum):
@@ -50,68 +54,63 @@ def segment(
         typer.Argument(help='What to find, e.g. "the buildings", "the largest lake", "where a truck could drive".'),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Mask as Cloud Optimised GeoTIFF (or .png): 0/1, nodata 255.")
+        Path | None, _output("--output", "-o", help="Mask as Cloud Optimised GeoTIFF (or .png): 0/1, nodata 255.")
     ] = None,
-    vector: Annotated[Path | None, typer.Option(help="Polygons: .gpkg, .geojson, .fgb or .parquet.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="PNG of the scene with the mask over it.")] = None,
+    vector: Annotated[Path | None, _output(help="Polygons: .gpkg, .geojson, .fgb or .parquet.")] = None,
+    picture: Annotated[Path | None, _output(help="PNG of the scene with the mask over it.")] = None,
     evidence: Annotated[
-        Path | None, typer.Option(help="PNG of how each target was found, of engines that note it (geoseg).")
+        Path | None, _output(help="PNG of how each target was found, of engines that note it (geoseg).")
     ] = None,
-    probability: Annotated[Path | None, typer.Option(help="Probabilities as float32 GeoTIFF.")] = None,
-    stac: Annotated[Path | None, typer.Option(help="STAC item (.json) that lists the outputs.")] = None,
+    probability: Annotated[Path | None, _output(help="Probabilities as float32 GeoTIFF.")] = None,
+    stac: Annotated[Path | None, _output(help="STAC item (.json) that lists the outputs.")] = None,
     point: Annotated[
         list[str] | None,
-        typer.Option(help="x,y[,label]; label 1 (on the target, default) or 0 (not on it). Repeatable."),
+        _target(help="x,y[,label]; label 1 (on the target, default) or 0 (not on it). Repeatable."),
     ] = None,
-    box: Annotated[list[str] | None, typer.Option(help="x0,y0,x1,y1 round one target. Repeatable.")] = None,
-    prompt_file: Annotated[Path | None, typer.Option(help="Vector file with points and boxes, in any CRS.")] = None,
-    prompt_layer: Annotated[str | None, typer.Option(help="Layer of --prompt-file, where it has several.")] = None,
+    box: Annotated[list[str] | None, _target(help="x0,y0,x1,y1 round one target. Repeatable.")] = None,
+    prompt_file: Annotated[Path | None, _target(help="Vector file with points and boxes, in any CRS.")] = None,
+    prompt_layer: Annotated[str | None, _target(help="Layer of --prompt-file, where it has several.")] = None,
     prompt_crs: Annotated[
         str | None,
-        typer.Option(
+        _target(
             help='CRS of --point, --box and --prompt-file: "pixel" (from the upper left corner of the scene, or of '
             '--bbox), "scene" (the raster\'s own), or e.g. EPSG:4326. Default: pixel, for a file its own.'
         ),
     ] = None,
-    task: Annotated[Task | None, typer.Option(help="Kind of instruction; inferred if not given.")] = None,
+    task: Annotated[Task | None, _target(help="Kind of instruction; inferred if not given.")] = None,
     engine: Annotated[
         str, typer.Option("--engine", "-e", help="Which system answers; see: terraprompt models.")
     ] = "nano",
     weights: Annotated[Path | None, typer.Option(help="Other weights for the engine, e.g. your own training.")] = None,
     device: Annotated[str, typer.Option(help="torch device.")] = "cpu",
     bands: Annotated[
-        str | None, typer.Option("--bands", "-b", help="Bands for red, green, blue (or one): 4,3,2 or names.")
+        str | None, _scene("--bands", "-b", help="Bands for red, green, blue (or one): 4,3,2 or names.")
     ] = None,
-    bbox: Annotated[str | None, typer.Option(help="x0,y0,x1,y1: look only there.")] = None,
+    bbox: Annotated[str | None, _scene(help="x0,y0,x1,y1: look only there.")] = None,
     bbox_crs: Annotated[
-        str | None, typer.Option(help='CRS of --bbox: "pixel" or e.g. EPSG:4326; default the scene\'s.')
+        str | None, _scene(help='CRS of --bbox: "pixel" or e.g. EPSG:4326; default the scene\'s.')
     ] = None,
-    nodata: Annotated[str | None, typer.Option(help='Value without data, or "none": all pixels are data.')] = None,
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="A VRT may name hosts and other folders.")
-    ] = False,
-    stretch: Annotated[Stretch, typer.Option(help="Brightness: one stretch for the whole scene.")] = Stretch.AUTO,
-    threshold: Annotated[
-        float, typer.Option(min=0.001, max=0.999, help="Probability above which a pixel is target.")
-    ] = 0.5,
-    min_area: Annotated[float | None, typer.Option(min=0, help="Drop objects smaller than this, m2.")] = None,
+    nodata: Annotated[str | None, _scene(help='Value without data, or "none": all pixels are data.')] = None,
+    allow_remote: Annotated[bool, _scene("--allow-remote", help="A VRT may name hosts and other folders.")] = False,
+    stretch: Annotated[Stretch, _scene(help="Brightness: one stretch for the whole scene.")] = Stretch.AUTO,
+    threshold: Annotated[float, _object(min=0.001, max=0.999, help="Probability above which a pixel is target.")] = 0.5,
+    min_area: Annotated[float | None, _object(min=0, help="Drop objects smaller than this, m2.")] = None,
     min_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Drop objects of fewer pixels; default 4, with --min-area 1.")
+        int | None, _object(min=1, help="Drop objects of fewer pixels; default 4, with --min-area 1.")
     ] = None,
-    fill_holes: Annotated[float | None, typer.Option(min=0, help="Fill holes smaller than this, m2.")] = None,
+    fill_holes: Annotated[float | None, _object(min=0, help="Fill holes smaller than this, m2.")] = None,
     simplify: Annotated[
-        float | None,
-        typer.Option(min=0, help="Tolerance of polygon outlines, m (pixels if no CRS); 0 keeps the stairs."),
+        float | None, _object(min=0, help="Tolerance of polygon outlines, m (pixels if no CRS); 0 keeps the stairs.")
     ] = None,
     refine: Annotated[
-        bool, typer.Option(help="Look twice at small targets under a point; geoseg: correct the boxes.")
+        bool, _target(help="Look twice at small targets under a point; geoseg: correct the boxes.")
     ] = True,
-    selector: Annotated[bool, typer.Option(help="Take sizes, order and negation apart; no: the text as it is.")] = True,
+    selector: Annotated[bool, _target(help="Take sizes, order and negation apart; no: the text as it is.")] = True,
     batch: Annotated[int | None, typer.Option(min=1, help="Tiles encoded together.")] = None,
     creation_option: Annotated[
-        list[str] | None, typer.Option("--co", help="GDAL creation option of the mask, KEY=VALUE.")
+        list[str] | None, _output("--co", help="GDAL creation option of the mask, KEY=VALUE.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there.")] = False,
+    overwrite: Annotated[bool, _output("--overwrite", help="Replace outputs that are there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
     *,
@@ -121,6 +120,13 @@ def segment(
 
     Without any output option, <scene>_mask.tif and <scene>_objects.gpkg are written to the current folder.
     """
+    from terraprompt.engines.registry import engine_option_names, load_engine
+    from terraprompt.flow.session import Session
+    from terraprompt.outputs import Status
+    from terraprompt.outputs.evidence import write_evidence
+    from terraprompt.raster import open_scene
+    from terraprompt.raster.pixel_area import NO_GROUND
+
     started = time.monotonic()
     options = _creation_options(creation_option)
     if output is None and vector is None and picture is None and probability is None:
@@ -190,6 +196,10 @@ def segment(
 
 def _check_targets(targets: dict[str, Path | None], overwrite: bool) -> None:
     """Everything that would stop a file from being written, before any work."""
+    from terraprompt.io.files import JSON_SUFFIXES, check_writable
+    from terraprompt.outputs import check_target
+    from terraprompt.outputs.formats.picture import SUFFIXES as PICTURE_SUFFIXES
+
     kinds: dict[str, Any] = {"probability": "mask"}
     seen: dict[str, str] = {}
     for name, path in targets.items():
@@ -230,6 +240,8 @@ def _prompt(
     task: Task | None,
     scene: Scene,
 ) -> Prompt:
+    from terraprompt.io.prompt_file import read_prompt_file
+
     if text is None and not points and not boxes and file is None:
         raise typer.BadParameter("Say what to find: an INSTRUCTION, --point, --box or --prompt-file.")
     if layer is not None and file is None:
@@ -296,6 +308,8 @@ def _save(
     overwrite: bool,
     options: dict[str, str],
 ) -> None:
+    from terraprompt.outputs import save_stac
+
     if (path := targets["mask"]) is not None:
         result.save_mask(path, overwrite=overwrite, creation_options=options or None)
     if (path := targets["probability"]) is not None:

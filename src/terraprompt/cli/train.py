@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from terraprompt.cli import train_reasoner
 from terraprompt.cli.common import usable_device
-from terraprompt.datasets.pack import read_pack
-from terraprompt.datasets.registry import open_dataset
+from terraprompt.cli.help import HelpGroup, VerbTyper
 from terraprompt.errors import ConfigError, DatasetError
 
 __all__ = ["register"]
@@ -21,7 +19,7 @@ __all__ = ["register"]
 _RENAMED = {"--rate": "--lr", "--micro": "--micro-batch-size"}
 
 
-class _TrainGroup(TyperGroup):
+class _TrainGroup(HelpGroup):
     """Names the new option where an old one is given, of the verbs inside too."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -33,7 +31,7 @@ class _TrainGroup(TyperGroup):
 
 def register(app: typer.Typer) -> None:
     """Add the verb: as it stands it trains a segmenter; its own verbs train a reasoner."""
-    group = typer.Typer(cls=_TrainGroup, invoke_without_command=True, subcommand_metavar="[grpo|sft] …")
+    group = VerbTyper(cls=_TrainGroup, invoke_without_command=True, subcommand_metavar="[grpo|sft] …")
     group.callback()(train)
     train_reasoner.register(group)
     app.add_typer(group, name="train")
@@ -109,6 +107,8 @@ def train(
         return
     if data is None and questions is None:
         context.fail("Missing option '--data' (or '--questions').")
+    from terraprompt.datasets.pack import read_pack
+    from terraprompt.datasets.registry import open_dataset
     from terraprompt.engines.weights import packaged
     from terraprompt.models.unigeoseg import preset as member_of
     from terraprompt.training.curves import draw_curves

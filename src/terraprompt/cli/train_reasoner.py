@@ -65,7 +65,7 @@ def grpo(
     side: Side = None,
     terms: Annotated[
         str | None,
-        typer.Option(help="Reward, with commas between: target,no_target,format,tags,matching,non_repetition."),
+        typer.Option(help="Reward, with commas between, of: target no_target format tags matching non_repetition."),
     ] = None,
     vllm: Annotated[str | None, typer.Option(help="Generate with vLLM: off, colocate or server.")] = None,
     vllm_server: Annotated[str | None, typer.Option(help="Its address, for --vllm server.")] = None,
