@@ -115,6 +115,11 @@ class EndpointServer:
             self.script, self._done = script, 0
             self.asked.clear()
 
+    @property
+    def accepted(self) -> list[Asked]:
+        """Requests that got a completion, in order."""
+        return [asked for asked in self.asked if isinstance(self.script(asked) if callable(self.script) else None, Say)]
+
     port: int = 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterator
 from typing import Any, ClassVar, get_args
 
@@ -12,12 +13,14 @@ from terraprompt.errors import ConfigError
 
 __all__ = ["Strict", "check_keys", "faults", "keys_of"]
 
+log = logging.getLogger(__name__)
+
 
 class Strict(BaseModel):
     """Base of the settings of recipes and source tables.
 
     Attributes:
-        renamed: old key -> its name now; an old one is an error that says so.
+        renamed: old key -> its name now; an old one is taken, with a warning that says so.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -30,20 +33,25 @@ def keys_of(model: type[BaseModel]) -> list[str]:
 
 
 def check_keys(raw: dict[Any, Any], model: type[BaseModel], where: str = "") -> None:
-    """Look for unknown keys at every depth.
+    """Look for unknown keys at every depth; old names are replaced by the new ones, in place, with a warning.
 
     Raises:
         ConfigError: there is one; the message gives its place and the nearest known key, never its value.
     """
     known = keys_of(model)
     renamed: dict[str, str] = getattr(model, "renamed", {})
-    for key, value in raw.items():
+    for key, value in list(raw.items()):
         if key in renamed:
-            raise ConfigError(
-                "A key of the recipe has another name now.",
-                received=f"{where}{key}",
-                hint=f'Write "{renamed[key]}" instead of "{key}".',
-            )
+            new = renamed[key]
+            if new in raw:
+                raise ConfigError(
+                    "A key of the recipe is given under its old and its new name.",
+                    received=f"{where}{key} and {where}{new}",
+                    hint=f'Leave "{key}" out.',
+                )
+            log.warning('The key "%s%s" is called "%s" now.', where, key, new)
+            raw[new] = raw.pop(key)
+            key = new
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
             meant = f'Did you mean "{near[0]}"? ' if near else ""
