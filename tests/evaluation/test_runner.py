@@ -319,24 +319,25 @@ def test_kept_answers_are_scored_under_another_protocol_without_the_engine(tmp_p
     other = score_again(dataset, tmp_path / "out", protocol("think2seg"), EvalOptions(), silent)
     assert "asks the random wording" in " ".join(other.warnings)
     product = score_again(dataset, tmp_path / "out", NATIVE, EvalOptions(), silent)
-    assert "scores the product's mask; these answers are the model's" in " ".join(product.warnings)
+    assert "feeds the engine by the product flow; these answers came by the published flow" in product.warnings[0]
 
 
-@pytest.mark.parametrize(("name", "iou", "mask"), [("unigeoseg", 0.0, "model"), ("native", 1.0, "product")])
-def test_a_speck_is_sieved_by_the_product_and_kept_by_published_protocols(tmp_path, name, iou, mask):
+@pytest.mark.parametrize(("name", "iou", "flow"), [("unigeoseg", 0.0, "published"), ("native", 1.0, "product")])
+def test_a_speck_is_sieved_by_the_product_and_kept_by_published_protocols(tmp_path, name, iou, flow):
     """Three bright pixels where there is no target: a false alarm of the model, nothing that users see."""
-    image = np.zeros((512, 512, 3), np.uint8)
+    image = np.zeros((128, 128, 3), np.uint8)
     image[10, 10:13] = 250
     Image.fromarray(image).save(tmp_path / "a.png")
-    Image.new("L", (512, 512)).save(tmp_path / "none.png")
+    Image.new("L", (128, 128)).save(tmp_path / "none.png")
     sample = Sample("a", tmp_path / "a.png", Task.REFERRING, ("the roofs",), MaskFile(tmp_path / "none.png"))
     report = run_it(Dataset("made", "test", (sample,)), tmp_path / "out", rules=protocol(name))
     (one,) = report.scored
-    assert (one.prediction.status, one.iou) == ("found" if mask == "model" else "no_target", iou)
+    assert (one.prediction.status, one.iou) == ("found" if flow == "published" else "no_target", iou)
     answers = report.summary()["answers"]
-    assert answers["mask"] == mask
-    known = {"threshold": 0.5, "refine": True, "min_pixels": 1 if mask == "model" else 4}
-    assert answers["flow"].items() >= known.items()
+    assert answers["flow"] == flow
+    product = flow == "product"
+    known = {"flow": flow, "threshold": 0.5, "refine": product, "min_pixels": 4 if product else 1}
+    assert answers["flow_settings"].items() >= known.items()
 
 
 def test_kept_answers_belong_to_their_data_set(tmp_path):

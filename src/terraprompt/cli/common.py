@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Any, Literal
 
 import typer
@@ -16,7 +17,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from terraprompt.errors import ConfigError
 from terraprompt.io.progress import Progress as Report
 
-__all__ = ["as_json", "numbers", "progress", "usable_device"]
+__all__ = ["FlowName", "as_json", "numbers", "progress", "usable_device"]
+
+
+class FlowName(StrEnum):
+    """Choices of ``--flow``; see :data:`terraprompt.flow.settings.Flow`."""
+
+    PUBLISHED = "published"
+    PRODUCT = "product"
 
 
 def numbers(text: str, counts: tuple[int, ...], option: str) -> list[float]:

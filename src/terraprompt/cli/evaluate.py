@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from terraprompt.cli.common import as_json, progress, usable_device
+from terraprompt.cli.common import FlowName, as_json, progress, usable_device
 from terraprompt.cli.engine_options import with_engine_options
 from terraprompt.cli.help import VerbTyper
 from terraprompt.datasets.questions import Plan
@@ -62,6 +63,13 @@ def evaluate(
     rules: Annotated[
         str, typer.Option("--protocol", "-p", help=f"Rules of scoring: {', '.join(PROTOCOLS)}.")
     ] = "native",
+    flow: Annotated[
+        FlowName | None,
+        typer.Option(
+            help="How the engine is fed: published (the whole picture at once, the sentence as it stands, the model's "
+            "own mask) or product (tiles, windows, selectors, sieve). Default: as the protocol says."
+        ),
+    ] = None,
     metric: Annotated[
         list[str] | None, typer.Option(help=f"One more metric, repeatable: {', '.join(metric_names())}.")
     ] = None,
@@ -108,10 +116,14 @@ def evaluate(
         missing = [name for name, value in (("--dataset", dataset), ("--root", root), ("-o", output)) if value is None]
         raise typer.BadParameter(f"{', '.join(missing)} must be given.")
     rule = protocol(rules).with_metrics(metric or ())
+    if flow is not None:
+        rule = replace(rule, flow=flow.value)
     if retry and not resume:
         raise typer.BadParameter("--retry-failed goes with --resume.")
     if rescore is not None and (resume or jobs > 1):
         raise typer.BadParameter("--rescore scores answers that are there: --resume and -j have no meaning.")
+    if rescore is not None and flow is not None:
+        raise typer.BadParameter("--rescore scores answers that are there: --flow cannot be chosen afterwards.")
     opened = _open(dataset, root, split, keep_going=keep_going, seed=seed)
     if device is not None:
         usable_device(device)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from terraprompt.cli.common import FlowName, nodata_option, numbers, progress, usable_device
 from terraprompt.cli.common import as_json as to_json
-from terraprompt.cli.common import nodata_option, numbers, progress, usable_device
 from terraprompt.cli.engine_options import with_engine_options
 from terraprompt.errors import ConfigError, EngineError, OutputError, PromptError
 from terraprompt.prompt import Prompt, Task
@@ -106,6 +106,12 @@ def segment(
         bool, _target(help="Look twice at small targets under a point; geoseg: correct the boxes.")
     ] = True,
     selector: Annotated[bool, _target(help="Take sizes, order and negation apart; no: the text as it is.")] = True,
+    flow: Annotated[
+        FlowName,
+        _target(
+            help="product: tiles and closer windows; published: the whole scene as one picture, as papers evaluate."
+        ),
+    ] = FlowName.PRODUCT,
     batch: Annotated[int | None, typer.Option(min=1, help="Tiles encoded together.")] = None,
     creation_option: Annotated[
         list[str] | None, _output("--co", help="GDAL creation option of the mask, KEY=VALUE.")
@@ -164,8 +170,9 @@ def segment(
         session = Session(loaded, opened, stretch=stretch.value, batch=batch, cache_bytes=0)
         with progress("segmenting", quiet=quiet or as_json) as report:
             result = session.segment(
-                prompt, threshold=threshold, refine=refine, selector="auto" if selector else None, progress=report,
-                min_area_m2=min_area, min_pixels=min_pixels, fill_holes_m2=fill_holes, simplify=simplify,
+                prompt, flow=flow.value, threshold=threshold, refine=refine, selector="auto" if selector else None,
+                progress=report, min_area_m2=min_area, min_pixels=min_pixels, fill_holes_m2=fill_holes,
+                simplify=simplify,
             )  # fmt: skip
         if left_out:
             remarks = (*left_out, *result.remarks)

@@ -51,6 +51,8 @@ class TileSpec:
         shared: look at single targets at the scene's own resolution, through windows of ``size`` that neighbours
             share, in place of an enlarged one for each. For engines whose encoding is costly and that see small
             things well.
+        resizes: the engine brings a picture of any size onto its own square itself; else the published flow letterboxes
+            whole pictures to ``size``.
     """
 
     size: int = 512
@@ -59,6 +61,7 @@ class TileSpec:
     batch: int = 4
     focus: int = 0
     shared: bool = False
+    resizes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,7 @@ class Proposals:
             stands under "grounded" is in pixels of that image too, as in :class:`Answer`.
         deadline: ``time.monotonic()`` at which drawing is given up; None = it may take its time.
         remarks: as in :class:`Answer`.
+        certain: every prompt has a target: published flows do not ask whether what draws it doubts that.
 
     Raises:
         EngineError: the parts contradict each other.
@@ -147,6 +151,7 @@ class Proposals:
     notes: Mapping[str, Any] = field(default_factory=dict)
     deadline: float | None = None
     remarks: tuple[str, ...] = ()
+    certain: bool = False
 
     def __post_init__(self) -> None:
         if self.status not in ("found", "no_target", "failed") or (self.status == "failed" and not self.reason):

@@ -78,7 +78,7 @@ class CausalEngine:
         self.device = torch.device(device)
         self.batch = batch
         self.size = model.config.vision.size
-        self.tile = tile or TileSpec(size=self.size, overlap=self.size // 4, multiple=32, batch=1)
+        self.tile = tile or TileSpec(size=self.size, overlap=self.size // 4, multiple=32, batch=1, resizes=True)
         tate = model.config.tate
         self._begun: Context | None = None
         assert model.reader is not None

@@ -109,13 +109,14 @@ def coordinate_rows(prompt: Prompt, size: tuple[int, int]) -> Tensor:
     if prompt.task is not Task.INTERACTIVE:
         return rows
     height, width = size
-    scale = torch.tensor([width, height, width, height], dtype=torch.float32)
+    # in double: a coordinate of a sentence that went to pixels comes back as the float32 that the sentence gives
+    scale = torch.tensor([width, height, width, height], dtype=torch.float64)
     if prompt.boxes:
-        rows[0] = (torch.tensor(prompt.boxes[0]) / scale).clamp(0, 1)
+        rows[0] = (torch.tensor(prompt.boxes[0], dtype=torch.float64) / scale).clamp(0, 1)
     else:
         positive = [point for point, label in zip(prompt.points, prompt.labels, strict=True) if label == 1]
         for i, point in enumerate(positive[:_ROWS]):
-            rows[i, :2] = (torch.tensor(point) / scale[:2]).clamp(1e-6, 1)
+            rows[i, :2] = (torch.tensor(point, dtype=torch.float64) / scale[:2]).clamp(1e-6, 1)
     return rows
 
 

@@ -41,7 +41,7 @@ ABSENT = -30.0
 REMARK = 300
 _VLM_ENGINES = ("geoseg", "think2seg")
 #: The SAM family sees squares of about 1024 pixels, and encoding one costs far more than a prompt.
-_SAM_TILE = TileSpec(size=1024, overlap=128, multiple=1, batch=8, shared=True)
+_SAM_TILE = TileSpec(size=1024, overlap=128, multiple=1, batch=8, shared=True, resizes=True)
 _LONGEST = 20_000  # characters of a text that are kept as evidence
 _T = TypeVar("_T")
 
@@ -86,6 +86,8 @@ class ProposingEngine(Generic[_T]):
 
     name: ClassVar[str]
     tasks = frozenset(Task)
+    #: Of its proposals, see :class:`terraprompt.engines.base.Proposals`.
+    certain: ClassVar[bool] = False
     info: ModelInfo
 
     def __init__(
@@ -203,7 +205,7 @@ class ProposingEngine(Generic[_T]):
         if refused := self.refusal(notes["calls"], len(reading.targets)):
             return Proposals("failed", reason=refused, notes=notes)
         prompts = tuple(map(self.prompt, reading.targets))
-        return Proposals("found", prompts, notes=notes, deadline=deadline, remarks=remarks)
+        return Proposals("found", prompts, notes=notes, deadline=deadline, remarks=remarks, certain=self.certain)
 
     def convention(self, size: tuple[int, int]) -> tuple[Convention | None, str]:
         """How to read coordinates about an image of ``size`` (height, width), and from where that is known.

@@ -44,6 +44,7 @@ class Think2SegEngine(ProposingEngine[Instance]):
     """
 
     name = "think2seg"
+    certain = True
 
     def __init__(
         self,

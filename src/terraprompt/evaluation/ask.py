@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,11 @@ from terraprompt.errors import BudgetError, DatasetError, EngineError, PromptErr
 from terraprompt.evaluation.noc import simulate
 from terraprompt.evaluation.predictions import EvalItem, Prediction
 from terraprompt.flow.session import Session
-from terraprompt.flow.settings import SegmentSettings
+from terraprompt.flow.settings import Flow, SegmentSettings
 from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Prompt
 from terraprompt.raster import open_scene
+from terraprompt.raster.pictures import open_picture
 
 __all__ = ["GOOD", "ask_image", "by_image", "flow_settings"]
 
@@ -38,18 +39,17 @@ def by_image(items: Sequence[EvalItem]) -> list[tuple[EvalItem, ...]]:
     return [tuple(group) for group in groups.values()]
 
 
-def flow_settings(mask: Literal["model", "product"], *, selector: bool = True) -> SegmentSettings:
-    """Settings of the flow that give the model's own mask, nothing sieved or filled, or the product's."""
+def flow_settings(flow: Flow, *, selector: bool = True) -> SegmentSettings:
+    """Settings under which a sample is asked: as users ask, or as published evaluators feed their model."""
     # Benchmarks ask every sentence, and score what the engine says to it.
-    min_pixels = 1 if mask == "model" else None
-    return SegmentSettings(selector="auto" if selector else None, understand=False, min_pixels=min_pixels)
+    return SegmentSettings(flow=flow, selector="auto" if selector else None, understand=False)
 
 
 def ask_image(
     engine: Engine,
     items: Sequence[EvalItem],
     *,
-    mask: Literal["model", "product"] = "product",
+    flow: Flow = "product",
     selector: bool = True,
     keep_going: bool = False,
     clicks: bool = False,
@@ -59,8 +59,9 @@ def ask_image(
     Args:
         engine: loaded.
         items: whose samples have one and the same image.
-        mask: the model's own mask, or the product's, without small objects and holes; see :class:`.protocols.Protocol`.
-        selector: let the flow decide words of size and place (:mod:`.parse_selector`), as it does for users;
+        flow: how the engine is fed, see :class:`terraprompt.flow.settings.SegmentSettings`. In the published one an
+            8-bit picture is not stretched, and all of its pixels count.
+        selector: let the product flow decide words of size and place (:mod:`.parse_selector`), as it does for users;
             False sends sentences to the engine as they are.
         keep_going: a broken sample becomes a prediction "skipped" in place of an error.
         clicks: instead of the sample's own prompt, click until the mask is good (:mod:`.noc`); the prediction is the
@@ -71,12 +72,14 @@ def ask_image(
             image); the message names it.
         BudgetError: the tokens or the money of an engine that asks others are used up.
     """
-    settings = flow_settings(mask, selector=selector)
+    settings = flow_settings(flow, selector=selector)
     with ExitStack() as stack:
         try:
-            scene = stack.enter_context(open_scene(items[0].sample.image))
-            session = Session(engine, scene)
-        except SceneError as error:
+            image, published = items[0].sample.image, flow == "published"
+            scene = stack.enter_context(open_picture(image) if published else open_scene(image))
+            as_it_is = published and scene.dtype == np.uint8
+            session = Session(engine, scene, stretch="none" if as_it_is else "auto")
+        except (DatasetError, SceneError) as error:
             for one in items:
                 yield _broken(one, error, keep_going)
             return

@@ -105,7 +105,7 @@ def evaluate(
     with progress("asking") as tell:
         settings, predictions = predict(
             items, loader, run, dataset=dataset.name, split=dataset.split, seed=options.seed,
-            rule=CLICKS if options.clicks else protocol.questions, mask=protocol.mask,
+            rule=CLICKS if options.clicks else protocol.questions, flow=protocol.flow,
             selector=options.selector, clicks=options.clicks, progress=tell,
         )  # fmt: skip
     with progress("scoring") as tell:

@@ -75,8 +75,8 @@ class Settings:
         question: rule that chose among the wordings of a sample.
         seed: of that choice.
         selector: whether words of size and place were decided by the flow.
-        mask: "model" or "product", see :class:`.protocols.Protocol`.
-        flow: effective settings of the flow (:class:`terraprompt.flow.settings.SegmentSettings`).
+        flow: how the engine was fed, "published" or "product", see :class:`.protocols.Protocol`.
+        flow_settings: effective settings of the flow (:class:`terraprompt.flow.settings.SegmentSettings`).
         version: of the package.
         code: fingerprint of the code and data files of the flow and the engine (:mod:`terraprompt.io.identity`).
     """
@@ -91,8 +91,8 @@ class Settings:
     question: str
     seed: int
     selector: bool
-    mask: str
-    flow: Mapping[str, Any]
+    flow: str
+    flow_settings: Mapping[str, Any]
     version: str
     code: str
 

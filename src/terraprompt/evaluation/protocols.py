@@ -20,6 +20,7 @@ from terraprompt.evaluation.grids import Grid
 from terraprompt.evaluation.metrics import Overlap, metric
 from terraprompt.evaluation.scored_prediction import ScoredPrediction, Status, size_bucket
 from terraprompt.evaluation.scores import Scores, summarise_scores
+from terraprompt.flow.settings import Flow
 from terraprompt.geometry.boxes import box_mask
 from terraprompt.geometry.types import Mask
 
@@ -56,8 +57,9 @@ class Protocol:
         acc_needs_absent: whether N-acc and T-acc are 0 by definition for samples that all have a target.
         questions: which wordings of a sample are asked: the "first", a "random" one, or "all".
         extras: further metrics of each sample, names of :func:`.metrics.metric`, on the same grid.
-        mask: which mask is scored: the "model"'s own, as published evaluators do, or the "product"'s, whose small
-            objects and holes are removed as in :func:`terraprompt.segment`.
+        flow: how the engine is fed, unless a run says otherwise: "published", the whole picture once and the model's
+            own mask, as published evaluators do, or "product", as in :func:`terraprompt.segment`; see
+            :class:`terraprompt.flow.settings.SegmentSettings`.
     """
 
     name: str
@@ -77,7 +79,7 @@ class Protocol:
     acc_needs_absent: bool = False
     questions: Literal["first", "random", "all"] = "first"
     extras: tuple[str, ...] = ()
-    mask: Literal["model", "product"] = "model"
+    flow: Flow = "published"
 
     def score(
         self,
@@ -233,7 +235,7 @@ _PRESETS = (
         thresholds=(0.3, 0.5, 0.6, 0.7, 0.8, 0.9),
         ciou_of_nothing=1.0,
         extras=(*_OUTLINE, *_REGION),
-        mask="product",
+        flow="product",
     ),
     replace(_SEGEARTH, name="unigeoseg", origin="UniGeoSeg", grid=Grid("letterbox", 512)),
     _SEGEARTH,
@@ -289,7 +291,7 @@ _PRESETS = (
         box_truth=True,
         thresholds=(0.3, 0.5, 0.7),
         ciou_of_nothing=1.0,
-        mask="product",
+        flow="product",
     ),
     Protocol(
         "grounding-largest",
@@ -298,7 +300,7 @@ _PRESETS = (
         box_truth=True,
         thresholds=(0.3, 0.5, 0.7),
         ciou_of_nothing=1.0,
-        mask="product",
+        flow="product",
     ),
 )
 

@@ -197,9 +197,10 @@ def _warnings(
             f"The protocol {protocol.name} asks the {protocol.questions} wording of a sample; these answers are to the "
             f"{settings.question} one."
         )
-    if settings.mask != protocol.mask:
+    if settings.flow != protocol.flow:
         said.append(
-            f"The protocol {protocol.name} scores the {protocol.mask}'s mask; these answers are the {settings.mask}'s."
+            f"The protocol {protocol.name} feeds the engine by the {protocol.flow} flow; these answers came by the "
+            f"{settings.flow} flow."
         )
     others = sorted({row.protocol for row in published} - {protocol.name})
     if others:
@@ -311,7 +312,7 @@ def provenance(report: Report) -> dict[str, str]:
     """What made the numbers, as text by name."""
     s, run = report.settings, report.run
     settings = ", ".join(f"{key} {value}" for key, value in s.engine_settings.items())
-    flow = ", ".join(f"{key} {value}" for key, value in s.flow.items() if value is not None)
+    flow = ", ".join(f"{key} {value}" for key, value in s.flow_settings.items() if value is not None)
     memory = run["memory_peak_mb"]
     facts = {
         "engine": s.engine,
@@ -323,7 +324,7 @@ def provenance(report: Report) -> dict[str, str]:
         "protocol": report.protocol.name,
         "wording asked": s.question,
         "words of size and place": "decided by the flow" if s.selector else "left to the engine",
-        "mask": f"of the {s.mask}; {flow}",
+        "flow": flow,
         "seed": f"{s.seed} (questions), {report.seed} (intervals)",
         "version": f"terraprompt {s.version} (answers), {__version__} (scores)",
         "code": s.code[:16],

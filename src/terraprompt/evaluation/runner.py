@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from terraprompt import __version__
 from terraprompt.datasets.sample import Sample
@@ -39,6 +39,7 @@ from terraprompt.evaluation.predictions import (
     read_predictions,
 )
 from terraprompt.evaluation.protocols import Protocol as ScoringProtocol
+from terraprompt.flow.settings import Flow
 from terraprompt.io.identity import code_fingerprint
 from terraprompt.io.progress import Progress
 from terraprompt.prompt import Task
@@ -127,7 +128,7 @@ def predict(
     dataset: str,
     split: str,
     rule: str,
-    mask: Literal["model", "product"] = "product",
+    flow: Flow = "product",
     seed: int = 0,
     selector: bool = True,
     clicks: bool = False,
@@ -147,7 +148,7 @@ def predict(
         split: as ``dataset``.
         rule: as ``dataset``.
         seed: as ``dataset``.
-        mask: as in :func:`.ask.ask_image`.
+        flow: as in :func:`.ask.ask_image`.
         selector: as in :func:`.ask.ask_image`.
         clicks: as in :func:`.ask.ask_image`.
         progress: called with (answered, all).
@@ -175,7 +176,7 @@ def predict(
         info = card.info
         settings = Settings(
             dataset, split, card.name, info.name, info.revision, info.checksum, _json_values(info.settings), rule, seed,
-            selector, mask, flow_settings(mask).effective, __version__,
+            selector and flow == "product", flow, flow_settings(flow).effective, __version__,
             card.code,
         )  # fmt: skip
         order = [q.key for q in questions]
@@ -186,7 +187,7 @@ def predict(
             log.info("%d of %d answers are there already", answered, len(order))
         with PredictionWriter(run.folder, settings, rows=run.part_rows, seconds=run.part_seconds) as writer:
             for rows in workers.ask(
-                by_image(todo), mask=mask, selector=selector, keep_going=run.keep_going, clicks=clicks
+                by_image(todo), flow=flow, selector=selector, keep_going=run.keep_going, clicks=clicks
             ):
                 writer.add(rows)
                 answered += len(rows)

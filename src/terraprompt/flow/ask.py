@@ -17,13 +17,17 @@ from terraprompt.flow.evidence import Evidence
 from terraprompt.flow.proposals import proposals_to_scene
 from terraprompt.flow.stitch import StitchedRows, Stitcher
 from terraprompt.flow.windows import PromptWindow, WindowLogits, initial_windows, merge_windows, refined_window
+from terraprompt.geometry.frame import Frame
 from terraprompt.geometry.types import Logits
 from terraprompt.io.progress import Progress
 from terraprompt.language.understand import Understood
 from terraprompt.prompt import Prompt
 from terraprompt.raster import Tile, read_bands, read_tile
 
-__all__ = ["ask_tiles", "ask_windows", "propose"]
+__all__ = ["ask_tiles", "ask_whole", "ask_windows", "propose"]
+
+#: Pixels of the largest scene that is looked at as one picture.
+_LARGEST_PICTURE = 64_000_000
 
 
 def ask_tiles(
@@ -72,14 +76,20 @@ def ask_tiles(
         raise SceneError("No pixel within the extent is valid.", hint="Choose another bbox.")
 
 
-def propose(view: EncodedScene, text: str) -> Proposals:
-    """Show the whole scene, reduced where it is larger than the engine wants it; the answer in scene pixels."""
+def propose(view: EncodedScene, text: str, *, reduce: bool = True) -> Proposals:
+    """Show the whole scene; the answer in scene pixels.
+
+    Args:
+        view: of the scene, by an engine that proposes.
+        text: what to find.
+        reduce: read it reduced where it is larger than the engine wants it; False leaves that to the engine.
+    """
     engine, scene = view.engine, view.scene
     assert isinstance(engine, Proposer)
     whole = Tile(0, 0, scene.width, scene.height)
     with view.engine_errors([whole]):
         height, width = engine.overview((scene.height, scene.width))
-        shape = min(height, scene.height), min(width, scene.width)
+        shape = (min(height, scene.height), min(width, scene.width)) if reduce else (scene.height, scene.width)
     image, valid = read_tile(scene, view.stretch, replace(whole, grid=shape))
     if not valid.any():
         raise SceneError("No pixel within the extent is valid.", hint="Choose another bbox.")
@@ -107,6 +117,37 @@ def ask_windows(
     )
 
 
+def ask_whole(
+    view: EncodedScene,
+    targets: Sequence[Prompt],
+    progress: Progress | None,
+    evidence: Evidence,
+    deadline: float | None,
+    *,
+    certain: bool = False,
+) -> Iterator[StitchedRows]:
+    """Ask each target, or a text, of the whole scene as one picture; logits at its own pixels, the largest counts.
+
+    An engine that does not bring pictures onto its own square itself gets the content of its letterbox.
+
+    Raises:
+        SceneError: more pixels than one picture may have.
+    """
+    scene, tile = view.scene, view.engine.tile
+    if scene.width * scene.height > _LARGEST_PICTURE:
+        raise SceneError(
+            "The published flow looks at the whole scene as one picture; this one is too large.",
+            received=f"{scene.width} x {scene.height} pixels",
+            hint="Choose a part with --bbox, or the product flow.",
+        )
+    size = scene.height, scene.width
+    grid = size if tile.resizes else Frame.letterbox(size, tile.size).content
+    whole = Tile(0, 0, scene.width, scene.height, None if grid == size else grid)
+    windows = [PromptWindow(number, target, whole, 0) for number, target in enumerate(targets)]
+    fields = _window_logits(view, windows, None, progress, evidence, deadline, certain=certain)
+    return merge_windows(fields, scene)
+
+
 def _window_logits(
     view: EncodedScene,
     windows: Sequence[PromptWindow],
@@ -114,6 +155,8 @@ def _window_logits(
     progress: Progress | None,
     evidence: Evidence,
     deadline: float | None,
+    *,
+    certain: bool = False,
 ) -> Iterator[WindowLogits]:
     size, done = view.engine.tile.focus or view.engine.tile.size, 0
     held: dict[Tile, Embedding] = {}
@@ -121,7 +164,7 @@ def _window_logits(
     for group in batches(windows, view.batch):
         if deadline is not None and time.monotonic() > deadline:
             raise LimitError("The time for this query is over.", received=f"{done} of {len(windows)} targets drawn")
-        seen = {window.target: (window, logits) for window, logits in _predict(view, group, held, evidence)}
+        seen = {window.target: (window, logits) for window, logits in _predict(view, group, held, evidence, certain)}
         if limit is not None:
             closer = [refined_window(window, logits, view.scene, size, limit) for window, logits in seen.values()]
             again = _predict(view, [window for window in closer if window is not None], {}, evidence)
@@ -141,7 +184,11 @@ def _window_logits(
 
 
 def _predict(
-    view: EncodedScene, windows: Sequence[PromptWindow], held: dict[Tile, Embedding], evidence: Evidence
+    view: EncodedScene,
+    windows: Sequence[PromptWindow],
+    held: dict[Tile, Embedding],
+    evidence: Evidence,
+    certain: bool = False,
 ) -> list[tuple[PromptWindow, Logits]]:
     """Answers of the windows that hold a valid pixel; ``held`` passes the last window on to the next call."""
     images: dict[Tile, NDArray[np.uint8] | None] = {}
@@ -157,7 +204,8 @@ def _predict(
     seen = held | dict(zip(images, view.encode(list(images), list(images.values())), strict=True))
     valid_tiles = [window for window in windows if window.tile in seen]
     tiles = [window.tile for window in valid_tiles]
-    answers = view.predict(tiles, [seen[tile] for tile in tiles], [window.prompt for window in valid_tiles])
+    prompts = [window.prompt for window in valid_tiles]
+    answers = view.predict(tiles, [seen[tile] for tile in tiles], prompts, certain=certain)
     for window in windows:
         if window.tile not in seen:
             evidence.remark(f"Target {window.target + 1} was left out: the scene has no data there.")

@@ -98,7 +98,12 @@ class EncodedScene:
         return [embedding for embedding in found if embedding is not None]
 
     def predict(
-        self, tiles: Sequence[Tile], embeddings: Sequence[Embedding], prompts: Sequence[Prompt]
+        self,
+        tiles: Sequence[Tile],
+        embeddings: Sequence[Embedding],
+        prompts: Sequence[Prompt],
+        *,
+        certain: bool = False,
     ) -> list[Answer]:
         """Each prompt on its tile: logits (*tile.shape,) checked and tempered by presence, notes in scene pixels.
 
@@ -106,6 +111,7 @@ class EncodedScene:
             tiles: windows of the scene.
             embeddings: of these tiles, from :meth:`encode`.
             prompts: one a tile, in pixels of the tile's grid.
+            certain: a target is known to be there: presence is not looked at.
         """
         if not tiles:
             return []
@@ -116,7 +122,8 @@ class EncodedScene:
         checked = []
         for tile, answer in zip(tiles, answers, strict=True):
             with self.engine_errors([tile]):
-                logits, notes = apply_presence(answer, tile.shape), notes_to_scene(answer.notes, tile)
+                sure = replace(answer, presence=None) if certain else answer
+                logits, notes = apply_presence(sure, tile.shape), notes_to_scene(answer.notes, tile)
                 checked.append(replace(answer, logits=logits, notes=notes))
         return checked
 

@@ -20,7 +20,7 @@ from terraprompt.errors import (
     ConfigError,
     EngineError,
 )
-from terraprompt.flow.ask import ask_tiles, ask_windows, propose
+from terraprompt.flow.ask import ask_tiles, ask_whole, ask_windows, propose
 from terraprompt.flow.encoded_scene import EncodedScene
 from terraprompt.flow.evidence import ScenePrediction
 from terraprompt.flow.objects import ObjectRules
@@ -110,7 +110,8 @@ class Session(EncodedScene):
 
         A text is predicted on every tile of the scene; points and boxes through windows around each target. An engine
         that proposes (:class:`terraprompt.engines.base.Proposer`) is shown an overview with the text instead, and each
-        target that it proposes is predicted like one that was given; its evidence is in the result's notes.
+        target that it proposes is predicted like one that was given; its evidence is in the result's notes. With
+        ``flow="published"`` all of them are asked of the whole scene as one picture.
 
         Args:
             prompt: a sentence, or a :class:`Prompt`; coordinates in any CRS, or in pixels of the scene.
@@ -189,7 +190,7 @@ class Session(EncodedScene):
         check_refinement(self.scene.ground is not None, **settings.refinement)
         asked = self.scene.to_pixels(given)
         proposes = isinstance(self.engine, Proposer) and not asked.is_spatial
-        selector = settings.selector
+        selector = settings.selector if settings.flow == "product" else None
         understood: Understood | None = None
         knows = isinstance(self.engine, KnowsWords) and bool(self.engine.vocabulary)
         if selector == "auto" and knows and settings.understand:
@@ -212,7 +213,7 @@ class Session(EncodedScene):
             query.evidence.remark(*understood.remarks)
             query.refusal = understood.refusal
         if proposes:
-            query.proposals = propose(self, asked.text or "")
+            query.proposals = propose(self, asked.text or "", reduce=settings.flow == "product")
         query.bands = self._bands(asked, query, progress)
         return query
 
@@ -255,6 +256,11 @@ class Session(EncodedScene):
         closer = settings.threshold_logit if settings.refine else None
         if proposals is not None and not proposals.prompts:
             return empty_rows(self.scene)
+        if settings.flow == "published":
+            if proposals is None:
+                return ask_whole(self, asked.objects(), progress, query.evidence, None)
+            targets, certain = proposals.prompts, proposals.certain
+            return ask_whole(self, targets, progress, query.evidence, proposals.deadline, certain=certain)
         if proposals is not None:
             return ask_windows(self, proposals.prompts, closer, progress, query.evidence, proposals.deadline)
         if asked.is_spatial:

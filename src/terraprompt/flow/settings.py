@@ -12,7 +12,11 @@ from terraprompt.errors import ConfigError
 from terraprompt.language.parse_selector import ParsedSelector
 from terraprompt.outputs.mask_writer import DEFAULT_MIN_PIXELS, check_refinement, threshold_logit
 
-__all__ = ["SegmentSettings"]
+__all__ = ["Flow", "SegmentSettings"]
+
+#: How an engine is fed: "product", by tiles and windows at the scene's own resolution; "published", as evaluators of
+#: papers do, the whole picture at once.
+Flow = Literal["product", "published"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +24,9 @@ class SegmentSettings:
     """Settings of one query; stretch and batch belong to the session.
 
     Attributes:
+        flow: "product", or "published": the engine gets the whole picture once, on its own square, with the text as it
+            stands; there is no selector, no closer window, and the mask is the model's own, nothing sieved. Options
+            of area and size that are given still hold.
         threshold: probability above which a pixel is target, between 0 and 1.
         refine: predict a second time, closer, on a small target under points.
         selector: which of the found objects are meant: its ``phrase`` replaces the text, its choice is made over the
@@ -35,6 +42,7 @@ class SegmentSettings:
         ConfigError: a value out of range.
     """
 
+    flow: Flow = "product"
     threshold: float = 0.5
     refine: bool = True
     selector: ParsedSelector | Literal["auto"] | None = "auto"
@@ -45,6 +53,10 @@ class SegmentSettings:
     simplify: float | None = None
 
     def __post_init__(self) -> None:
+        if self.flow not in ("product", "published"):
+            raise ConfigError("The flow is product or published.", received=self.flow)
+        if self.flow == "published" and isinstance(self.selector, ParsedSelector):
+            raise ConfigError("The published flow takes no selector.", received=self.selector.phrase)
         if not isinstance(self.threshold, int | float) or not 0 < self.threshold < 1:
             raise ConfigError("The threshold is a probability between 0 and 1.", received=self.threshold)
         if not isinstance(self.refine, bool):
@@ -62,13 +74,17 @@ class SegmentSettings:
     def refinement(self) -> dict[str, Any]:
         """The options of :meth:`terraprompt.outputs.MaskWriter.finish`."""
         names = ("min_area_m2", "min_pixels", "fill_holes_m2", "simplify")
-        return {name: getattr(self, name) for name in names}
+        options = {name: getattr(self, name) for name in names}
+        if self.flow == "published" and self.min_area_m2 is None and self.min_pixels is None:
+            options["min_pixels"] = 1
+        return options
 
     @property
     def effective(self) -> dict[str, Any]:
         """Every value that shapes the mask, defaults filled in, as JSON values; ``simplify`` None = 0.75 pixels."""
-        values = {"threshold": self.threshold, "refine": self.refine, **self.refinement}
-        if self.min_pixels is None:
+        refine = self.refine and self.flow == "product"
+        values = {"flow": self.flow, "threshold": self.threshold, "refine": refine, **self.refinement}
+        if values["min_pixels"] is None:
             values["min_pixels"] = DEFAULT_MIN_PIXELS if self.min_area_m2 is None else 1
         return values
 

@@ -6,6 +6,7 @@ and only then is GDAL imported.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +19,13 @@ from PIL import Image
 from terraprompt.errors import DatasetError, SceneError
 
 if TYPE_CHECKING:
+    from terraprompt.raster.scene import Scene
     from terraprompt.raster.source import Bands
     from terraprompt.raster.stretch import StretchMode
 
 T = TypeVar("T")
 
-__all__ = ["picture_size", "read_rgb", "read_values"]
+__all__ = ["open_picture", "picture_size", "read_rgb", "read_values"]
 
 _FAULTS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _TIFF = (".tif", ".tiff")
@@ -77,6 +79,38 @@ def _picture_rgb(picture: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.bo
     valid = np.asarray(picture.convert("RGBA"))[..., 3] > 0
     rgb[~valid] = 0
     return rgb, valid
+
+
+@contextmanager
+def open_picture(path: Path) -> Iterator[Scene]:
+    """Open an image as evaluators of papers read it: Pillow's RGB without its alpha, no nodata, no place.
+
+    GDAL decodes a JPEG with other colours between its blocks. TIFFs and pictures of more than 8 bits are GDAL's.
+
+    Raises:
+        DatasetError: the file is missing or damaged.
+        SceneError: one that GDAL cannot use.
+    """
+    from rasterio.errors import NotGeoreferencedWarning
+    from rasterio.io import MemoryFile
+
+    from terraprompt.raster.scene import Scene, open_scene
+
+    tiff = path.suffix.lower() in _TIFF
+    rgb = (
+        None if tiff else _with_pillow(path, lambda p: None if p.mode.startswith(_DEEP) else np.array(p.convert("RGB")))
+    )
+    if rgb is None:
+        with open_scene(path, nodata="none") as scene:
+            yield scene
+        return
+    height, width = rgb.shape[:2]
+    with MemoryFile() as memory, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with memory.open(driver="GTiff", width=width, height=height, count=3, dtype="uint8") as out:
+            out.write(np.ascontiguousarray(rgb.transpose(2, 0, 1)))
+        with Scene(memory.open(), source=str(path), bands=(1, 2, 3), nodata="none") as scene:
+            yield scene
 
 
 def read_values(path: Path) -> NDArray[Any]:
