@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from rasterio.transform import from_origin
 from scipy import ndimage
 
@@ -341,3 +342,24 @@ def test_nodata_of_the_python_call(tmp_path):
     with segment(path, "bright", engine=BoxFilterEngine()) as result:
         assert not (result.mask() == 255).any()
         assert "nodata" not in result.provenance["settings"]
+
+
+@pytest.mark.parametrize("name", ["text", "point", "box", "part", "selected"])
+def test_a_picture_needs_neither_scene_nor_prompt(tmp_path: Path, name: str) -> None:
+    """The same picture comes of a result whose scene is closed as of one that is given scene and prompt."""
+    path = write(tmp_path / "s.tif", cloudy(90, 120))
+    prompt = {"point": Prompt(points=((20.5, 30.5),)), "box": Prompt(boxes=((10, 10, 60, 50),))}.get(name, "the bright")
+    bbox = (10, 10, 100, 80) if name == "part" else None
+    options = {"bbox": bbox, "bbox_crs": "pixel" if bbox else None}
+    with open_scene(path, **options) as scene:
+        session = Session(BoxFilterEngine(), scene)
+        with session.segment(prompt) as result:
+            marks = scene.to_pixels(prompt) if isinstance(prompt, Prompt) else None
+            shown = result.select([result.objects[0].id]) if name == "selected" else result
+            shown.save_picture(tmp_path / "given.png", scene_rgb=session.preview, prompt=marks)
+    with segment(path, prompt, engine=BoxFilterEngine(), **options) as result:
+        shown = result.select([result.objects[0].id]) if name == "selected" else result
+        shown.save_picture(tmp_path / "own.png")
+    given, own = (np.asarray(Image.open(tmp_path / f"{which}.png")) for which in ("given", "own"))
+    np.testing.assert_array_equal(given, own)
+    assert len(np.unique(own[:60].reshape(-1, 3), axis=0)) > 100, "the scene is seen"

@@ -67,10 +67,7 @@ def demo(
             with session.segment(prompt) as result:
                 result.save_mask(folder / f"{name}.tif", overwrite=overwrite)
                 result.save_vector(folder / f"{name}.gpkg", overwrite=overwrite)
-                marks = scene.to_pixels(prompt)
-                result.save_picture(
-                    folder / f"{name}.png", scene_rgb=session.preview, prompt=marks, overwrite=overwrite
-                )
+                result.save_picture(folder / f"{name}.png", overwrite=overwrite)
                 count = len(result.objects)
                 found = f"{count} object{'' if count == 1 else 's'}" if result.status is Status.FOUND else "nothing"
                 iou = Overlap.of(result.mask() == 1, truth).iou

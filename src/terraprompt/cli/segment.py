@@ -20,7 +20,6 @@ from terraprompt.errors import ConfigError, EngineError, OutputError, PromptErro
 from terraprompt.prompt import Prompt, Task
 
 if TYPE_CHECKING:  # help is shown without what only the work needs
-    from terraprompt.flow.session import Session
     from terraprompt.outputs import Result
     from terraprompt.raster import Scene
 
@@ -182,7 +181,7 @@ def segment(
             if evidence is not None:
                 write_evidence(result, evidence, session.look_at, overwrite=overwrite)
             if not failed:
-                _save(result, session, prompt, targets, overwrite, options)
+                _save(result, targets, overwrite, options)
             files = {} if failed else {k: str(v) for k, v in targets.items() if v}
             summary = _summary(result, files, time.monotonic() - started)
     if as_json:
@@ -309,8 +308,6 @@ def _creation_options(pairs: list[str] | None) -> dict[str, str]:
 
 def _save(
     result: Result,
-    session: Session,
-    prompt: Prompt,
     targets: dict[str, Path | None],
     overwrite: bool,
     options: dict[str, str],
@@ -324,8 +321,7 @@ def _save(
     if (path := targets["vector"]) is not None:
         result.save_vector(path, overwrite=overwrite)
     if (path := targets["picture"]) is not None:
-        marks = session.scene.to_pixels(prompt)
-        result.save_picture(path, scene_rgb=session.preview, prompt=marks, overwrite=overwrite)
+        result.save_picture(path, overwrite=overwrite)
     if (path := targets["stac"]) is not None:
         save_stac(
             result, path, {k: v for k, v in targets.items() if v and k not in ("stac", "evidence")}, overwrite=overwrite

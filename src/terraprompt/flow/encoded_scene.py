@@ -18,7 +18,7 @@ from terraprompt.flow.embedding_cache import EmbeddingCache, cache_key
 from terraprompt.flow.proposals import notes_to_scene
 from terraprompt.flow.stitch import apply_presence
 from terraprompt.prompt import Prompt
-from terraprompt.raster import RowBand, Scene, StretchMode, Tile, estimate_stretch, plan, read_tile
+from terraprompt.raster import RowBand, Scene, ScenePreview, StretchMode, Tile, estimate_stretch, plan, read_tile
 
 __all__ = ["EncodedScene", "batches"]
 
@@ -39,6 +39,7 @@ class EncodedScene:
     Attributes:
         engine, scene: as given, loaded.
         stretch: of the scene's values, one for the whole file.
+        preview: ``preview(height, width)`` is the stretched scene, uint8 (height, width, 3), for pictures.
         plan: how the scene is cut for this engine.
         batch: windows that go through the engine together.
     """
@@ -56,6 +57,7 @@ class EncodedScene:
         self.engine = load_engine(engine) if isinstance(engine, str) else engine
         self.scene = scene
         self.stretch = estimate_stretch(scene, stretch)
+        self.preview = ScenePreview(scene, self.stretch)
         self.plan = plan(scene.width, scene.height, self.engine.tile.size, self.engine.tile.overlap)
         self.batch = self.engine.tile.batch if batch is None else batch
         if self.batch < 1:
@@ -66,6 +68,9 @@ class EncodedScene:
         self._keeps = cache_bytes > 0
         # A server need not be asked where nothing is kept.
         self._source_version = scene.version() if self._keeps or cache_dir else scene.source
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.engine.name!r}, {self.scene!r})"
 
     def encode(
         self, tiles: Sequence[Tile], images: Sequence[NDArray[np.uint8] | None] | None = None

@@ -16,6 +16,7 @@ from terraprompt.flow.settings import SegmentSettings
 from terraprompt.flow.stitch import StitchedRows
 from terraprompt.language.understand import Understood
 from terraprompt.outputs import Result
+from terraprompt.prompt import Prompt
 from terraprompt.raster import Scene
 
 __all__ = ["Query"]
@@ -26,6 +27,7 @@ class Query:
     """What is asked, how, and what came of it so far.
 
     Attributes:
+        asked: the prompt as the engine gets it, in pixels of the scene.
         settings: of this query.
         rules: how the mask becomes objects, and which of them are meant.
         provenance: what goes into every output.
@@ -38,6 +40,7 @@ class Query:
         started: ``time.monotonic()`` of the beginning.
     """
 
+    asked: Prompt
     settings: SegmentSettings
     rules: ObjectRules
     provenance: dict[str, Any]

@@ -146,7 +146,8 @@ class Session(EncodedScene):
             if query.failed:
                 return query.failure(scene)
             result = writer.finish(query.provenance, **query.rules.refinement)
-        return query.annotate(query.rules.apply(result, scene, query.evidence))
+        answer = query.annotate(query.rules.apply(result, scene, query.evidence))
+        return replace(answer, backdrop=self.preview, prompt=query.asked if query.asked.is_spatial else None)
 
     def predict_mask(
         self, prompt: Prompt | str, settings: SegmentSettings | None = None, *, progress: Progress | None = None
@@ -205,7 +206,7 @@ class Session(EncodedScene):
         provenance = self._provenance(given, selector, {**settings.effective, **rules.effective})
         if understood is not None and given.text:
             provenance |= {"understood": understood.as_json(), "unknown_words": list(understood.unknown_words)}
-        query = Query(settings, rules, provenance, understood)
+        query = Query(asked, settings, rules, provenance, understood)
         query.evidence.remark(*self._scene_remarks())
         if settings.simplify and self.scene.ground is None:
             query.evidence.remark(f"simplify was taken as {settings.simplify:g} pixels: {NO_GROUND}.")
@@ -272,11 +273,6 @@ class Session(EncodedScene):
     def look_at(self, tile: Tile) -> NDArray[np.uint8]:
         """The stretched pixels of a window, uint8 (*tile.shape, 3), for pictures."""
         return read_tile(self.scene, self.stretch, tile)[0]
-
-    def preview(self, height: int, width: int) -> NDArray[np.uint8]:
-        """The stretched scene at a reduced size, uint8 (height, width, 3), for pictures."""
-        whole = Tile(0, 0, self.scene.width, self.scene.height, (height, width))
-        return self.look_at(whole)
 
     def _provenance(self, prompt: Prompt, selector: ParsedSelector | None, settings: dict[str, Any]) -> dict[str, Any]:
         info, tile = self.engine.info, self.engine.tile

@@ -5,14 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from terraprompt import __version__
-
-if TYPE_CHECKING:
-    from terraprompt.outputs.result import Result
-
-__all__ = ["PROVENANCE_KEYS", "as_text", "raster_tags"]
+__all__ = ["PROVENANCE_KEYS", "as_text"]
 
 PROVENANCE_KEYS = (
     "instruction", "task", "engine", "model", "revision", "checksum", "settings", "source", "version",
@@ -30,13 +25,3 @@ def as_text(provenance: Mapping[str, Any], key: str) -> str:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True, ensure_ascii=False)
     return _UNPRINTABLE.sub("", text)
-
-
-def raster_tags(result: Result) -> dict[str, str]:
-    """Tags of a raster file: ``TIFFTAG_SOFTWARE`` and ``TERRAPROMPT_*``."""
-    keys = (*PROVENANCE_KEYS, *sorted(set(result.provenance) - set(PROVENANCE_KEYS)))
-    tags = {f"TERRAPROMPT_{key.upper()}": as_text(result.provenance, key) for key in keys}
-    tags["TERRAPROMPT_STATUS"] = result.status.value
-    tags["TERRAPROMPT_OBJECTS"] = str(len(result.objects))
-    tags["TIFFTAG_SOFTWARE"] = f"terraprompt {as_text(result.provenance, 'version') or __version__}"
-    return tags

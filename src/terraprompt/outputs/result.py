@@ -17,7 +17,9 @@ from shapely import MultiPolygon, Polygon
 
 from terraprompt.errors import ConfigError, OutputError
 from terraprompt.io.files import WorkFolder, replacing, translated
+from terraprompt.io.text import sanitize_text
 from terraprompt.io.tiff import verify_tiff
+from terraprompt.outputs.provenance import as_text
 from terraprompt.outputs.vectorize.runs import ObjectRuns
 from terraprompt.outputs.work_files import (
     Q_NODATA,
@@ -45,7 +47,7 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SegmentedObject:
     """One 8-connected region of the mask.
 
@@ -67,6 +69,20 @@ class SegmentedObject:
     area_m2: float | None
     score: float
 
+    def __repr__(self) -> str:
+        area = "" if self.area_m2 is None else f", {self.area_m2:,.1f} m2"
+        return f"SegmentedObject({self.id}, {self.area_px:,} px{area}, score {self.score:.2f}, bbox {self.bbox})"
+
+
+class Objects(tuple[SegmentedObject, ...]):
+    """Objects of a result; a tuple that prints the first three."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        more = f", … {len(self) - 3:,} more" if len(self) > 3 else ""
+        return f"({', '.join(map(repr, self[:3]))}{more})"
+
 
 class WorkdirRef:
     """Reference of one result to a work folder, which goes with its last reference."""
@@ -82,7 +98,7 @@ class WorkdirRef:
             self.folder.leave()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """The answer to one prompt on one scene; pixels stay on disk until they are asked for.
 
@@ -103,6 +119,9 @@ class Result:
             ``[[x0, y0, x1, y1], …]`` and "points" ``[[x, y, label], …]`` are what it pointed at, in pixels of the mask,
             "think" is its reasoning; :meth:`save_picture` shows these.
         remarks: what the user must know: what was left out, what the engine cannot do, what was guessed.
+        backdrop: reads the scene that was asked about, (height, width) -> uint8 (height, width, 3), also after it was
+            closed; None if it is not known.
+        prompt: what was asked, in pixels of the mask.
     """
 
     status: Status
@@ -116,9 +135,12 @@ class Result:
     gsd: float | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
-    _workdir: WorkdirRef | None = field(default=None, repr=False)
+    backdrop: Callable[[int, int], NDArray[np.uint8]] | None = None
+    prompt: Prompt | None = None
+    _workdir: WorkdirRef | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "objects", Objects(self.objects))
         if self.status is Status.FAILED and not self.reason:
             raise ConfigError("A failed result needs a reason.", hint="Say what went wrong.")
 
@@ -140,6 +162,47 @@ class Result:
             Status.FAILED, reason, width, height, crs, transform, dict(provenance), notes=dict(notes or {}),
             remarks=remarks,
         )  # fmt: skip
+
+    # For people
+
+    def describe_size(self) -> tuple[str, str]:
+        """("41 objects", "2.1 ha"); the area is "" where it is not known of every object."""
+        count, areas = len(self.objects), [o.area_m2 for o in self.objects]
+        known = [area for area in areas if area is not None]
+        total = sum(known)
+        area = f"{total / 1e4:,.1f} ha" if total >= 1e4 else f"{total:,.0f} m²"
+        return f"{count:,} object{'' if count == 1 else 's'}", area if known and len(known) == count else ""
+
+    def __repr__(self) -> str:
+        asked = sanitize_text(as_text(self.provenance, "instruction"), 60)
+        size, area = self.describe_size() if self.status is Status.FOUND else ("", "")
+        reason = sanitize_text(self.reason or "", 120)
+        parts = (
+            self.status.value,
+            size,
+            area,
+            reason,
+            repr(asked) if asked else "",
+            f"{self.width} x {self.height} px",
+        )
+        return f"Result({', '.join(part for part in parts if part)})"
+
+    def _repr_html_(self) -> str:
+        """A small picture, the facts and the first objects, for notebooks."""
+        from terraprompt.outputs.notebook import result_html
+
+        return result_html(self)
+
+    def _repr_png_(self) -> bytes | None:
+        """The small picture as PNG; None where there is none."""
+        from terraprompt.outputs.notebook import result_png
+
+        return result_png(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there are pixels to read: the result did not fail and is not closed."""
+        return self._workdir is not None and self._workdir.is_open
 
     # Pixels
 
@@ -247,10 +310,11 @@ class Result:
         max_side: int = 1600,
         overwrite: bool = False,
     ) -> Path:
-        """Write an overlay picture for people: see :func:`.picture.write_picture`.
+        """Write an overlay picture for people, over the scene that was asked about: see :func:`.picture.draw_picture`.
 
         Raises:
             OutputError: as :meth:`save_vector`.
+            SceneError: the scene was closed and is another one now, or is gone.
             ConfigError: an array that is no RGB image, or too small a picture.
         """
         return self._save("picture", path, overwrite, {"scene_rgb": scene_rgb, "prompt": prompt, "max_side": max_side})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from terraprompt.raster.bands import RowBand, read_band, read_bands, read_tile
     from terraprompt.raster.pictures import read_rgb
+    from terraprompt.raster.preview import ScenePreview
     from terraprompt.raster.scene import Scene, open_scene
     from terraprompt.raster.stretch import Stretch, StretchMode, estimate_stretch
     from terraprompt.raster.tiles import Tile, TilePlan, plan
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RowBand",
     "Scene",
+    "ScenePreview",
     "Stretch",
     "StretchMode",
     "Tile",
@@ -35,6 +37,7 @@ _MODULES = {
     "read_bands": "bands",
     "read_tile": "bands",
     "read_rgb": "pictures",
+    "ScenePreview": "preview",
     "Scene": "scene",
     "open_scene": "scene",
     "Stretch": "stretch",

@@ -72,6 +72,7 @@ def open_scene(
     dataset = open_dataset(src, allow_remote=allow_remote)
     try:
         scene = Scene(dataset, source=os.fspath(src), bands=choose_bands(dataset, bands), nodata=nodata)
+        scene._allow_remote = allow_remote
         scene._judge_alpha(strict=bands is not None)
         scene._remark_on_source(named=bands is not None)
         if bbox is not None:
@@ -114,6 +115,7 @@ class Scene:
         crs: rasterio CRS, or None.
         transform: affine, pixel to map, of this scene.
         gsd_m: ground metres per pixel at the centre, or None.
+        files: that the scene is read from: the raster, its sidecars, the sources of a VRT.
         remarks: what the user must know of this file: what was guessed, what was not followed.
         read_options: what the user decided about reading, as JSON values; empty by default.
     """
@@ -128,6 +130,8 @@ class Scene:
         nodata: float | Literal["none"] | None = None,
     ) -> None:
         self._dataset = dataset
+        self.files: tuple[Path, ...] = tuple(Path(name) for name in dataset.files)
+        self._allow_remote = False
         self._lock: threading.Lock = threading.Lock()
         self._opened = source
         self.source = source_label(source)
@@ -243,7 +247,35 @@ class Scene:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Scene({self.source!r}, {self.width} x {self.height}, bands {self.bands}, {self.dtype})"
+        place = "no CRS" if self.crs is None else self.crs.to_string()
+        place = f"{self._crs.name!r}" if self._crs is not None and len(place) > 40 else place
+        ground = "" if self.gsd_m is None else f", {self.gsd_m:.3g} m"
+        size = f"{self.width} x {self.height} px"
+        return f"Scene({self.source!r}, {size}, bands {self.bands}, {self.dtype}, {place}{ground})"
+
+    def _repr_html_(self) -> str:
+        """A small picture and the facts, for notebooks."""
+        from terraprompt.raster.notebook import scene_html
+
+        return scene_html(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether :meth:`read` works."""
+        return not self._dataset.closed
+
+    def reopened(self) -> Scene:
+        """The same part of the same file, opened again; the caller closes it.
+
+        Raises:
+            SceneError: it cannot be opened, or is of another size now.
+        """
+        whole = open_scene(self._opened, self.bands, nodata=self._nodata_option, allow_remote=self._allow_remote)
+        if self.left + self.width > whole.width or self.top + self.height > whole.height:
+            whole.close()
+            raise SceneError("The file is smaller than it was.", received=self.source, hint="Open it anew.")
+        whole._no_mask, whole._validity = self._no_mask, self._validity
+        return whole._part(self.left, self.top, self.width, self.height)
 
     def close(self) -> None:
         """Close the file; reading afterwards fails. Parts of the same file are closed with it."""
@@ -254,11 +286,6 @@ class Scene:
     def path(self) -> Path:
         """The source as a path."""
         return Path(self._opened)
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Files that the scene is read from: the raster, its sidecars, the sources of a VRT."""
-        return tuple(Path(name) for name in self._dataset.files)
 
     @property
     def block_shape(self) -> tuple[int, int]:
@@ -299,7 +326,7 @@ class Scene:
         part = Scene(self._dataset, source=self._opened, bands=self.bands, window=window, nodata=self._nodata_option)
         part._lock = self._lock
         part.remarks, part._no_mask, part._validity = self.remarks, self._no_mask, self._validity
-        part.read_options = self.read_options
+        part.read_options, part._allow_remote = self.read_options, self._allow_remote
         return part
 
     def clip(self, bbox: Box, bbox_crs: str | None = None) -> Scene:

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from terraprompt.outputs.result import Result
     from terraprompt.prompt import Prompt
 
-__all__ = ["SUFFIXES", "blend", "fitted", "font", "mark", "noted", "write_picture"]
+__all__ = ["SUFFIXES", "blend", "draw_picture", "fitted", "font", "mark", "noted", "write_picture"]
 
 _FILL, _LINE, _CASING = (255, 64, 129), (255, 255, 255), (160, 0, 70)
 _GIVEN, _REFUSED = (90, 220, 255), (255, 90, 60)
-_OPACITY = 0.42
+_OPACITY = 0.25  # a roof still shows below its mask; the outline says what is masked
 _PAPER, _INK, _FAINT = (24, 28, 33), (245, 247, 250), (170, 178, 189)
 _BACKDROP, _HATCH = (96, 102, 110), (60, 64, 70)
 _STATUS_INK = {
@@ -45,46 +45,52 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 SceneRGB = NDArray[np.uint8] | Callable[[int, int], NDArray[np.uint8]]
 
 
-def write_picture(
-    result: Result,
-    path: Path,
-    *,
-    scene_rgb: SceneRGB | None = None,
-    prompt: Prompt | None = None,
-    max_side: int = 1600,
-) -> None:
+def draw_picture(
+    result: Result, *, scene_rgb: SceneRGB | None = None, prompt: Prompt | None = None, max_side: int = 1600
+) -> Image.Image:
     """Draw the mask over the scene: translucent fill, outlines, the points and boxes that were given or that the
     engine noted, and a strip with instruction, status, scale bar and, if the engine says it, its reasoning.
 
     Args:
         result: whose mask is drawn.
-        path: with one of the extensions of ``SUFFIXES``.
         scene_rgb: uint8 (h, w, 3) of the whole scene at any size, or a function of (height, width) that
-            returns such an array; None for a plain backdrop.
-        prompt: whose points and boxes are drawn, in pixels of the mask (``scene.to_pixels(prompt)``).
+            returns such an array; None for the scene that the result came from, or a plain backdrop.
+        prompt: whose points and boxes are drawn, in pixels of the mask; None for those that were asked.
         max_side: longer side of the scene in the picture, pixels; a smaller scene is enlarged by a whole
             factor.
 
     Raises:
         ConfigError: an array that is no RGB image.
+        SceneError: the scene cannot be read again.
     """
     if max_side < 16:
         raise ConfigError("A picture needs at least 16 pixels a side.", received=max_side)
     scale = _scale(result.width, result.height, max_side)
     size = max(1, round(result.height * scale)), max(1, round(result.width * scale))
     cover, nodata = _coverage(result, size)
-    image = Image.fromarray(blend(_scene(scene_rgb, size), cover, nodata))
+    image = Image.fromarray(blend(_scene(result.backdrop if scene_rgb is None else scene_rgb, size), cover, nodata))
     _outline(image, result, (size[1] / result.width, size[0] / result.height))
-    for marks in (noted(result.notes), prompt):
+    for marks in (noted(result.notes), result.prompt if prompt is None else prompt):
         if marks is not None:
             mark(image, marks, (size[1] / result.width, size[0] / result.height))
-    framed = _caption(image, result, size[1] / result.width)
+    return _caption(image, result, size[1] / result.width)
+
+
+def write_picture(result: Result, path: Path, **options: Any) -> None:
+    """Write a picture with the provenance in it.
+
+    Args:
+        result: whose mask is drawn.
+        path: with one of the extensions of ``SUFFIXES``.
+        **options: of :func:`draw_picture`.
+    """
+    framed = draw_picture(result, **options)
     notes = PngImagePlugin.PngInfo()
     for key in PROVENANCE_KEYS:
         if text := as_text(result.provenance, key):
             notes.add_itxt(f"terraprompt:{key}", text)
-    options: dict[str, Any] = {"pnginfo": notes} if path.suffix == ".png" else {"quality": 92}
-    framed.save(path, **options)
+    how: dict[str, Any] = {"pnginfo": notes} if path.suffix == ".png" else {"quality": 92}
+    framed.save(path, **how)
 
 
 def _scale(width: int, height: int, max_side: int) -> float:
@@ -253,12 +259,7 @@ def _caption(image: Image.Image, result: Result, scale: float) -> Image.Image:
 
 
 def _facts(result: Result) -> str:
-    count = len(result.objects)
-    facts = [f"{count:,} object{'' if count == 1 else 's'}"]
-    areas = [o.area_m2 for o in result.objects if o.area_m2 is not None]
-    if areas:
-        total = sum(areas)
-        facts.append(f"{total / 1e4:,.1f} ha" if total >= 1e4 else f"{total:,.0f} m²")
+    facts = [size for size in result.describe_size() if size]
     model = as_text(result.provenance, "model") or as_text(result.provenance, "engine")
     return " · ".join([*facts, *([model] if model else [])])
 

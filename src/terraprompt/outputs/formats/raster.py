@@ -14,9 +14,10 @@ from xml.etree import ElementTree
 import rasterio
 import rasterio.shutil
 
+from terraprompt import __version__
 from terraprompt.errors import OutputError
 from terraprompt.io.tiff import verify_tiff
-from terraprompt.outputs.provenance import raster_tags
+from terraprompt.outputs.provenance import PROVENANCE_KEYS, as_text
 from terraprompt.outputs.work_files import MASK_NODATA, Q_NODATA, QUANTA, gdal
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _vrt(result: Result, source: Path, *, probability: bool, palette: bool) -> b
     if not result.transform.is_identity:
         add(root, "GeoTransform", ", ".join(f"{v:.17g}" for v in result.transform.to_gdal()))
     metadata = add(root, "Metadata")
-    for key, value in raster_tags(result).items():
+    for key, value in _tags(result).items():
         add(metadata, "MDI", value, key=key)
     band = add(root, "VRTRasterBand", dataType="Float32" if probability else "Byte", band="1")
     add(band, "Description", "probability" if probability else "mask")
@@ -138,3 +139,13 @@ def _vrt(result: Result, source: Path, *, probability: bool, palette: bool) -> b
         add(part, "ScaleRatio", repr(1 / QUANTA))
         add(part, "NODATA", Q_NODATA)
     return bytes(ElementTree.tostring(root, encoding="utf-8"))
+
+
+def _tags(result: Result) -> dict[str, str]:
+    """Tags of a raster file: ``TIFFTAG_SOFTWARE`` and ``TERRAPROMPT_*``."""
+    keys = (*PROVENANCE_KEYS, *sorted(set(result.provenance) - set(PROVENANCE_KEYS)))
+    tags = {f"TERRAPROMPT_{key.upper()}": as_text(result.provenance, key) for key in keys}
+    tags["TERRAPROMPT_STATUS"] = result.status.value
+    tags["TERRAPROMPT_OBJECTS"] = str(len(result.objects))
+    tags["TIFFTAG_SOFTWARE"] = f"terraprompt {as_text(result.provenance, 'version') or __version__}"
+    return tags
