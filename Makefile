@@ -1,6 +1,7 @@
 # make demo   render a scene, segment it with words and clicks, look into demo/
 # make test   all tests but those of full-size models
 # make test-full   those of full-size models (gigabytes of generated weights)
+# make real-weights   fetch real weights for the tests marked real, which skip without them
 # make lint   ruff and mypy
 # Each does all the set-up itself: a virtual environment in .venv with everything in it.
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-full lint clean
+.PHONY: demo test test-full real-weights lint clean
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml synthetic/pyproject.toml constraints.txt
@@ -29,6 +30,9 @@ test: $(READY)
 
 test-full: $(READY)
 	$(BIN)/python -m pytest -m full
+
+real-weights: $(READY)
+	@$(BIN)/python tests/helpers/real_weights.py
 
 lint: $(READY)
 	$(BIN)/ruff check src synthetic tests bench examples

@@ -6,7 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from released import released_state, tiny_model, write_released, write_tokenizer
+from small_segmenters import released_mobile_sam
+from terraprompt.models.sam.mobile_sam import MobileSam, MobileSamConfig
+from terraprompt.segmenters import load_segmenter
 
 
 def test_convert_then_segment(run: Callable[..., Any], town: Any, tmp_path: Path) -> None:
@@ -25,6 +30,18 @@ def test_convert_then_segment(run: Callable[..., Any], town: Any, tmp_path: Path
     made = run(*asked, "--box", "10,10,60,60", "-o", tmp_path / "mask.tif")
     assert made.code in (0, 3), made.said
     assert (tmp_path / "mask.tif").exists()
+
+
+def test_mobile_sam_becomes_a_segmenter(run: Callable[..., Any], tmp_path: Path) -> None:
+    model = MobileSam(MobileSamConfig())
+    torch.save(released_mobile_sam(model), tmp_path / "mobile_sam.pt")
+    done = run("models", "convert", tmp_path / "mobile_sam.pt", tmp_path / "dst", "--json")
+    assert done.code == 0, done.said
+    assert done.json == {"written": str(tmp_path / "dst"), "preset": "mobile-sam", "tensors": len(model.state_dict())}
+    assert load_segmenter(tmp_path / "dst").info.settings["architecture"] == "mobile_sam"
+    again = run("models", "convert", tmp_path, tmp_path / "dst")
+    assert (again.code, again.out) == (1, "")
+    assert "--overwrite" in again.said
 
 
 def test_what_cannot_be_converted(run: Callable[..., Any], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from transformers.models.sam3_tracker.configuration_sam3_tracker import Sam3Trac
 from transformers.models.sam3_tracker.modeling_sam3_tracker import Sam3TrackerModel
 from transformers.models.sam3_video.configuration_sam3_video import Sam3VideoConfig
 from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoModel
+
+from terraprompt.models.sam.mobile_sam import MobileSam, MobileSamConfig
 
 SIDE = 64
 SIDE3 = 112
@@ -75,6 +78,68 @@ def sam_hq_model(seed: int = 0) -> Any:
     masks = {**_MASKS, "vit_dim": 32}
     config = SamHQConfig(vision_config=_VIT, prompt_encoder_config=_PROMPTS, mask_decoder_config=masks)
     return randomised(SamHQModel(config), seed)
+
+
+def mobile_sam_config() -> MobileSamConfig:
+    return MobileSamConfig(
+        vision_config={"image_size": SIDE, "output_channels": 32, "num_pos_feats": 16},
+        prompt_encoder_config=_PROMPTS,
+        mask_decoder_config=_MASKS,
+        widths=[8, 12, 16, 16],
+        depths=[1, 2, 1, 1],
+        heads=[1, 2, 4, 2],
+        windows=[7, 3, 3, 7],
+    )
+
+
+def mobile_sam_model(seed: int = 0) -> Any:
+    return randomised(MobileSam(mobile_sam_config()), seed)
+
+
+def released_mobile_sam(model: Any, seed: int = 0) -> dict[str, torch.Tensor]:
+    """The state dict of a :class:`MobileSam` as ``mobile_sam.pt`` holds it, with batch norms of their own."""
+    generator = torch.Generator().manual_seed(seed)
+    out = {}
+    for name, value in model.state_dict().items():
+        if name.startswith("prompt_encoder.shared_embedding"):
+            continue
+        for ours, official in _OFFICIAL:
+            name = re.sub(ours, official, name)
+        out[name] = value.clone()
+    for weight in [name for name in out if name.startswith("image_encoder") and out[name].ndim == 4]:
+        if "neck" in weight:
+            continue
+        layer, kernel = weight.removesuffix(".weight"), out.pop(weight)
+        count = len(kernel)
+        scale, variance = (torch.rand(count, generator=generator) + 0.5 for _ in range(2))
+        mean = torch.randn(count, generator=generator)
+        gain = scale / (variance + 1e-5).sqrt()
+        out[f"{layer}.c.weight"] = kernel / gain[:, None, None, None]
+        out[f"{layer}.bn.weight"], out[f"{layer}.bn.bias"] = scale, out.pop(f"{layer}.bias") + mean * gain
+        out[f"{layer}.bn.running_mean"], out[f"{layer}.bn.running_var"] = mean, variance
+        out[f"{layer}.bn.num_batches_tracked"] = torch.tensor(1)
+    out["image_encoder.norm_head.weight"] = torch.ones(4)
+    out["image_encoder.head.weight"] = torch.ones(1000, 4)
+    return out
+
+
+_OFFICIAL = (
+    ("^vision_encoder", "image_encoder"),
+    ("^shared_image_embedding.positional_embedding", "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"),
+    ("encoder.point_embed[.]", "encoder.point_embeddings."),
+    ("mask_embed.conv1", "mask_downscaling.0"),
+    ("mask_embed.layer_norm1", "mask_downscaling.1"),
+    ("mask_embed.conv2", "mask_downscaling.3"),
+    ("mask_embed.layer_norm2", "mask_downscaling.4"),
+    ("mask_embed.conv3", "mask_downscaling.6"),
+    ("upscale_conv1", "output_upscaling.0"),
+    ("upscale_layer_norm", "output_upscaling.1"),
+    ("upscale_conv2", "output_upscaling.3"),
+    ("layer_norm", "norm"),
+    ("([0-9d])[.]layers.0.(weight|bias)$", r"\1.layers.1.\2"),
+    ("proj_in", "layers.0"),
+    ("(mlps.[0-9]|head).proj_out", r"\1.layers.2"),
+)
 
 
 def _hiera() -> dict[str, Any]:

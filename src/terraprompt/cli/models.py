@@ -52,15 +52,13 @@ def show(
         "tile": engine.tile.size,
         "overlap": engine.tile.overlap,
     }
-    if as_json:
-        typer.echo(to_json(facts))
-        return
-    for key, value in facts.items():
-        typer.echo(f"{key:<9} {value}")
+    _print_facts(facts, as_json)
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder of a released checkpoint, or its hub name.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="Folder of a released checkpoint, its hub name, or mobile_sam.pt.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write.")],
     preset: Annotated[str, typer.Option(help="Which member of the family it is.")] = "unigeoseg-official",
     dtype: Annotated[
@@ -70,10 +68,17 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Convert a released UniGeoSeg checkpoint: every tensor is accounted for, or nothing is written.
+    """Convert a released UniGeoSeg or MobileSAM checkpoint: every tensor is accounted for, or nothing is written.
 
-    Use the result with ``terraprompt segment … --engine unigeoseg --weights DST``.
+    Use the result with ``terraprompt segment … --engine unigeoseg --weights DST``, or of MobileSAM (mobile_sam.pt, or a
+    folder with encoder.onnx and sam.onnx) with ``--segmenter DST``.
     """
+    from terraprompt.segmenters.mobile_sam import convert_mobile_sam, is_mobile_sam
+
+    if is_mobile_sam(source):
+        tensors = convert_mobile_sam(source, target, overwrite=overwrite)
+        _print_facts({"written": str(target), "preset": "mobile-sam", "tensors": tensors}, as_json)
+        return
     from terraprompt.engines.convert import convert as convert_weights
     from terraprompt.io.hub import weights_folder
     from terraprompt.models.unigeoseg.presets import preset as member
@@ -89,6 +94,10 @@ def convert(
         "dropped": len(done.dropped),
         "tokenizer": done.tokenizer,
     }
-    typer.echo(to_json(facts) if as_json else "\n".join(f"{key:<9} {value}" for key, value in facts.items()))
+    _print_facts(facts, as_json)
     if not done.tokenizer:
         typer.echo("No tokenizer in SRC: copy its files into DST before segmenting.", err=True)
+
+
+def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
+    typer.echo(to_json(facts) if as_json else "\n".join(f"{key:<9} {value}" for key, value in facts.items()))

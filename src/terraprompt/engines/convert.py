@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 import shutil
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from torch import Tensor
 from terraprompt import __version__
 from terraprompt.errors import CheckpointError
 from terraprompt.io.identity import file_sha256
+from terraprompt.io.tensors import load_pickled_tensors
 from terraprompt.models.unigeoseg.config import UniGeoSegConfig
 from terraprompt.models.unigeoseg.layout import account, config_of, official_layout, split
 from terraprompt.models.unigeoseg.presets import preset
@@ -174,20 +173,7 @@ def _open_safetensors(path: Path, stack: ExitStack) -> dict[str, Lazy]:
 
 
 def _open_bin(path: Path) -> dict[str, Lazy]:
-    zipped = zipfile.is_zipfile(path)
-    try:
-        if zipped and (broken := zipfile.ZipFile(path).testzip()) is not None:
-            raise CheckpointError("A shard is damaged.", received=f"{path}: checksum of {broken}")
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, KeyError, OSError) as error:
-        said = str(error).strip().splitlines()[:1]
-        raise CheckpointError(
-            "A shard cannot be read as tensors.",
-            received=f"{path}: {type(error).__name__} {said[0] if said else ''}",
-            hint="It is truncated, damaged, or holds code; download it again from its authors.",
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError("A shard holds more than tensors by name.", received=path)
+    state = load_pickled_tensors(path)
     return {name: (tuple(value.shape), partial(state.__getitem__, name)) for name, value in state.items()}
 
 

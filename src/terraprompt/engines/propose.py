@@ -380,7 +380,7 @@ def load_mask_segmenter(
     *,
     precision: str = "fp32",
     device: str = "cpu",
-    multimask: bool = False,
+    multimask: bool | None = None,
     threshold: float = 0.3,
 ) -> PromptableSegmenter:
     """Load the segmenter that draws, see :func:`terraprompt.segmenters.load_segmenter`.

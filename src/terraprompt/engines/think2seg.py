@@ -119,7 +119,7 @@ def think2seg(
     weights: str | Path | None = None,
     device: str = "cpu",
     precision: str = "fp32",
-    multimask: bool = False,
+    multimask: bool | None = None,
     rules: AnswerRules | None = None,
     tries: int = 3,
     limit: int = 256,

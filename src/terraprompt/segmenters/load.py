@@ -27,9 +27,11 @@ from terraprompt.io.entry_points import installed
 from terraprompt.io.hub import weights_folder
 from terraprompt.io.identity import file_sha256
 from terraprompt.models.sam.lowered import precision_of
+from terraprompt.models.sam.mobile_sam import MobileSam
 from terraprompt.models.sam.preprocess import IMAGENET, PLAIN, Normalisation, PixelGrid
 from terraprompt.segmenters.base import PromptableSegmenter, SegmenterInfo
 from terraprompt.segmenters.from_engine import UniGeoSegSegmenter
+from terraprompt.segmenters.mobile_sam import RELEASED, is_mobile_sam, load_mobile_sam, weight_files
 from terraprompt.segmenters.sam import VisualSegmenter
 from terraprompt.segmenters.sam3 import Sam3Segmenter
 
@@ -42,6 +44,7 @@ _HUB = MappingProxyType(
         "sam-large": "facebook/sam-vit-large",
         "sam-huge": "facebook/sam-vit-huge",
         "sam-hq": "syscv-community/sam-hq-vit-base",
+        "mobile-sam": "dhkim2810/MobileSAM",
         "sam2-tiny": "facebook/sam2.1-hiera-tiny",
         "sam2-small": "facebook/sam2.1-hiera-small",
         "sam2-base-plus": "facebook/sam2.1-hiera-base-plus",
@@ -50,7 +53,10 @@ _HUB = MappingProxyType(
     }
 )
 #: ``model_type`` of a config.json to classes of transformers; releases of video models hold the image model too.
-_VISUAL = MappingProxyType({"sam": SamModel, "sam_hq": SamHQModel, "sam2": Sam2Model, "sam2_video": Sam2Model})
+_VISUAL = MappingProxyType(
+    {"sam": SamModel, "sam_hq": SamHQModel, "sam2": Sam2Model, "sam2_video": Sam2Model, "mobile_sam": MobileSam}
+)
+_PADDED = ("sam", "sam_hq", "mobile_sam")  # pictures keep their aspect
 _SAM3 = MappingProxyType(
     {
         "sam3": (Sam3Model, None),
@@ -58,7 +64,7 @@ _SAM3 = MappingProxyType(
         "sam3_video": (Sam3Model, Sam3TrackerModel),
     }
 )
-_FILES = ("*.json", "*.txt", "*.safetensors")  # never pickles
+_FILES = ("*.json", "*.txt", "*.safetensors", RELEASED)  # no pickles but the one that holds tensors alone
 
 
 def segmenter_names() -> tuple[str, ...]:
@@ -71,17 +77,19 @@ def load_segmenter(
     *,
     precision: str = "fp32",
     device: str = "cpu",
-    multimask: bool = False,
+    multimask: bool | None = None,
     threshold: float = 0.3,
 ) -> PromptableSegmenter:
     """Load a segmenter with its weights.
 
     Args:
         name_or_folder: one of :func:`segmenter_names`; a folder that ``save_pretrained`` wrote (its config.json says
-            what it is); ``owner/name`` on the Hugging Face hub; or an engine of terraprompt, e.g. "nano".
+            what it is); ``mobile_sam.pt`` as released; ``owner/name`` on the Hugging Face hub; or an engine of
+            terraprompt, e.g. "nano".
         precision: "fp32", "bf16" or "fp16", of the image and text encoders; prompts and masks stay in fp32.
         device: torch device.
-        multimask: SAM family: propose three masks a prompt and keep the best, for single ambiguous clicks.
+        multimask: SAM family: propose three masks a prompt and keep the best, for single ambiguous clicks. None: one
+            mask, but of MobileSAM the best of three for a lone click or a lone box, as its exported decoder does.
         threshold: SAM3 with a text: least confidence of an instance.
 
     Raises:
@@ -92,23 +100,27 @@ def load_segmenter(
     dtype = precision_of(precision)
     _check_device(device)
     name = str(name_or_folder)
-    if name not in _HUB and not Path(name_or_folder).is_dir() and "/" not in name:
+    released = is_mobile_sam(name_or_folder)
+    if name not in _HUB and not released and not Path(name_or_folder).is_dir() and "/" not in name:
         return _from_engine(name, precision=precision, device=device)
-    folder, revision = _folder(name_or_folder)
-    config = _json(folder / "config.json")
-    kind = str(config.get("model_type"))
+    folder, revision = (Path(name_or_folder), "local") if released else _folder(name_or_folder)
+    released = is_mobile_sam(folder)
+    kind = "mobile_sam" if released else str(_json(folder / "config.json").get("model_type"))
     if kind not in _VISUAL and kind not in _SAM3:
         raise CheckpointError(
             "The weights are of another architecture.",
             received=f"{folder} with model_type {kind}",
             hint=f"Segmenters: {', '.join([*_VISUAL, *_SAM3])}.",
         )
-    settings = {"architecture": kind, "precision": precision, "device": device, "multimask": multimask}
+    if multimask is None and kind != "mobile_sam":
+        multimask = False
+    proposals = "auto" if multimask is None else multimask
+    settings = {"architecture": kind, "precision": precision, "device": device, "multimask": proposals}
     checksum = _checksum(folder)
     if kind in _VISUAL:
-        model = _model(_VISUAL[kind], folder)
+        model = load_mobile_sam(folder) if released else _model(_VISUAL[kind], folder)
         side = int(model.config.prompt_encoder_config.image_size)
-        grid = PixelGrid(side, kind in ("sam", "sam_hq"), _normalisation(folder, IMAGENET))
+        grid = PixelGrid(side, kind in _PADDED, _normalisation(folder, IMAGENET))
         info = SegmenterInfo(name, revision, checksum, settings)
         return VisualSegmenter(model, grid, info, precision=dtype, device=device, multimask=multimask)
     detector, tracker = (None if cls is None else _model(cls, folder) for cls in _SAM3[kind])
@@ -124,7 +136,7 @@ def load_segmenter(
         precision=dtype,
         device=device,
         threshold=threshold,
-        multimask=multimask,
+        multimask=bool(multimask),
     )
 
 
@@ -195,7 +207,8 @@ def _normalisation(folder: Path, usual: Normalisation) -> Normalisation:
 
 
 def _checksum(folder: Path) -> str:
-    sums = [file_sha256(path) for path in sorted(folder.glob("*.safetensors"))]
+    files = weight_files(folder) if is_mobile_sam(folder) else sorted(folder.glob("*.safetensors"))
+    sums = [file_sha256(path) for path in files]
     if not sums:
         raise CheckpointError(
             "The folder holds no weights.",

@@ -1,4 +1,4 @@
-"""Points and boxes: what SAM, SAM-HQ, SAM2 and SAM3's tracker have in common."""
+"""Points and boxes: what SAM, SAM-HQ, MobileSAM, SAM2 and SAM3's tracker have in common."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ __all__ = ["VisualSegmenter", "decode", "image_batches", "prompts_together"]
 _IMAGES = 4  # encoded together
 #: SAM's prompt encoders count pixel centres in whole numbers and add a half themselves.
 _HALF = 0.5
+_SAM = ("sam", "mobile_sam")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +42,16 @@ class _View:
 
 
 class VisualSegmenter:
-    """SAM, SAM-HQ or SAM2 of transformers.
+    """SAM, SAM-HQ or SAM2 of transformers, or MobileSAM.
 
     Args:
-        model: ``SamModel``, ``SamHQModel``, ``Sam2Model``; changed in place.
+        model: ``SamModel``, ``SamHQModel``, ``Sam2Model``, ``MobileSam``; changed in place.
         grid: how images reach it.
         info: which weights.
         precision: dtype of the image encoder; prompts and masks are computed in float32.
         device: torch device.
         multimask: let the model propose three masks a prompt and keep the one it thinks best; for single, ambiguous
-            clicks. Otherwise it draws one.
+            clicks. None: for a lone click or a lone box. Otherwise it draws one.
     """
 
     reads = frozenset({POINTS, BOXES})
@@ -63,7 +64,7 @@ class VisualSegmenter:
         *,
         precision: torch.dtype = torch.float32,
         device: str = "cpu",
-        multimask: bool = False,
+        multimask: bool | None = False,
     ) -> None:
         self.info = info
         self.grid = grid
@@ -126,7 +127,7 @@ def image_batches(images: Sequence[NDArray[np.uint8]], grid: PixelGrid) -> list[
 def _encoded(model: Any, pixels: Tensor) -> tuple[Tensor, ...]:
     """What the mask decoder needs of images, each (B, …)."""
     found = model.get_image_embeddings(pixels)
-    if model.config.model_type == "sam":
+    if model.config.model_type in _SAM:
         return (found,)
     if model.config.model_type == "sam_hq":
         image, intermediate = found
@@ -136,7 +137,7 @@ def _encoded(model: Any, pixels: Tensor) -> tuple[Tensor, ...]:
 
 def _given(model: Any, parts: tuple[Tensor, ...]) -> dict[str, Any]:
     """Arguments of ``model.forward`` for what :func:`_encoded` left."""
-    if model.config.model_type == "sam":
+    if model.config.model_type in _SAM:
         return {"image_embeddings": parts[0]}
     if model.config.model_type == "sam_hq":
         return {"image_embeddings": parts[0], "intermediate_embeddings": [parts[1]]}
@@ -149,7 +150,7 @@ def decode(
     prompts: Sequence[Prompt],
     frame: Frame,
     *,
-    multimask: bool,
+    multimask: bool | None,
     via_grid: bool,
     together: int,
 ) -> list[SegmenterAnswer]:
@@ -160,7 +161,7 @@ def decode(
         parts: its embedding of one image, each (1, …).
         prompts: in pixels of the image.
         frame: image to the model's grid.
-        multimask: keep the best of three.
+        multimask: keep the best of three; None: for a lone click or a lone box, as in SAM's own export to ONNX.
         via_grid: masks reach the image by way of the padded grid (SAM), not at once (SAM2).
         together: prompts in one pass, at most.
     """
@@ -170,11 +171,12 @@ def decode(
     alike: dict[tuple[int, bool], list[int]] = {}
     for i, prompt in enumerate(prompts):
         alike.setdefault((len(prompt.points), bool(prompt.boxes)), []).append(i)
-    for indexes in alike.values():
+    for (points, box), indexes in alike.items():
+        three = points + box <= 1 if multimask is None else multimask
         for start in range(0, len(indexes), together):
             some = indexes[start : start + together]
             inputs = _prompt_tensors([prompts[i] for i in some], frame, parts[0].device)
-            out = model(**given, **inputs, multimask_output=multimask)
+            out = model(**given, **inputs, multimask_output=three)
             scores, best = out.iou_scores[0].float().max(dim=1)
             masks = out.pred_masks[0].float()[torch.arange(len(some), device=best.device), best]
             seen = out.get("object_score_logits")
