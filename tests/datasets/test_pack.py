@@ -198,3 +198,20 @@ def test_the_real_pack_is_whole() -> None:
                 assert len(record.boxes(name))
             else:
                 assert record.load_mask(name).any()
+
+
+def test_pixels_that_nobody_labelled_are_told_apart(tmp_path: Path) -> None:
+    found = line(ignore_mask="src/masks/a.png", ignore_value=1)
+    known = read_pack(write(tmp_path, found))[0].load_known()
+    assert known is not None
+    assert known.sum() == 12 * 8 - 3 * 6
+    assert not known[2:5, 3:9].any()
+    assert read_pack(write(tmp_path, line()))[0].load_known() is None
+    for broken, said in (
+        (found | {"ignore_value": 300}, "0 to 255"),
+        (found | {"ignore_value": None}, "wrong kind"),
+        (found | {"ignore_mask": "src/masks/none.png"}, "missing"),
+        (found | {"ignore_mask": "../a.png"}, "out of the folder"),
+    ):
+        with pytest.raises(DatasetError, match=said):
+            read_pack(write(tmp_path, broken))

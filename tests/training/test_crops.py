@@ -185,3 +185,36 @@ def test_shapes(size: int) -> None:
         for item in crop.items:
             assert item.target.shape == (size, size)
             assert item.coordinates.shape == (3, 4)
+
+
+def test_where_nobody_labelled_nothing_is_learnt() -> None:
+    known = np.ones_like(town().labels["lake"], dtype=np.uint8)
+    known[:, :48] = 0
+    labeled = replace(town(), known=known)
+    recipe = CropRecipe(size=96, scales=(1.0, 1.0))
+    rng = np.random.default_rng(3)
+    seen = [item for _ in range(12) for item in make_crop(labeled, Task.REFERRING, 0.5, recipe, rng).items]
+    masks = [item.known for item in seen if item.known is not None]
+    assert len(masks) >= 12
+    assert all(0.1 < mask.mean() < 0.9 for mask in masks)
+    absent = [item for item in seen if item.presence == 0]
+    assert all(item.known is None or item.known.mean() >= 0.9 for item in absent), "nothing is called absent unseen"
+    interactive = make_crop(labeled, Task.INTERACTIVE, 0.5, recipe, rng)
+    assert interactive.items[0].known is not None
+
+
+def test_points_outside_lie_on_the_ground_or_on_another_object() -> None:
+    labeled = replace(town(), labels={"building": town().labels["building"]}, absent=())
+    recipe = CropRecipe(size=96, object_share=(0.3, 0.3), light=False)
+    on_other = on_ground = 0
+    for seed in range(150):
+        crop = make_crop(labeled, Task.INTERACTIVE, 0.5, recipe, np.random.default_rng(seed))
+        (item,) = crop.items
+        for x, y, inside in crop.points:
+            if inside >= 0:
+                assert item.target[int(y), int(x)] == inside
+                if not inside:
+                    roof = bool(looks(crop.image, ROOF)[int(y), int(x)])
+                    on_other, on_ground = on_other + roof, on_ground + (not roof)
+    assert on_other >= 10
+    assert on_ground >= 20

@@ -19,6 +19,7 @@ from terraprompt.prompt import Prompt
 from terraprompt.training import train_nano as nano
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.curves import draw_curves
+from terraprompt.training.loop import _Average
 from terraprompt.training.nano_step import NanoTrainConfig
 from terraprompt.training.rendered import RENDERED
 from terraprompt.training.train_nano import SHARES, export_nano, imagenet_backbone, load_labeled_images, train_nano
@@ -55,7 +56,9 @@ def test_train_export_load_answer(tmp_path: Path) -> None:
     card = json.loads(path.with_suffix(".json").read_text())
     assert card["steps_done"] == 2
     assert card["train"]["points"] == 64
+    assert card["categories"] == ["building", "car", "lake", "road"]
     engine = load_engine("nano", weights=str(path))
+    assert set(engine.vocabulary) == set(card["categories"]), "what a model has learnt is what it knows"  # type: ignore[attr-defined]
     assert engine.info.revision == "test"
     assert engine.info.checksum == card["sha256"]
     image = town().image
@@ -120,3 +123,20 @@ def test_curves_are_drawn(tmp_path: Path) -> None:
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > picture.height > 100
         assert len(np.unique(np.asarray(picture.convert("L")))) > 10
+
+
+def test_a_short_training_does_not_export_its_start() -> None:
+    """Averages follow: at 120 updates with decay 0.998 less than a hundredth of the first weights is left."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    average = _Average({"w": weight}, 0.998)
+    for step in range(120):
+        with torch.no_grad():
+            weight.fill_(0.0 if step < 12 else 1.0)
+        average.update({"w": weight})
+    assert average.values["w"].item() > 0.99
+    steady = _Average({"w": weight}, 0.5)
+    for value in (1.0, 0.0, 0.0):
+        with torch.no_grad():
+            weight.fill_(value)
+        steady.update({"w": weight})
+    assert steady.values["w"].item() == pytest.approx(1 / 11 * 2 / 12), "n / (n + 10) until the decay is reached"

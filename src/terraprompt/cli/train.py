@@ -40,7 +40,11 @@ def register(app: typer.Typer) -> None:
 def train(
     context: typer.Context,
     data: Annotated[
-        Path | None, typer.Option(help="Folder with annotations.jsonl, images and masks; required without --questions.")
+        list[Path] | None,
+        typer.Option(
+            help="Folder with annotations.jsonl, images and masks; may be given several times; required without "
+            "--questions."
+        ),
     ] = None,
     questions: Annotated[
         Path | None,
@@ -105,7 +109,7 @@ def train(
     if context.invoked_subcommand is not None:
         _refuse_options(context)
         return
-    if data is None and questions is None:
+    if not data and questions is None:
         context.fail("Missing option '--data' (or '--questions').")
     from terraprompt.datasets.pack import read_pack
     from terraprompt.datasets.registry import open_dataset
@@ -124,8 +128,9 @@ def train(
     check_run(run, resume=resume)
     usable_device(device)
     where = device if device == "cpu" or ":" in device else None
-    if data is not None and not read_pack(data, split="train"):  # before the run folder is made
-        raise DatasetError("There is nothing to train on.", received=f"split train of {data}", hint="Check --data.")
+    for pack in data or ():  # before the run folder is made
+        if not read_pack(pack, split="train"):
+            raise DatasetError("There is nothing to train on.", received=f"split train of {pack}", hint="Check --data.")
     taught = None if questions is None else Questions(open_dataset(layout, questions, split="train").samples)
     logging.getLogger("terraprompt.training").setLevel(logging.INFO)
     if causal:
@@ -146,7 +151,7 @@ def train(
             base, precision=precision, checkpointing=checkpointing, **{k: v for k, v in asked.items() if v is not None}
         )
         done = train_causal(
-            data, run, settings, preset_name=preset, ablation_name=ablation, tokenizer=tokenizer, rendered=rendered,
+            data or None, run, settings, preset_name=preset, ablation_name=ablation, tokenizer=tokenizer, rendered=rendered,
             workers=workers, device=where, resume=resume,
             start=None if start is None else Path(start), mask2former_start=mask2former,
             questions=taught, question_share=question_share,
@@ -162,7 +167,7 @@ def train(
     first = None if start is None else packaged("nano") if start == "nano" else Path(start)
     config = NanoTrainConfig(seed=seed, precision=precision, **{k: v for k, v in given.items() if v is not None})
     trainer = train_nano(
-        data, run, config, preset_name=preset, rendered=rendered, workers=workers, device=where, resume=resume,
+        data or None, run, config, preset_name=preset, rendered=rendered, workers=workers, device=where, resume=resume,
         start=first, questions=taught, question_share=question_share,
     )  # fmt: skip
     export_nano(trainer, run / "nano.safetensors")

@@ -64,6 +64,7 @@ class Record:
         licence: short licence name.
         group: location; never in both splits.
         scale_variant: the same ground is in the pack at a finer scale too.
+        ignore: file of an 8-bit mask and the grey value in it that means "not labelled"; None where all is labelled.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Record:
     licence: str
     group: str
     scale_variant: bool
+    ignore: tuple[Path, int] | None = None
 
     @property
     def present(self) -> tuple[str, ...]:
@@ -114,6 +116,18 @@ class Record:
                 grey = _load(region.mask, (self.width, self.height), self.id)
                 out |= (grey == region.value).astype(np.uint8)
         return out
+
+    def load_known(self) -> NDArray[np.uint8] | None:
+        """Which pixels are labelled: uint8 (height, width), 1 = yes; None where all are.
+
+        Raises:
+            DatasetError: a missing, damaged or ill-sized file.
+        """
+        if self.ignore is None:
+            return None
+        path, value = self.ignore
+        known: NDArray[np.uint8] = (_load(path, (self.width, self.height), self.id) != value).astype(np.uint8)
+        return known
 
     def boxes(self, category: str) -> NDArray[np.float32]:
         """Boxes of ``category`` as float32 (n, 4), xyxy in pixels; (0, 4) if it was looked for and not found.
@@ -262,6 +276,7 @@ def _parse(line: str, index: Path, number: int) -> Record:
             licence=str(raw["licence"]),
             group=str(raw["group"]),
             scale_variant=bool(raw["scale_variant"]),
+            ignore=_ignore(raw, root),
         )
     except KeyError as error:
         raise DatasetError(f"A record lacks the field {error} in {where}.", received=str(raw.get("id"))) from None
@@ -279,10 +294,20 @@ def _region(raw: dict[str, Any], root: Path) -> Region:
         x0, y0, x1, y1 = (float(v) for v in box)
         box = (x0, y0, x1, y1)
     mask = None if raw["mask"] is None else _inside(root, raw["mask"])
-    value = raw["value"] or 0
-    if mask is not None and (value != int(value) or not 0 <= value <= 255):
+    return Region(str(raw["category"]), mask, 0 if mask is None else _grey(raw["value"] or 0), box)
+
+
+def _ignore(raw: dict[str, Any], root: Path) -> tuple[Path, int] | None:
+    """``ignore_mask`` and ``ignore_value`` of a record, which may lack both."""
+    if raw.get("ignore_mask") is None:
+        return None
+    return _inside(root, raw["ignore_mask"]), _grey(raw["ignore_value"])
+
+
+def _grey(value: Any) -> int:
+    if value != int(value) or not 0 <= value <= 255:
         raise ValueError(f"mask value {value}, but masks hold whole numbers from 0 to 255")
-    return Region(str(raw["category"]), mask, int(value), box)
+    return int(value)
 
 
 def _inside(root: Path, name: str) -> Path:
@@ -313,7 +338,8 @@ def _fault(record: Record) -> str | None:
 
 def _check_files(record: Record) -> None:
     """Existence and size from the file headers."""
-    for path in dict.fromkeys([record.image, *(region.mask for region in record.regions if region.mask)]):
+    masks = [*(region.mask for region in record.regions if region.mask), *(record.ignore or ())[:1]]
+    for path in dict.fromkeys([record.image, *masks]):
         _check_size(_size(path, record.id), (record.width, record.height), path, record.id)
 
 

@@ -210,7 +210,18 @@ def build(path: Path, *, name: str, device: str = "cpu", encoder: SentenceEncode
         name, str(card.get("revision", "")), str(card["sha256"]), {"precision": "fp32", "device": device},
         (gsd[0], gsd[1]) if len(gsd) == 2 else None, str(card.get("gsd_note", "")),
     )  # fmt: skip
-    return UniGeoSegEngine(model, encoder or packaged_sentence_encoder(), info, device=device, name=name)
+    engine = UniGeoSegEngine(model, encoder or packaged_sentence_encoder(), info, device=device, name=name)
+    engine.vocabulary = _categories(card, path)
+    return engine
+
+
+def _categories(card: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """Categories that the card says were learnt; all of the training vocabulary where it says nothing."""
+    known = training_vocabulary().categories
+    named = card.get("categories", list(known))
+    if not isinstance(named, list) or not named or set(map(str, named)) - set(known):
+        raise CheckpointError("The weights' card is damaged.", received=f"{path}: categories {named}")
+    return tuple(name for name in known if name in named)
 
 
 def nano(*, device: str = "cpu", weights: str | Path | None = None, **unknown: Any) -> UniGeoSegEngine:
@@ -223,6 +234,4 @@ def nano(*, device: str = "cpu", weights: str | Path | None = None, **unknown: A
     """
     if unknown:
         raise ConfigError("Unknown engine option.", received=sorted(unknown), hint="nano takes device and weights.")
-    engine = build(Path(weights) if weights else packaged("nano"), name="nano", device=device)
-    engine.vocabulary = tuple(training_vocabulary().categories)
-    return engine
+    return build(Path(weights) if weights else packaged("nano"), name="nano", device=device)

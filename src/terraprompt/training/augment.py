@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,19 +76,72 @@ class CropMap:
 
 
 def change_light(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Exposure, contrast, gamma, colour cast, saturation, grey, blur and noise, each by chance."""
+    """Make a crop look as if another sensor, season, hour or stretch had made it; each change by chance.
+
+    Exposure, contrast, gamma and colour cast; a percentile stretch of all bands together or of each alone; bands with
+    another mean and spread; haze; saturation, grey, one band for all; noise, blur, coarser pixels, JPEG blocks.
+
+    Args:
+        image: uint8 (S, S, 3).
+        rng: decides everything.
+
+    Returns:
+        uint8 (S, S, 3).
+    """
     x = image.astype(np.float32) / 255
-    if rng.random() < 0.8:
-        low, high = np.percentile(x, (1, 99)) if rng.random() < 0.25 else (0.0, 1.0)
-        x = np.clip((x - low) / max(high - low, 0.05), 0, 1) ** np.exp(rng.normal(0, 0.2))
-        x = (x - x.mean()) * np.exp(rng.normal(0, 0.15)) + x.mean() + rng.normal(0, 0.05)
-        x = x * np.exp(rng.normal(0, 0.06, 3)).astype(np.float32)
+    x = _exposure(x, rng)
+    if rng.random() < 0.3:
+        x = _restretched(x, rng)
+    if rng.random() < 0.15:  # a veil of light, thicker on one side
+        x = x + (rng.uniform(0.5, 1.0, 3).astype(np.float32) - x) * _ramp(x.shape[0], rng) * rng.uniform(0.1, 0.5)
     grey = x.mean(2, keepdims=True)
-    saturation = 0.0 if rng.random() < 0.06 else np.exp(rng.normal(0, 0.25))
+    saturation = 0.0 if rng.random() < 0.08 else np.exp(rng.normal(0, 0.35))
     x = grey + (x - grey) * saturation
+    if rng.random() < 0.03:
+        x = np.repeat(x[..., rng.integers(3), None], 3, 2)
     if rng.random() < 0.2:
         x = x + rng.normal(0, rng.uniform(0.005, 0.04), (*x.shape[:2], 1))
-    out: NDArray[np.uint8] = (x.clip(0, 1) * 255).astype(np.uint8)
+    return _degraded((x.clip(0, 1) * 255).astype(np.uint8), rng)
+
+
+def _exposure(x: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    if rng.random() < 0.8:
+        x = np.clip(x, 0, 1) ** np.exp(rng.normal(0, 0.3))
+        x = (x - x.mean()) * np.exp(rng.normal(0, 0.25)) + x.mean() + rng.normal(0, 0.07)
+        x = x * np.exp(rng.normal(0, 0.1, 3)).astype(np.float32)
+    return x
+
+
+def _restretched(x: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Percentiles to 0 and 1, together or by band, or a new mean and spread of each band."""
+    kind = rng.random()
+    if kind < 0.67:
+        axis = None if kind < 0.33 else (0, 1)
+        low, high = np.percentile(x, (rng.uniform(0, 3), rng.uniform(97, 100)), axis=axis)
+        return ((x - low) / np.maximum(high - low, 0.05)).astype(np.float32)
+    mean, spread = x.mean((0, 1)), x.std((0, 1))
+    wanted = rng.uniform(0.2, 0.65) + rng.normal(0, 0.05, 3), rng.uniform(0.08, 0.25) * np.exp(rng.normal(0, 0.1, 3))
+    return ((x - mean) / np.maximum(spread, 0.02) * wanted[1] + wanted[0]).astype(np.float32)
+
+
+def _ramp(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Float32 (S, S, 1) in [0, 1], rising in a direction drawn by ``rng``."""
+    angle = rng.uniform(0, 2 * np.pi)
+    ys, xs = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    plane = 0.5 + (xs * np.cos(angle) + ys * np.sin(angle)) * rng.uniform(0, 0.35)
+    return plane.clip(0, 1)[..., None].astype(np.float32)
+
+
+def _degraded(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    picture = Image.fromarray(image)
+    size = picture.size
     if rng.random() < 0.2:
-        out = np.asarray(Image.fromarray(out).filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.3))))
-    return out
+        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.5)))
+    if rng.random() < 0.12:
+        coarse = max(16, round(size[0] / rng.uniform(1.3, 3)))
+        picture = picture.resize((coarse, coarse), Image.Resampling.BOX).resize(size, Image.Resampling.BILINEAR)
+    if rng.random() < 0.12:
+        packed = BytesIO()
+        picture.save(packed, "JPEG", quality=int(rng.integers(25, 80)))
+        picture = Image.open(packed)
+    return np.asarray(picture)

@@ -194,20 +194,23 @@ def _category_item(
         return TrainingExample(text, task, target, no_rows(), presence_of(target), boxes=boxes.astype(np.float32))
     ids = crop_map.labels(labeled.labels[category])
     target = (ids > 0).astype(np.uint8)
-    known = None
+    known = _known(labeled, crop_map)
     if labeled.centreline:
         near = ndimage.binary_dilation(target, iterations=max(2, round(14 * crop_map.scale)))
         known = (target | ~near).astype(np.uint8)
     elif order > 0 and rng.random() < recipe.selectors:
-        single = _selected_item(category, task, ids, rng)
+        single = _selected_item(category, task, ids, known, rng)
         if single is not None:
             return single
     text = category_instruction(category, rng, task=task)
-    return TrainingExample(text, task, target, no_rows(), presence_of(target), known=known)
+    presence = presence_of(target)
+    if presence == 0 and known is not None and known.mean() < 0.9:
+        presence = -1
+    return TrainingExample(text, task, target, no_rows(), presence, known=known)
 
 
 def _selected_item(
-    category: str, task: Task, ids: NDArray[np.int32], rng: np.random.Generator
+    category: str, task: Task, ids: NDArray[np.int32], known: NDArray[np.uint8] | None, rng: np.random.Generator
 ) -> TrainingExample | None:
     """An instruction with words of size or place, if the crop allows one beyond doubt."""
     found = components(ids, min_area=_MIN_PIXELS)
@@ -224,7 +227,14 @@ def _selected_item(
     write = contextual_instruction if task is Task.REASONING else selector_instruction
     target = found.mask(kept)
     text = write(selector, category, rng, selected=len(kept))
-    return TrainingExample(text, task, target, no_rows(), 1 if kept else 0)
+    return TrainingExample(text, task, target, no_rows(), 1 if kept else 0, known=known)
+
+
+def _known(labeled: LabeledImage, crop_map: CropMap) -> NDArray[np.uint8] | None:
+    """Which pixels of a crop are labelled; None where all are."""
+    if labeled.known is None:
+        return None
+    return (crop_map.labels(1 - labeled.known.astype(np.int32)) == 0).astype(np.uint8)
 
 
 def object_crop(
@@ -285,7 +295,8 @@ def object_crop(
     tight = tight_box(target)
     # the middle of a box is nearly always on the object; elsewhere in it is not known
     inner = _middle(target) if ids is None else target
-    points, box, rows_ = _prompt(target, inner, tight, size, rng)
+    others = np.zeros_like(target) if ids is None else ((crop_map.labels(ids) > 0) & (target == 0)).astype(np.uint8)
+    points, box, rows_ = _prompt(target, inner, others, tight, rng)
     text = without_coordinates(
         interactive_instruction(
             rng,
@@ -294,7 +305,7 @@ def object_crop(
             name=category if rng.random() < 0.25 and named else None,
         )
     )
-    item = TrainingExample(text, Task.INTERACTIVE, target, rows_, 1, boxes=weak_boxes)
+    item = TrainingExample(text, Task.INTERACTIVE, target, rows_, 1, _known(labeled, crop_map), weak_boxes)
     image = crop_map.image(labeled.image)
     if recipe.light:
         image = change_light(image, rng)
@@ -306,17 +317,31 @@ def object_crop(
 
 
 def _prompt(
-    target: NDArray[np.uint8], inner: NDArray[np.uint8], tight: Box, size: int, rng: np.random.Generator
+    target: NDArray[np.uint8],
+    inner: NDArray[np.uint8],
+    others: NDArray[np.uint8],
+    tight: Box,
+    rng: np.random.Generator,
 ) -> tuple[list[tuple[float, float, int]], Box | None, NDArray[np.float32]]:
-    kind = rng.random()
+    """Points (x, y, 1 inside or 0 outside), a box or both, in pixels of the crop, and the rows of the sentence.
+
+    Args:
+        target: uint8 (S, S), the object.
+        inner: where points may be set on it.
+        others: uint8 (S, S), objects of the same category; half of the outside points are on one of them.
+        tight: the object's box.
+        rng: decides everything.
+    """
+    size, kind = len(target), rng.random()
     box = jitter_box(tight, rng, width=size, height=size) if kind < 0.55 else None
     points: list[tuple[float, float, int]] = []
     if kind > 0.45:
         points = [(float(x), float(y), 1) for x, y in sample_points(inner, rng)]
-        if rng.random() < 0.3:
+        if rng.random() < 0.4:
             ring = ndimage.binary_dilation(target, iterations=12) & (target == 0)
-            if ring.any():
-                ys, xs = np.nonzero(ring)
+            outside = others if others.any() and rng.random() < 0.5 else ring
+            if outside.any():
+                ys, xs = np.nonzero(outside)
                 for k in rng.integers(len(xs), size=int(rng.integers(1, 3))):
                     points.append((float(xs[k]) + 0.5, float(ys[k]) + 0.5, 0))
     rows = no_rows()

@@ -26,6 +26,7 @@ class LabeledImage:
         labels: object ids int32 (H, W) per category, 0 = not the category; for mask-labelled images.
         boxes: float (K, 4) x0, y0, x1, y1 per category; for box-labelled images.
         centreline: whether the labels are buffered centre lines: inside is the category, near them nothing is known.
+        known: uint8 (H, W), 0 where nobody labelled anything; None where all is labelled.
         absent: categories that are not in the image, with the reason to believe it.
     """
 
@@ -36,6 +37,7 @@ class LabeledImage:
     boxes: Mapping[str, NDArray[np.float64]]
     centreline: bool
     absent: tuple[AbsentCategory, ...]
+    known: NDArray[np.uint8] | None = None
 
     @property
     def weak(self) -> bool:
@@ -69,4 +71,5 @@ def from_record(record: Record) -> LabeledImage:
         boxes=boxes,
         centreline=record.label_kind == "centreline",
         absent=absent_categories(record),
+        known=record.load_known(),
     )

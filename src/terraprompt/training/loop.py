@@ -36,7 +36,11 @@ log = logging.getLogger(__name__)
 
 
 class _Average:
-    """Exponential moving average of the parameters that learn; the first update copies them."""
+    """Exponential moving average of the parameters that learn.
+
+    The decay of update ``n`` is at most ``n / (n + 10)``: the average spans a tenth of a short training instead of
+    holding its start, and reaches ``decay`` in a long one.
+    """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
         self.decay, self.updates = decay, 0
@@ -45,7 +49,7 @@ class _Average:
     @torch.no_grad()
     def update(self, parameters: Mapping[str, nn.Parameter]) -> None:
         for name, value in self.values.items():
-            value.lerp_(parameters[name].detach(), 1 - self.decay if self.updates else 1.0)
+            value.lerp_(parameters[name].detach(), 1 - min(self.decay, self.updates / (self.updates + 10)))
         self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:

@@ -226,7 +226,12 @@ class NanoTrainer(TrainLoop):
         config: budget, optimiser and losses.
         run: folder for metrics, configuration and checkpoints.
         device: "cpu", or None for what accelerate finds.
+
+    Attributes:
+        categories: what the images that it learns from show, for the card; () = not known.
     """
+
+    categories: tuple[str, ...] = ()
 
     def __init__(
         self, model: UniGeoSeg, encoder: SentenceEncoder, config: NanoTrainConfig, run: Path, device: str | None = "cpu"

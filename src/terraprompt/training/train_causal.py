@@ -36,7 +36,7 @@ TINY = CausalTrainConfig(
 
 
 def train_causal(
-    data: Path | None,
+    data: Path | Sequence[Path] | None,
     run: Path,
     config: CausalTrainConfig,
     *,
@@ -58,8 +58,8 @@ def train_causal(
     """Train to the end of the budget.
 
     Args:
-        data: folder with ``annotations.jsonl``, of which the split "train" is used; None to learn from ``questions``
-            alone.
+        data: folders with ``annotations.jsonl``, one or several, of which the split "train" is used; None to learn
+            from ``questions`` alone.
         run: where checkpoints and metrics go.
         config: budget and optimiser.
         preset_name: the member.

@@ -52,6 +52,11 @@ SHARES: Mapping[str, float] = {
     "estonia_ortho": 0.10,
     "deepforest_neon": 0.04,
     "aerial_cars": 0.02,
+    "city_buildings": 0.14,
+    "dubai": 0.12,
+    "fair_kampala": 0.05,
+    "gsi_road_more": 0.06,
+    "midwest_fields": 0.05,
     "rendered": 0.15,
 }
 #: Crops that ask interactively, by name and by function, before the schedule shifts them.
@@ -86,15 +91,16 @@ def shares_of(images: Sequence[LabeledImage]) -> dict[str, float]:
 
 
 def load_labeled_images(
-    data: Path, *, split: str = "train", rendered: int = 0, seed: int = 0, workers: int = 1
+    data: Path | Sequence[Path], *, split: str = "train", rendered: int = 0, seed: int = 0, workers: int = 1
 ) -> list[LabeledImage]:
-    """All labelled images of ``split`` in ``data``, and ``rendered`` rendered scenes."""
-    images = [from_record(record) for record in read_pack(data, split=split)]
+    """All labelled images of ``split`` in one pack or several, and ``rendered`` rendered scenes."""
+    packs = [data] if isinstance(data, Path) else data
+    images = [from_record(record) for pack in packs for record in read_pack(pack, split=split)]
     return images + render_images(rendered, seed, workers=workers)
 
 
 def train_nano(
-    data: Path | None,
+    data: Path | Sequence[Path] | None,
     run: Path,
     config: NanoTrainConfig,
     *,
@@ -116,8 +122,8 @@ def train_nano(
     """Train to the end of the budget; see the parts for what each does.
 
     Args:
-        data: folder with ``annotations.jsonl`` (the record format of :mod:`terraprompt.datasets.pack`); None to learn
-            from ``questions`` alone.
+        data: folders with ``annotations.jsonl`` (the record format of :mod:`terraprompt.datasets.pack`), one or
+            several; None to learn from ``questions`` alone.
         run: where checkpoints and metrics go.
         config: budget and optimiser.
         preset_name: the member.
@@ -142,6 +148,7 @@ def train_nano(
     """
     torch.manual_seed(config.seed)
     model = UniGeoSeg(preset(preset_name))
+    learnt: set[str] = set()
     if start is None:
         model.vision.load_state_dict(imagenet_backbone(backbone))
     else:
@@ -149,6 +156,7 @@ def train_nano(
         if described(card, start) != model.config:
             raise CheckpointError("The weights are of another architecture.", received=f"{start}, not {preset_name}")
         model.load_state_dict(state)
+        learnt.update(card.get("categories", ()))
     encoder = packaged_sentence_encoder() if text_encoder is None else SentenceEncoder(text_encoder, verify=False)
     trainer = NanoTrainer(model, encoder, config, run, device)
     if resume:
@@ -159,6 +167,7 @@ def train_nano(
         images = load_labeled_images(data, rendered=rendered, seed=config.seed, workers=workers)
     if images is not None:
         log.info("%d images", len(images))
+        trainer.categories = tuple(sorted(learnt.union(*(labeled.present for labeled in images))))
         parts.append(CropStream(images, shares or shares_of(images), schedule, recipe, config.seed, total))
     if questions is not None:
         log.info("%d questions", len(questions))
@@ -177,6 +186,7 @@ def export_nano(trainer: NanoTrainer, path: Path, card: dict[str, Any] | None = 
         "model": trainer.bare.config.to_dict(),
         "train": asdict(trainer.config),
         "steps_done": trainer.step,
+        **({"categories": list(trainer.categories)} if trainer.categories else {}),
         **(card or {}),
     }
     state = trainer.weights()
