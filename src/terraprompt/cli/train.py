@@ -151,8 +151,8 @@ def train(
             base, precision=precision, checkpointing=checkpointing, **{k: v for k, v in asked.items() if v is not None}
         )
         done = train_causal(
-            data or None, run, settings, preset_name=preset, ablation_name=ablation, tokenizer=tokenizer, rendered=rendered,
-            workers=workers, device=where, resume=resume,
+            data or None, run, settings, preset_name=preset, ablation_name=ablation, tokenizer=tokenizer,
+            rendered=rendered, workers=workers, device=where, resume=resume,
             start=None if start is None else Path(start), mask2former_start=mask2former,
             questions=taught, question_share=question_share,
         )  # fmt: skip

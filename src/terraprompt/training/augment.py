@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 __all__ = ["CropMap", "change_light"]
+
+_Floats: TypeAlias = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,7 @@ def change_light(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[
     Returns:
         uint8 (S, S, 3).
     """
-    x = image.astype(np.float32) / 255
-    x = _exposure(x, rng)
+    x = _exposure(image.astype(np.float32) / 255, rng)
     if rng.random() < 0.3:
         x = _restretched(x, rng)
     if rng.random() < 0.15:  # a veil of light, thicker on one side
@@ -104,7 +106,7 @@ def change_light(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[
     return _degraded((x.clip(0, 1) * 255).astype(np.uint8), rng)
 
 
-def _exposure(x: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def _exposure(x: _Floats, rng: np.random.Generator) -> _Floats:
     if rng.random() < 0.8:
         x = np.clip(x, 0, 1) ** np.exp(rng.normal(0, 0.3))
         x = (x - x.mean()) * np.exp(rng.normal(0, 0.25)) + x.mean() + rng.normal(0, 0.07)
@@ -112,24 +114,24 @@ def _exposure(x: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.fl
     return x
 
 
-def _restretched(x: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def _restretched(x: _Floats, rng: np.random.Generator) -> _Floats:
     """Percentiles to 0 and 1, together or by band, or a new mean and spread of each band."""
     kind = rng.random()
     if kind < 0.67:
         axis = None if kind < 0.33 else (0, 1)
         low, high = np.percentile(x, (rng.uniform(0, 3), rng.uniform(97, 100)), axis=axis)
-        return ((x - low) / np.maximum(high - low, 0.05)).astype(np.float32)
+        return np.asarray((x - low) / np.maximum(high - low, 0.05), np.float32)
     mean, spread = x.mean((0, 1)), x.std((0, 1))
     wanted = rng.uniform(0.2, 0.65) + rng.normal(0, 0.05, 3), rng.uniform(0.08, 0.25) * np.exp(rng.normal(0, 0.1, 3))
-    return ((x - mean) / np.maximum(spread, 0.02) * wanted[1] + wanted[0]).astype(np.float32)
+    return np.asarray((x - mean) / np.maximum(spread, 0.02) * wanted[1] + wanted[0], np.float32)
 
 
-def _ramp(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _ramp(size: int, rng: np.random.Generator) -> _Floats:
     """Float32 (S, S, 1) in [0, 1], rising in a direction drawn by ``rng``."""
     angle = rng.uniform(0, 2 * np.pi)
     ys, xs = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     plane = 0.5 + (xs * np.cos(angle) + ys * np.sin(angle)) * rng.uniform(0, 0.35)
-    return plane.clip(0, 1)[..., None].astype(np.float32)
+    return np.asarray(plane.clip(0, 1)[..., None], np.float32)
 
 
 def _degraded(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

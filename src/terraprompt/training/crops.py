@@ -234,7 +234,7 @@ def _known(labeled: LabeledImage, crop_map: CropMap) -> NDArray[np.uint8] | None
     """Which pixels of a crop are labelled; None where all are."""
     if labeled.known is None:
         return None
-    return (crop_map.labels(1 - labeled.known.astype(np.int32)) == 0).astype(np.uint8)
+    return np.asarray(crop_map.labels(1 - labeled.known.astype(np.int32)) == 0, np.uint8)
 
 
 def object_crop(

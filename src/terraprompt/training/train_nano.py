@@ -42,22 +42,22 @@ log = logging.getLogger(__name__)
 #: How often each source is drawn. Mask-labelled sources carry most of the weight; many small ones are raised far
 #: above their natural share so that no category is drowned by buildings and lakes.
 SHARES: Mapping[str, float] = {
-    "fair_oam": 0.22,
-    "arctic_lakes": 0.13,
-    "gsi_road": 0.10,
-    "gsi_solar": 0.07,
-    "sichuan_landslide": 0.08,
-    "amazon_forest": 0.06,
-    "vegas_road": 0.03,
-    "estonia_ortho": 0.10,
-    "deepforest_neon": 0.04,
+    "fair_oam": 0.15,
+    "arctic_lakes": 0.08,
+    "gsi_road": 0.07,
+    "gsi_solar": 0.05,
+    "sichuan_landslide": 0.06,
+    "amazon_forest": 0.04,
+    "vegas_road": 0.02,
+    "estonia_ortho": 0.07,
+    "deepforest_neon": 0.03,
     "aerial_cars": 0.02,
-    "city_buildings": 0.14,
-    "dubai": 0.12,
-    "fair_kampala": 0.05,
-    "gsi_road_more": 0.06,
-    "midwest_fields": 0.05,
-    "rendered": 0.15,
+    "city_buildings": 0.10,
+    "dubai": 0.09,
+    "fair_kampala": 0.04,
+    "gsi_road_more": 0.04,
+    "midwest_fields": 0.04,
+    "rendered": 0.10,
 }
 #: Crops that ask interactively, by name and by function, before the schedule shifts them.
 SCHEDULE = TaskSchedule(natural=(0.45, 0.33, 0.22))
