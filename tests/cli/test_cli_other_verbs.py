@@ -128,6 +128,29 @@ def test_train_does_not_write_over_a_training(run: Callable[..., Any], pack: Pat
     assert [(p.name, p.read_bytes()) for p in checkpoint.parent.iterdir()] == [("last.pt", b"precious")]
 
 
+@pytest.mark.parametrize(
+    "name", ["config.json", "metrics.jsonl", "curves.png", "nano.safetensors", "nano.json", "weights"]
+)
+def test_train_does_not_write_over_files_of_others(run: Callable[..., Any], pack: Path, tmp_path: Path, name: str):
+    (tmp_path / name).write_text('{"mine": 1}')
+    done = run("train", "--data", pack, "--run", tmp_path)
+    assert done.code == 1
+    assert f"files that the training would replace. Received: {tmp_path}: {name}. Choose another --run." in done.said
+    assert (tmp_path / name).read_text() == '{"mine": 1}'
+
+
+def test_inspect_does_not_write_over_a_file(run: Callable[..., Any], pack: Path, tmp_path: Path) -> None:
+    (table := tmp_path / "table.toml").write_text("dear")
+    for name, folder in (("a.png", "images"), ("a_mask.png", "labels")):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        (tmp_path / "set" / folder / "a.png").write_bytes((pack / "src" / name).read_bytes())
+    done = run("dataset", "forge", "inspect", tmp_path / "set", "-o", table)
+    assert (done.code, table.read_text()) == (1, "dear")
+    assert f"The output is already there. Received: {table}." in done.said
+    assert run("dataset", "forge", "inspect", tmp_path / "set", "-o", table, "--overwrite").code == 0
+    assert table.read_text() != "dear"
+
+
 def test_train_from_labelled_questions(run: Callable[..., Any], tmp_path: Path) -> None:
     asked = geoseg_bench(tmp_path / "asked", split="train")
     common = ("--questions", asked, "--preset", "tiny", "--steps", "1", "--batch", "1", "-j", "0")

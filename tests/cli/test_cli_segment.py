@@ -224,6 +224,30 @@ def test_overwrite_replaces_the_old_file(run: Callable[..., Any], town: Any, tmp
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.gpkg", "m.tif"]
 
 
+def test_layers_of_one_geopackage(run: Callable[..., Any], town: Any, tmp_path: Path) -> None:
+    ask = ("segment", town.path, "--vector", tmp_path / "m.gpkg")
+    spot = ",".join(map(str, town.point))
+    for words in (["the buildings"], ["the roads"], ["--point", spot], ["the roads", "--layer", "Ways"]):
+        done = run(*ask, *words)
+        assert done.code == 0, done.said
+    layers = ["the_buildings", "the_roads", "points", "Ways"]
+    assert pyogrio.list_layers(tmp_path / "m.gpkg")[:, 0].tolist() == layers
+    content = (tmp_path / "m.gpkg").read_bytes()
+    for words, said in (
+        (["the buildings"], "layer the_buildings. Replace that layer alone with --overwrite, or name another"),
+        (["the buildings", "--layer", "ways"], "layer ways. Replace that layer alone"),
+        (["the buildings", "--layer", "gpkg_contents"], "A layer cannot have this name. Received: 'gpkg_contents'."),
+    ):
+        done = run(*ask, *words)
+        assert (done.code, said in done.said) == (1, True), done.said
+    done = run("segment", town.path, "x", "-o", tmp_path / "m.tif", "--layer", "a")
+    assert (done.code, "--layer names the layer of --vector" in done.said) == (2, True)
+    assert (tmp_path / "m.gpkg").read_bytes() == content
+    assert run(*ask, "the buildings", "--min-area", 1e9, "--overwrite").code == 3
+    assert pyogrio.read_info(tmp_path / "m.gpkg", layer="the_buildings")["features"] == 0
+    assert set(pyogrio.list_layers(tmp_path / "m.gpkg")[:, 0]) == set(layers)
+
+
 def test_a_copy_of_the_weights_answers_the_same(
     run: Callable[..., Any], houses: Path, town: Any, tmp_path: Path
 ) -> None:

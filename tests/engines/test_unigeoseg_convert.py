@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from released import released_state, tiny_model, write_released, write_tokenizer
 from terraprompt.engines.checkpoint import load_converted
 from terraprompt.engines.convert import convert
-from terraprompt.errors import CheckpointError
+from terraprompt.errors import CheckpointError, OutputError
 from terraprompt.io.hub import weights_folder
 from terraprompt.models.unigeoseg import UniGeoSeg, preset
 from terraprompt.models.unigeoseg.layout import DEAD, account, config_of, official_layout, split, to_official
@@ -156,6 +157,16 @@ def test_an_existing_target_stays(tmp_path: Path, state: dict[str, Tensor]) -> N
     convert(source, tmp_path / "dst", base=TINY, overwrite=True)
     assert not (tmp_path / "dst" / "mine.txt").exists()
     load_converted(tmp_path / "dst")
+
+
+@pytest.mark.parametrize("make", [lambda t: t.write_bytes(b"dear"), lambda t: (t / "thesis").mkdir(parents=True)])
+def test_what_is_no_folder_of_weights_is_never_replaced(tmp_path: Path, state: dict[str, Tensor], make: Any) -> None:
+    source = write_released(tmp_path / "src", state)
+    make(target := tmp_path / "dst")
+    with pytest.raises(OutputError, match="never replaced"):
+        convert(source, target, base=TINY, overwrite=True)
+    assert target.is_file() or (target / "thesis").is_dir()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dst", "src"]
 
 
 def refused(source: Path, match: str) -> None:

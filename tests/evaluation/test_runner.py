@@ -399,6 +399,11 @@ def test_the_folder_is_checked_before_any_work(tmp_path):
     assert sorted(p.name for p in out.iterdir()) == ["mine.txt", "predictions"]
     check_folder(out, overwrite=True)
     assert [p.name for p in out.iterdir()] == ["mine.txt"]
+    (out / "predictions").mkdir()
+    for name in ("part-00000.parquet", "notes.txt"):
+        (out / "predictions" / name).write_text("x")
+    check_folder(out, overwrite=True)
+    assert [p.name for p in (out / "predictions").iterdir()] == ["notes.txt"]
     with pytest.raises(ConfigError, match="exclude each other"):
         check_folder(out, resume=True, overwrite=True)
     with pytest.raises(OutputError):

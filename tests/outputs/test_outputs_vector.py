@@ -71,7 +71,7 @@ def test_geojson_follows_the_rfc(paint: Paint, squares: np.ndarray, tmp_path: Pa
 
 def test_geopackage_remembers_how_it_was_made(paint: Paint, squares: np.ndarray, tmp_path: Path) -> None:
     path = paint(squares).save_vector(tmp_path / "lakes.gpkg")
-    assert pyogrio.list_layers(path)[0][0] == "lakes"
+    assert pyogrio.list_layers(path)[0][0] == "the_lakes_où"
     notes = pyogrio.read_info(path)["layer_metadata"]
     assert notes["STATUS"] == "found"
     assert notes["CHECKSUM"] == "ab12"

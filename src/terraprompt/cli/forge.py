@@ -99,16 +99,19 @@ def run(
 def inspect(
     folder: Annotated[Path, typer.Argument(help="Folder with images and labels.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the drafted table here.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Look at an unknown folder: which files are images, which labels, which codes occur; draft a table of it."""
     from terraprompt.forge.inspect import inspect_folder
-    from terraprompt.io.files import translated
+    from terraprompt.io.files import check_writable, replacing
 
+    if output is not None:
+        check_writable(output, overwrite, kind="table")
     found = inspect_folder(folder)
     if output is not None:
-        with translated(output):
-            output.write_text(found.table, encoding="utf-8")
+        with replacing(output, overwrite, kind="table") as temporary:
+            temporary.write_text(found.table, encoding="utf-8")
     if as_json:
         typer.echo(to_json(found.facts()))
         return

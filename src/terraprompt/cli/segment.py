@@ -55,7 +55,10 @@ def segment(
     output: Annotated[
         Path | None, _output("--output", "-o", help="Mask as Cloud Optimised GeoTIFF (or .png): 0/1, nodata 255.")
     ] = None,
-    vector: Annotated[Path | None, _output(help="Polygons: .gpkg, .geojson, .fgb or .parquet.")] = None,
+    vector: Annotated[
+        Path | None, _output(help="Polygons: .gpkg (a layer more, if it is there), .geojson, .fgb or .parquet.")
+    ] = None,
+    layer: Annotated[str | None, _output(help="Of --vector; default: made from the instruction.")] = None,
     picture: Annotated[Path | None, _output(help="PNG of the scene with the mask over it.")] = None,
     evidence: Annotated[
         Path | None, _output(help="PNG of how each target was found, of engines that note it (geoseg).")
@@ -127,8 +130,9 @@ def segment(
     """
     from terraprompt.engines.registry import engine_option_names, load_engine
     from terraprompt.flow.session import Session
-    from terraprompt.outputs import Status
+    from terraprompt.outputs import Status, check_target
     from terraprompt.outputs.evidence import write_evidence
+    from terraprompt.outputs.formats.geopackage import layer_name
     from terraprompt.raster import open_scene
     from terraprompt.raster.pixel_area import NO_GROUND
 
@@ -141,7 +145,9 @@ def segment(
         "mask": output, "vector": vector, "picture": picture, "evidence": evidence, "probability": probability,
         "stac": stac,
     }  # fmt: skip
-    _check_targets(targets, overwrite)
+    if layer is not None and vector is None:
+        raise typer.BadParameter("--layer names the layer of --vector. Give that too.")
+    _check_targets(targets, overwrite, layer)
     if bbox_crs is not None and bbox is None:
         raise typer.BadParameter("--bbox-crs says what --bbox is in. Give --bbox too.")
     with open_scene(
@@ -158,6 +164,8 @@ def segment(
         left_out: tuple[str, ...] = ()
         if prompt_file is not None:
             prompt, left_out = opened.inside(prompt)
+        if vector is not None and layer is None:
+            check_target(vector, overwrite, kind="vector", layer=layer_name(prompt.describe()))
         opened.to_pixels(prompt)  # what does not fit the scene is said before a model is loaded
         more = engine_options if weights is None else {"weights": weights, **engine_options}
         known = engine_option_names(engine)
@@ -181,7 +189,7 @@ def segment(
             if evidence is not None:
                 write_evidence(result, evidence, session.look_at, overwrite=overwrite)
             if not failed:
-                _save(result, targets, overwrite, options)
+                _save(result, targets, overwrite, options, layer)
             files = {} if failed else {k: str(v) for k, v in targets.items() if v}
             summary = _summary(result, files, time.monotonic() - started)
     if as_json:
@@ -200,10 +208,11 @@ def segment(
     raise typer.Exit(0 if result.status is Status.FOUND else 3)
 
 
-def _check_targets(targets: dict[str, Path | None], overwrite: bool) -> None:
+def _check_targets(targets: dict[str, Path | None], overwrite: bool, layer: str | None) -> None:
     """Everything that would stop a file from being written, before any work."""
     from terraprompt.io.files import JSON_SUFFIXES, check_writable
     from terraprompt.outputs import check_target
+    from terraprompt.outputs.formats.geopackage import check_layer_name
     from terraprompt.outputs.formats.picture import SUFFIXES as PICTURE_SUFFIXES
 
     kinds: dict[str, Any] = {"probability": "mask"}
@@ -216,7 +225,8 @@ def _check_targets(targets: dict[str, Path | None], overwrite: bool) -> None:
         elif name == "evidence":
             check_writable(path, overwrite, kind="picture", suffixes=PICTURE_SUFFIXES)
         else:
-            check_target(path, overwrite, kind=kinds.get(name, name))
+            named = check_layer_name(layer) if layer is not None and name == "vector" else ""
+            check_target(path, overwrite, kind=kinds.get(name, name), layer=named, named=bool(named))
         if other := seen.get(real := os.path.realpath(path)):
             raise typer.BadParameter(f"The {other} and the {name} would go to one file. Received: {path}")
         seen[real] = name
@@ -311,6 +321,7 @@ def _save(
     targets: dict[str, Path | None],
     overwrite: bool,
     options: dict[str, str],
+    layer: str | None,
 ) -> None:
     from terraprompt.outputs import save_stac
 
@@ -319,7 +330,7 @@ def _save(
     if (path := targets["probability"]) is not None:
         result.save_mask(path, probability=True, overwrite=overwrite, creation_options=options or None)
     if (path := targets["vector"]) is not None:
-        result.save_vector(path, overwrite=overwrite)
+        result.save_vector(path, overwrite=overwrite, layer=layer)
     if (path := targets["picture"]) is not None:
         result.save_picture(path, overwrite=overwrite)
     if (path := targets["stac"]) is not None:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from terraprompt import __version__
-from terraprompt.errors import CheckpointError
+from terraprompt.errors import CheckpointError, OutputError
 from terraprompt.io.identity import file_sha256
 from terraprompt.io.tensors import load_pickled_tensors
 from terraprompt.models.unigeoseg.config import UniGeoSegConfig
@@ -78,16 +78,18 @@ def convert(
         dtype: "float16", "bfloat16" or "float32"; None keeps what is stored.
         origin: recorded as the source, e.g. a hub name with its revision; None = the folder's name.
         shard_bytes: at most, of one written file.
-        overwrite: replace ``target``.
+        overwrite: replace ``target``, if it is a folder without folders in it.
 
     Raises:
         CheckpointError: a shard is missing, truncated, damaged, not finite, or holds anything but tensors; a tensor
             is unknown, missing or of another shape; or ``target`` exists.
+        OutputError: ``target`` is no folder of weights alone.
     """
     if dtype is not None and dtype not in _DTYPES:
         raise CheckpointError("Unknown precision.", received=dtype, hint=f"Known: {', '.join(_DTYPES)}.")
     if target.exists() and not overwrite:
         raise CheckpointError("The target exists.", received=target, hint="Choose another, or pass --overwrite.")
+    _spare(target)
     with ExitStack() as stack:
         files, tensors = _open(source, stack)
         shapes = {name: shape for name, (shape, _) in tensors.items()}
@@ -250,11 +252,26 @@ def _written_whole(
         }  # fmt: skip
         (part / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
         yield part, written
+        _spare(target)
         if target.exists():
             shutil.rmtree(target)
         part.rename(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _spare(target: Path) -> None:
+    """Refuse to replace what is no folder of weights: a file, or a folder with folders in it (a home, a project).
+
+    Raises:
+        OutputError: such is at ``target``.
+    """
+    if target.exists() and not (target.is_dir() and not any(path.is_dir() for path in target.iterdir())):
+        raise OutputError(
+            "What is at the target is no folder of weights alone; it is never replaced.",
+            received=target,
+            hint="Choose another folder.",
+        )
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from terraprompt.errors import CheckpointError
+from terraprompt.io.atomic import atomic_path, write_atomic
+from terraprompt.io.files import translated
 from terraprompt.io.identity import file_sha256
 
 __all__ = ["load_weights", "packaged", "save_weights"]
@@ -33,9 +35,14 @@ def packaged(name: str) -> Path:
 def save_weights(path: Path, state: dict[str, Tensor], card: dict[str, Any]) -> None:
     """Write half-precision weights and ``<path>.json`` with ``card`` plus checksum and size."""
     half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in state.items()}
-    save_file(half, path, metadata={"format": "pt"})
-    card = {**card, "sha256": file_sha256(path), "bytes": path.stat().st_size, "tensors": len(half)}
-    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    with translated(path):
+        with atomic_path(path) as temporary:
+            try:
+                save_file(half, temporary, metadata={"format": "pt"})
+            except SafetensorError as error:
+                raise OSError(str(error)) from error
+        card = {**card, "sha256": file_sha256(path), "bytes": path.stat().st_size, "tensors": len(half)}
+        write_atomic(path.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,7 +77,10 @@ def check_folder(folder: Path, *, resume: bool = False, overwrite: bool = False,
         folder.mkdir(parents=True, exist_ok=True)
         for path in there if overwrite else ():
             if path.is_dir():
-                shutil.rmtree(path)
+                for part in path.glob("part-*.parquet"):
+                    part.unlink()
+                with suppress(OSError):  # somebody keeps something else there
+                    path.rmdir()
             else:
                 path.unlink()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,7 +46,10 @@ def atomic_path(path: Path, *, durable: bool = True, sidecars: bool = False, par
         for left in path.parent.iterdir() if sidecars else (temporary,):
             if left.name.startswith(prefix):
                 with suppress(OSError):
-                    left.unlink()
+                    if left.is_dir():  # some drivers make one where they do not know the extension
+                        shutil.rmtree(left)
+                    else:
+                        left.unlink()
 
 
 def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import shutil
+import sqlite3
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from rasterio.errors import RasterioError
 from terraprompt.errors import OutputError
 from terraprompt.io.atomic import atomic_path
 
-__all__ = ["JSON_SUFFIXES", "WorkFolder", "check_writable", "replacing", "translated", "unknown_suffix"]
+__all__ = ["JSON_SUFFIXES", "WorkFolder", "check_writable", "is_database", "replacing", "translated", "unknown_suffix"]
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ _SIDECARS = (".aux.xml", ".ovr", ".msk", "-wal", "-shm", "-journal")
 # pyogrio's errors share no base class of their own.
 _WRITE_ERRORS = (
     OSError,
+    sqlite3.Error,
     RasterioError,
     CPLE_BaseError,
     pyogrio.errors.DataSourceError,
@@ -59,8 +61,8 @@ def check_writable(
         The path with links resolved.
 
     Raises:
-        OutputError: unknown extension, no such folder, a folder without write permission, or a file that is
-            there.
+        OutputError: unknown extension, no such folder, a folder without write permission, a file that is there, or
+            one that is never replaced: a database, a device.
     """
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
@@ -71,6 +73,12 @@ def check_writable(
             raise OutputError("The folder of the output does not exist.", received=path.parent, hint="Create it first.")
         if path.is_dir():
             raise OutputError("The output is a folder.", received=path, hint="Give the name of a file.")
+        if path.exists() and not path.is_file():
+            raise OutputError("The output is no regular file.", received=path, hint="Give the name of a file.")
+        if is_database(path):
+            raise OutputError(
+                "The output is a database; databases are never replaced.", received=path, hint="Choose another name."
+            )
         if path.exists() and not overwrite:
             raise OutputError(
                 "The output is already there.",
@@ -82,6 +90,14 @@ def check_writable(
     except OSError as error:
         raise _output_error(path, error) from error
     return path
+
+
+def is_database(path: Path) -> bool:
+    """Whether a file is an SQLite database, e.g. a GeoPackage: it may hold more than one can replace."""
+    if not path.is_file():
+        return False
+    with translated(path), path.open("rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
 
 
 def unknown_suffix(path: str | Path, kind: str, suffixes: Sequence[str]) -> OutputError:
@@ -125,7 +141,8 @@ def translated(path: Path) -> Iterator[None]:
 def _output_error(path: Path, error: Exception) -> OutputError:
     number = getattr(error, "errno", None)
     hint = "What was there before is untouched."
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    if full or number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         hint = f"The disk is full or a limit was reached. {hint}"
     elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
         hint = f"Choose a folder you may write to. {hint}"

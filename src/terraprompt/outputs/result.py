@@ -16,6 +16,7 @@ from rasterio import Affine
 from shapely import MultiPolygon, Polygon
 
 from terraprompt.errors import ConfigError, OutputError
+from terraprompt.io.atomic import atomic_path
 from terraprompt.io.files import WorkFolder, replacing, translated
 from terraprompt.io.text import sanitize_text
 from terraprompt.io.tiff import verify_tiff
@@ -288,18 +289,27 @@ class Result:
         options = {"probability": probability, "creation_options": creation_options}
         return self._save("mask", path, overwrite, options)
 
-    def save_vector(self, path: str | Path, *, overwrite: bool = False, driver: str | None = None) -> Path:
+    def save_vector(
+        self, path: str | Path, *, overwrite: bool = False, driver: str | None = None, layer: str | None = None
+    ) -> Path:
         """Write the polygons: see :func:`.vector.write_vector`.
+
+        A GeoPackage that is there gets one more layer; whatever else it holds stays, also with ``overwrite``.
 
         Args:
             path: of the file to be; its extension tells the format.
-            overwrite: replace a file that is there.
+            overwrite: replace a file that is there; of a GeoPackage, the layer of this name alone.
             driver: name of a format (:data:`terraprompt.outputs.FORMATS`) if the extension shall not decide.
+            layer: name of the layer; None = made from the instruction (:func:`.layer_name`).
 
         Raises:
             OutputError: the result failed or is closed; unknown format; see :func:`.check_target`; a full disk.
+            ConfigError: a name that no layer can have.
         """
-        return self._save("vector", path, overwrite, {"layer": Path(path).stem}, driver)
+        from terraprompt.outputs.formats.geopackage import check_layer_name, layer_name
+
+        name = layer_name(as_text(self.provenance, "instruction")) if layer is None else check_layer_name(layer)
+        return self._save("vector", path, overwrite, {"layer": name}, driver, named=layer is not None)
 
     def save_picture(
         self,
@@ -320,7 +330,14 @@ class Result:
         return self._save("picture", path, overwrite, {"scene_rgb": scene_rgb, "prompt": prompt, "max_side": max_side})
 
     def _save(
-        self, kind: Kind, path: str | Path, overwrite: bool, options: dict[str, Any], name: str | None = None
+        self,
+        kind: Kind,
+        path: str | Path,
+        overwrite: bool,
+        options: dict[str, Any],
+        name: str | None = None,
+        *,
+        named: bool = False,
     ) -> Path:
         """Write with the format that the table has for the extension, to a temporary name until it is whole."""
         from terraprompt.outputs.formats.table import find_format
@@ -328,10 +345,20 @@ class Result:
         source = self.provenance.get("source")
         if isinstance(source, str) and Path(source).exists() and Path(source).resolve() == Path(path).resolve():
             raise OutputError("The output is the scene itself.", received=path, hint="Choose another name.")
-        self.work_file("mask")  # a failed or closed result has nothing to write
+        mask = self.work_file("mask")  # a failed or closed result has nothing to write
         chosen = find_format(kind, path, name)
+        if (database := chosen.find_database(path)) is not None:
+            database.check(options["layer"], overwrite=overwrite, named=named)
+            with translated(database.path), atomic_path(mask.with_name("layer.gpkg"), durable=False) as written:
+                chosen.write(self, written, **options)
+                database.add(written, options["layer"])
+            return Path(path)
         with replacing(path, overwrite) as temporary:
-            chosen.write(self, temporary, **options)
+            own = temporary  # some drivers write something else where the extension is another's
+            if temporary.suffix not in chosen.suffixes:
+                own = temporary.with_name(temporary.name + chosen.suffixes[0])
+            chosen.write(self, own, **options)
+            own.replace(temporary)
         return Path(path)
 
     def close(self) -> None:

@@ -31,6 +31,8 @@ from terraprompt.training.step import SEED_STRIDE, LoopConfig, Movable, TrainSte
 __all__ = ["TrainLoop", "check_run", "cut_metrics", "step_batches"]
 
 _CHECKPOINT = "step-"
+#: What trainings write into their run folder, beside checkpoints.
+_WRITTEN = ("config.json", "metrics.jsonl", "curves.png", "nano.safetensors", "nano.json", "weights", "adapter")
 
 log = logging.getLogger(__name__)
 
@@ -314,14 +316,26 @@ def step_batches(
 
 
 def check_run(run: Path, *, resume: bool) -> None:
-    """Refuse to write over a training.
+    """Refuse to write over a training, or over files of somebody else.
 
     Raises:
-        ConfigError: the folder holds a training and ``resume`` is not set.
+        ConfigError: the folder holds a training and ``resume`` is not set, or files that a training would replace.
     """
     if not resume and any(path for kind in ("step-*", "checkpoint-*", "last.pt") for path in run.glob(kind)):
         raise ConfigError(
             "The run folder holds a training already.", received=run, hint="Add --resume, or choose another --run."
+        )
+
+    try:
+        mine = "train" in (begun := json.loads((run / "config.json").read_text())) or "segmenter" in begun
+    except (OSError, ValueError, TypeError):
+        mine = False
+    clash = [name for name in _WRITTEN if (run / name).exists()]
+    if clash and not (mine or resume):
+        raise ConfigError(
+            "The run folder holds files that the training would replace.",
+            received=f"{run}: {', '.join(clash)}",
+            hint="Choose another --run.",
         )
 
 

@@ -7,11 +7,12 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from terraprompt.errors import OutputError
 from terraprompt.io.entry_points import installed, load_installed
 from terraprompt.io.files import check_writable, unknown_suffix
+from terraprompt.outputs.formats.geopackage import GeoPackage
 from terraprompt.outputs.formats.picture import write_picture
 from terraprompt.outputs.formats.raster import write_raster
 from terraprompt.outputs.formats.vector import write_vector
@@ -34,6 +35,7 @@ class Format:
             asked for; it is renamed when the function returns. ``options`` are those of the method (mask:
             probability, creation_options; vector: layer; picture: scene_rgb, prompt, max_side).
         media_type: for catalogues; None if there is none.
+        find_database: the database at a path that gets one more layer in place of being replaced, or None.
     """
 
     name: str
@@ -41,17 +43,18 @@ class Format:
     kind: Kind
     write: Callable[..., None]
     media_type: str | None = None
+    find_database: Callable[[str | Path], GeoPackage | None] = lambda path: None
 
 
-def _vector(driver: str, media: str, *suffixes: str) -> Format:
-    return Format(driver, suffixes, "vector", functools.partial(write_vector, driver=driver), media)
+def _vector(driver: str, media: str, *suffixes: str, **more: Any) -> Format:
+    return Format(driver, suffixes, "vector", functools.partial(write_vector, driver=driver), media, **more)
 
 
 _GEOTIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
 FORMATS: tuple[Format, ...] = (
     Format("COG", (".tif", ".tiff"), "mask", write_raster, _GEOTIFF),
     Format("PNG", (".png",), "mask", write_raster, "image/png"),
-    _vector("GPKG", "application/geopackage+sqlite3", ".gpkg"),
+    _vector("GPKG", "application/geopackage+sqlite3", ".gpkg", find_database=GeoPackage.find),
     _vector("GeoJSON", "application/geo+json", ".geojson", ".json"),
     _vector("FlatGeobuf", "application/vnd.flatgeobuf", ".fgb"),
     _vector("Parquet", "application/vnd.apache.parquet", ".parquet", ".geoparquet"),
@@ -83,14 +86,27 @@ def find_format(kind: Kind, path: str | Path, name: str | None = None) -> Format
     return by_name
 
 
-def check_target(path: str | Path, overwrite: bool = False, *, kind: Kind | None = None) -> Path:
+def check_target(
+    path: str | Path, overwrite: bool = False, *, kind: Kind | None = None, layer: str = "", named: bool = False
+) -> Path:
     """Make sure, before any work, that a result can be written to a file later; None allows any kind.
 
+    Args:
+        path: of the file to be.
+        overwrite: whether a file that is there may be replaced; of a GeoPackage, the layer of this name alone.
+        kind: of the file.
+        layer: of a vector file; "" = not known yet.
+        named: whether the user named the layer.
+
     Raises:
-        OutputError: unknown extension; see :func:`terraprompt.io.files.check_writable`.
+        OutputError: unknown extension; see :func:`terraprompt.io.files.check_writable` and :meth:`.GeoPackage.check`.
     """
     if kind is not None:
-        find_format(kind, path)
+        chosen = find_format(kind, path)
+        if (database := chosen.find_database(path)) is not None:
+            if layer:
+                database.check(layer, overwrite=overwrite, named=named)
+            return database.path
     elif not any(Path(path).suffix.lower() in row.suffixes for row in _rows()):
         raise unknown_suffix(path, "result", list(dict.fromkeys(known for row in _rows() for known in row.suffixes)))
     return check_writable(path, overwrite)
