@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.enums import ColorInterp
-from rasterio.rpc import RPC
 
 from terraprompt.errors import SceneError
 from terraprompt.raster import estimate_stretch, open_scene
@@ -139,18 +138,6 @@ def test_declared_nodata_can_be_switched_off(make_raster):
     with open_scene(make_raster(values, nodata=0), nodata="none") as scene:
         assert scene.always_valid
         assert scene.nodata is None
-
-
-def test_rpc_only_names_the_line(make_raster):
-    rpc = RPC(
-        err_bias=0, err_rand=0, height_off=0, height_scale=500, lat_off=1, lat_scale=1,
-        line_den_coeff=[1.0] + [0.0] * 19,
-        line_num_coeff=[0.0, 0, -1.0] + [0.0] * 17, line_off=48, line_scale=48, long_off=1, long_scale=1,
-        samp_den_coeff=[1.0] + [0.0] * 19, samp_num_coeff=[0.0, 1.0] + [0.0] * 18, samp_off=48, samp_scale=48,
-    )  # fmt: skip
-    path = make_raster(NOISE[:3], crs=None, transform=None, rpcs=rpc)
-    with open_scene(path) as scene:
-        assert f"gdalwarp -rpc -t_srs EPSG:4326 {path}" in scene.remarks[0]
 
 
 @pytest.mark.parametrize(("width", "height"), [(2_000_000_000, 2_000_000_000), (2_000_000_000, 3), (2**30, 2**12)])

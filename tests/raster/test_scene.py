@@ -11,7 +11,6 @@ import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 from scene_rasters import NORTH_UP, ROTATED, UTM, on_map
@@ -302,16 +301,6 @@ def test_only_alpha(make_raster):
 def test_complex_values(make_raster):
     with pytest.raises(SceneError, match="complex"):
         open_scene(make_raster(numbered(1, dtype="complex64")))
-
-
-def test_ground_control_points_only(tmp_path):
-    points = [GroundControlPoint(r, c, 15 + c * 1e-3, 48 - r * 1e-3) for r, c in ((0, 0), (0, 9), (9, 0), (9, 9))]
-    path = tmp_path / "gcps.tif"
-    with rasterio.open(path, "w", driver="GTiff", width=9, height=9, count=1, dtype="uint8") as out:
-        out.write(numbered(1, 9, 9))
-        out.gcps = (points, rasterio.CRS.from_epsg(4326))
-    with pytest.raises(SceneError, match=r"ground control points.*gdalwarp"):
-        open_scene(path)
 
 
 def test_closed_scene_and_wild_windows(make_raster):

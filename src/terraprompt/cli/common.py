@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from terraprompt.errors import ConfigError
 from terraprompt.io.progress import Progress as Report
 
-__all__ = ["FlowName", "as_json", "numbers", "progress", "usable_device"]
+__all__ = ["FlowName", "as_json", "dem_option", "numbers", "progress", "usable_device"]
 
 
 class FlowName(StrEnum):
@@ -86,6 +86,14 @@ def progress(label: str, *, quiet: bool) -> Iterator[Report | None]:
             bar.update(task, completed=done, total=total)
 
         yield report
+
+
+def dem_option(text: str | None) -> float | str | None:
+    """The value of ``--dem``: a number is a height, anything else a raster."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def nodata_option(text: str | None) -> float | Literal["none"] | None:

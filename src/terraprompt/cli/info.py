@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from terraprompt.cli.common import as_json as to_json
-from terraprompt.cli.common import nodata_option
+from terraprompt.cli.common import dem_option, nodata_option
 
 __all__ = ["register"]
 
@@ -23,12 +23,18 @@ def info(
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="A VRT may name hosts and other folders.")
     ] = False,
+    dem: Annotated[
+        str | None, typer.Option(help="Ground heights of a scene placed by RPCs: a raster, or one in metres.")
+    ] = None,
+    warp: Annotated[bool, typer.Option(help="Warp a scene that RPCs or control points place; no: in pixels.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Print size, bands, CRS, pixel size and the stretch that segmenting SCENE would use."""
     from terraprompt.raster import estimate_stretch, open_scene
 
-    with open_scene(scene, nodata=nodata_option(nodata), allow_remote=allow_remote) as opened:
+    with open_scene(
+        scene, nodata=nodata_option(nodata), allow_remote=allow_remote, warp=warp, dem=dem_option(dem)
+    ) as opened:
         stretch = estimate_stretch(opened, "auto")
         facts: dict[str, Any] = {
             "source": opened.source,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terraprompt.cli.common import FlowName, nodata_option, numbers, progress, usable_device
+from terraprompt.cli.common import FlowName, dem_option, nodata_option, numbers, progress, usable_device
 from terraprompt.cli.common import as_json as to_json
 from terraprompt.cli.engine_options import with_engine_options
 from terraprompt.errors import ConfigError, EngineError, OutputError, PromptError
@@ -94,6 +94,8 @@ def segment(
     ] = None,
     nodata: Annotated[str | None, _scene(help='Value without data, or "none": all pixels are data.')] = None,
     allow_remote: Annotated[bool, _scene("--allow-remote", help="A VRT may name hosts and other folders.")] = False,
+    dem: Annotated[str | None, _scene(help="Heights under RPCs: a raster, or one in metres.")] = None,
+    warp: Annotated[bool, _scene(help="Warp what RPCs or control points place; no: in pixels.")] = True,
     stretch: Annotated[Stretch, _scene(help="Brightness: one stretch for the whole scene.")] = Stretch.AUTO,
     threshold: Annotated[float, _object(min=0.001, max=0.999, help="Probability above which a pixel is target.")] = 0.5,
     min_area: Annotated[float | None, _object(min=0, help="Drop objects smaller than this, m2.")] = None,
@@ -152,7 +154,8 @@ def segment(
         raise typer.BadParameter("--bbox-crs says what --bbox is in. Give --bbox too.")
     with open_scene(
         scene, _bands(bands), bbox=None if bbox is None else _box(bbox, "--bbox"), bbox_crs=bbox_crs,
-        nodata=nodata_option(nodata), allow_remote=allow_remote,
+        nodata=nodata_option(nodata), allow_remote=allow_remote, warp=warp,
+        dem=dem_option(dem),
     ) as opened:  # fmt: skip
         _spare_inputs(targets, (*opened.files, prompt_file, weights))
         for option, area, hint in (

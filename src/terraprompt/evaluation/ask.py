@@ -76,7 +76,7 @@ def ask_image(
     with ExitStack() as stack:
         try:
             image, published = items[0].sample.image, flow == "published"
-            scene = stack.enter_context(open_picture(image) if published else open_scene(image))
+            scene = stack.enter_context(open_picture(image) if published else open_scene(image, warp=False))
             as_it_is = published and scene.dtype == np.uint8
             session = Session(engine, scene, stretch="none" if as_it_is else "auto")
         except (DatasetError, SceneError) as error:

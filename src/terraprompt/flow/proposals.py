@@ -31,7 +31,7 @@ def proposals_to_scene(proposals: Proposals, scene: Scene, overview: tuple[int, 
         points = frame.points_back(np.reshape(prompt.points, (-1, 2))).tolist()
         boxes = frame.boxes_back(np.reshape(prompt.boxes, (-1, 4))).tolist()
         moved = replace(prompt, points=tuple(map(tuple, points)), boxes=tuple(map(tuple, boxes)))
-        prompts.append(scene.to_pixels(moved))
+        prompts.append(scene.clip_prompt(moved))
     grounded = proposals.notes.get("grounded")
     notes = {
         **proposals.notes,

@@ -58,6 +58,8 @@ def segment(
     bbox_crs: str | None = None,
     nodata: float | Literal["none"] | None = None,
     allow_remote: bool = False,
+    warp: bool = True,
+    dem: str | os.PathLike[str] | float | None = None,
     stretch: StretchMode = "auto",
     batch: int | None = None,
     settings: SegmentSettings | None = None,
@@ -76,6 +78,8 @@ def segment(
         bbox_crs: as in :func:`terraprompt.raster.open_scene`.
         nodata: as in :func:`terraprompt.raster.open_scene`.
         allow_remote: as in :func:`terraprompt.raster.open_scene`.
+        warp: as in :func:`terraprompt.raster.open_scene`.
+        dem: as in :func:`terraprompt.raster.open_scene`.
         stretch: as in :func:`terraprompt.raster.estimate_stretch`.
         batch: tiles encoded together; None = what the engine recommends.
         settings: as in :meth:`Session.segment`.
@@ -88,7 +92,9 @@ def segment(
             reasoner has its own: see :meth:`Session.segment`.)
     """
     settings = (settings or SegmentSettings()).updated(options)
-    with open_scene(src, bands, bbox=bbox, bbox_crs=bbox_crs, nodata=nodata, allow_remote=allow_remote) as scene:
+    with open_scene(
+        src, bands, bbox=bbox, bbox_crs=bbox_crs, nodata=nodata, allow_remote=allow_remote, warp=warp, dem=dem
+    ) as scene:
         # One prompt needs no memory of what was seen.
         session = Session(engine, scene, stretch=stretch, batch=batch, cache_bytes=0)
         return session.segment(prompt, settings=settings, progress=progress, workdir=workdir)

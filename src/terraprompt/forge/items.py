@@ -221,7 +221,7 @@ def read_header(path: Path) -> Row:
     Raises:
         DatasetError: not readable.
     """
-    with reading(path), open_scene(path) as scene:
+    with reading(path), open_scene(path, warp=False) as scene:
         georeferenced = scene.crs is not None and not scene.transform.is_identity
         return {
             "width": scene.width,

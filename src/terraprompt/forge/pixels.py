@@ -112,7 +112,7 @@ class Image:
 
     def __init__(self, path: Path, bands: Sequence[int] = (), stretch: Sequence[float] = ()) -> None:
         with reading(path):
-            self.scene = open_scene(path, tuple(bands) or None)
+            self.scene = open_scene(path, tuple(bands) or None, warp=False)
             try:
                 self._stretch = _recorded(stretch) if stretch else _estimated(self.scene)
             except BaseException:

@@ -14,7 +14,7 @@ from pyproj.exceptions import CRSError, ProjError
 
 from terraprompt.geometry.types import Box
 
-__all__ = ["box_to_pixels", "extent", "has_place", "parse_crs", "to_pixels"]
+__all__ = ["bounds", "box_to_pixels", "extent", "has_place", "outline", "parse_crs", "to_pixels"]
 
 
 #: Affine of a raster, pixel to map, its width and height.
@@ -103,7 +103,8 @@ def to_pixels(points: ArrayLike, crs: pyproj.CRS, scene_crs: pyproj.CRS, frame: 
     return _apply(~frame[0], np.concatenate([np.empty((0, 2)), *turned]))
 
 
-def _outline(box: Sequence[float]) -> NDArray[np.float64]:
+def outline(box: Sequence[float]) -> NDArray[np.float64]:
+    """Points (n, 2) densely along the edges of a box."""
     x0, y0, x1, y1 = box
     t = np.linspace(0.0, 1.0, _DENSIFY)
     xs, ys = x0 + (x1 - x0) * t, y0 + (y1 - y0) * t
@@ -121,13 +122,14 @@ def box_to_pixels(box: Sequence[float], crs: pyproj.CRS, scene_crs: pyproj.CRS, 
     turn = 2 * math.pi / crs.axis_info[0].unit_conversion_factor if crs.is_geographic else math.inf
     if x0 - x1 > turn / 2:
         x1 += turn
-    on_map = _reproject(_outline((x0, y0, x1, y1)), crs, scene_crs)
+    on_map = _reproject(outline((x0, y0, x1, y1)), crs, scene_crs)
     if scene_crs.is_geographic and not crs.is_geographic:  # an outline over the antimeridian comes back in two pieces
         on_map[:, 0] = np.unwrap(on_map[:, 0], period=2 * math.pi / scene_crs.axis_info[0].unit_conversion_factor)
-    return _bounds(_apply(~frame[0], _turned(on_map, scene_crs, frame)))
+    return bounds(_apply(~frame[0], _turned(on_map, scene_crs, frame)))
 
 
-def _bounds(xy: NDArray[np.float64]) -> Box:
+def bounds(xy: NDArray[np.float64]) -> Box:
+    """Least and largest coordinates of points (n, 2); infinite if one is."""
     if not np.isfinite(xy).all():
         return (math.inf, math.inf, math.inf, math.inf)
     (x0, y0), (x1, y1) = xy.min(axis=0), xy.max(axis=0)
@@ -136,5 +138,5 @@ def _bounds(xy: NDArray[np.float64]) -> Box:
 
 def extent(width: int, height: int, transform: Any, scene_crs: pyproj.CRS, crs: pyproj.CRS) -> Box:
     """Bounds (x0, y0, x1, y1) of a raster in ``crs``."""
-    outline = _apply(transform, _outline((0.0, 0.0, float(width), float(height))))
-    return _bounds(_reproject(outline, scene_crs, crs))
+    edges = _apply(transform, outline((0.0, 0.0, float(width), float(height))))
+    return bounds(_reproject(edges, scene_crs, crs))

@@ -63,7 +63,7 @@ def read_rgb(
         from terraprompt.raster.stretch import estimate_stretch
         from terraprompt.raster.tiles import Tile
 
-        with open_scene(path, bands) as scene:
+        with open_scene(path, bands, warp=False) as scene:
             width, height = scene.width, scene.height
             if not scene.always_valid and not scene.read(0, 0, width, height)[1].any():
                 return np.zeros((height, width, 3), np.uint8), np.zeros((height, width), bool)
@@ -101,7 +101,7 @@ def open_picture(path: Path) -> Iterator[Scene]:
         None if tiff else _with_pillow(path, lambda p: None if p.mode.startswith(_DEEP) else np.array(p.convert("RGB")))
     )
     if rgb is None:
-        with open_scene(path, nodata="none") as scene:
+        with open_scene(path, nodata="none", warp=False) as scene:
             yield scene
         return
     height, width = rgb.shape[:2]

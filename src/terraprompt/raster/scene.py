@@ -24,6 +24,7 @@ from terraprompt.io.redact import redact_source
 from terraprompt.prompt import Prompt
 from terraprompt.raster import mapping
 from terraprompt.raster.pixel_area import GroundArea, ground_area, ground_size
+from terraprompt.raster.placement import Placement, is_unplaced, place, warp_line
 from terraprompt.raster.source import (
     Bands,
     choose_bands,
@@ -51,6 +52,8 @@ def open_scene(
     bbox_crs: str | None = None,
     nodata: float | Literal["none"] | None = None,
     allow_remote: bool = False,
+    warp: bool = True,
+    dem: str | os.PathLike[str] | float | None = None,
 ) -> Scene:
     """Open a raster for prompting; use it as a context manager.
 
@@ -65,22 +68,32 @@ def open_scene(
             file's nodata, mask or alpha band says (NaN stays no data). None: as the file says.
         allow_remote: whether a VRT may name hosts, folders other than its own, and raw files. A host that ``src``
             itself names is asked in any case.
+        warp: a scene that RPCs or ground control points alone place is warped to a north-up grid in metres while it is
+            read, see :func:`.placement.place`; False: it is read in its own pixels, without a place.
+        dem: ground heights for RPCs: a raster, or one height in metres. None: the height that the RPCs name.
 
     Raises:
         SceneError: missing, damaged or unusable raster, unknown bands, or a bbox that misses the scene.
     """
     dataset = open_dataset(src, allow_remote=allow_remote)
+    scene = None
     try:
         scene = Scene(dataset, source=os.fspath(src), bands=choose_bands(dataset, bands), nodata=nodata)
-        scene._allow_remote = allow_remote
+        scene._how = {"bands": bands, "nodata": nodata, "allow_remote": allow_remote, "warp": warp, "dem": dem}
+        scene._refuse_large_blocks()
         scene._judge_alpha(strict=bands is not None)
         scene._remark_on_source(named=bands is not None)
+        if warp and is_unplaced(dataset):
+            scene = scene._warped(dem)
+        elif dem is not None:
+            scene.remarks.append("The DEM was not used: no RPCs place this scene.")
+        scene._remark_on_place()
         if bbox is not None:
             scene = scene.clip(bbox, bbox_crs)
         scene._refuse_giants()
         return scene
     except BaseException:
-        dataset.close()
+        (dataset if scene is None else scene).close()
         raise
 
 
@@ -128,10 +141,13 @@ class Scene:
         bands: tuple[int, ...],
         window: tuple[int, int, int, int] | None = None,
         nodata: float | Literal["none"] | None = None,
+        placement: Placement | None = None,
     ) -> None:
         self._dataset = dataset
-        self.files: tuple[Path, ...] = tuple(Path(name) for name in dataset.files)
-        self._allow_remote = False
+        self._placement = placement
+        files = (*dataset.files, *(placement.files if placement else ()))
+        self.files: tuple[Path, ...] = tuple(Path(name) for name in files)
+        self._how: dict[str, Any] = {}
         self._lock: threading.Lock = threading.Lock()
         self._opened = source
         self.source = source_label(source)
@@ -194,7 +210,7 @@ class Scene:
             )
 
     def _remark_on_source(self, *, named: bool) -> None:
-        """Say how the bands were found, and where the scene has no place that results could have."""
+        """Say how the bands were found, and what of the given nodata cannot be."""
         bands, why = default_bands(self._dataset) if not named else ((), "")
         if why.startswith("named") or "though" in why:
             self.remarks.append(f"Bands {','.join(map(str, bands))} are seen as red, green, blue: {why}.")
@@ -204,10 +220,33 @@ class Scene:
                 self.remarks.append(
                     f"No pixel can be {self._nodata_option:g}, the given nodata value: the values are {impossible[0]}."
                 )
-        if self.crs is None and self._dataset.rpcs:
+
+    def _warped(self, dem: str | os.PathLike[str] | float | None) -> Scene:
+        """This file on the grid that its RPCs or control points lead to; takes the handle over."""
+        data = self._dataset
+        placement = place(data, self._opened, dem)
+        colours = data.colorinterp
+        alpha = colours.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in colours and not self._no_mask else None
+        if self._nodata_option == "none":
+            alpha = None
+        name = data.files[0] if data.files else self._opened
+        warped = Scene(
+            placement.open(data, name, self.nodata, alpha), source=self._opened, bands=self.bands, placement=placement
+        )
+        data.close()
+        warped.remarks = [*self.remarks, f"{placement.remark} Pixel coordinates of prompts are those of the file."]
+        if placement.uses_dem is False and dem is not None:
+            warped.remarks.append("The DEM was not used: no RPCs place this scene.")
+        warped._how = self._how
+        warped.read_options = {**self.read_options, **placement.settings}
+        return warped
+
+    def _remark_on_place(self) -> None:
+        """Say where the scene has no place that results could have."""
+        if is_unplaced(self._dataset):
             self.remarks.append(
-                "The scene is placed by RPCs only; results are in pixels, without a place. For a place, warp it first: "
-                f"gdalwarp -rpc -t_srs EPSG:4326 {self.source} warped.tif"
+                "The scene is placed by RPCs or control points only; results are in pixels, without a place. "
+                f"For a place: {warp_line(self._dataset, self.source)}"
             )
         if self._crs is not None and (self.ground is None or not mapping.has_place(self._crs)):
             how = "in square metres of its own grid" if self.ground is not None else "unknown"
@@ -229,6 +268,9 @@ class Scene:
                 received=f"{self.width} x {self.height} pixels",
                 hint=f"Choose a part with --bbox; up to {_WIDEST:,} pixels wide and {_LARGEST:.0e} in all.",
             )
+
+    def _refuse_large_blocks(self) -> None:
+        """Refuse a file of which a single pixel could not be read within memory."""
         rows, columns = self.block_shape
         size = rows * columns * np.dtype(self._dataset.dtypes[self.bands[0] - 1]).itemsize * self._dataset.count
         if size > _LARGEST_BLOCK:
@@ -270,11 +312,10 @@ class Scene:
         Raises:
             SceneError: it cannot be opened, or is of another size now.
         """
-        whole = open_scene(self._opened, self.bands, nodata=self._nodata_option, allow_remote=self._allow_remote)
+        whole = open_scene(self._opened, **self._how)
         if self.left + self.width > whole.width or self.top + self.height > whole.height:
             whole.close()
             raise SceneError("The file is smaller than it was.", received=self.source, hint="Open it anew.")
-        whole._no_mask, whole._validity = self._no_mask, self._validity
         return whole._part(self.left, self.top, self.width, self.height)
 
     def close(self) -> None:
@@ -315,7 +356,7 @@ class Scene:
 
     def version(self) -> str:
         """Name and version of the content, for cache keys; see :func:`.source.source_version`. May ask a server."""
-        return f"{self._opened}\n{self.read_options} {self._no_mask}\n{source_version(self._dataset.files)}"
+        return f"{self._opened}\n{self.read_options} {self._no_mask}\n{source_version(map(str, self.files))}"
 
     def whole(self) -> Scene:
         """The whole file, whatever the bbox; shares this scene's handle."""
@@ -323,10 +364,13 @@ class Scene:
 
     def _part(self, left: int, top: int, width: int, height: int) -> Scene:
         window = (left, top, width, height)
-        part = Scene(self._dataset, source=self._opened, bands=self.bands, window=window, nodata=self._nodata_option)
+        part = Scene(
+            self._dataset, source=self._opened, bands=self.bands, window=window, nodata=self._nodata_option,
+            placement=self._placement,
+        )  # fmt: skip
         part._lock = self._lock
         part.remarks, part._no_mask, part._validity = self.remarks, self._no_mask, self._validity
-        part.read_options, part._allow_remote = self.read_options, self._allow_remote
+        part.read_options, part._how = self.read_options, self._how
         return part
 
     def clip(self, bbox: Box, bbox_crs: str | None = None) -> Scene:
@@ -338,7 +382,9 @@ class Scene:
                 received=bbox,
                 hint=whole._extent_hint(bbox_crs if bbox_crs == "pixel" else None),
             )
-        if bbox_crs == "pixel" or (bbox_crs is None and self._crs is None):
+        if bbox_crs == "pixel" and self._placement is not None:
+            pixels = self._placement.box_to_pixels(bbox)
+        elif bbox_crs == "pixel" or (bbox_crs is None and self._crs is None):
             pixels = (min(bbox[::2]), min(bbox[1::2]), max(bbox[::2]), max(bbox[1::2]))
         elif self._crs is None:
             raise SceneError(
@@ -369,6 +415,8 @@ class Scene:
 
     def extent(self, crs: str | None = None) -> Box:
         """Bounds (x0, y0, x1, y1) in ``crs``; None = pixels of this scene."""
+        if self._placement is not None and crs == "pixel":
+            return (0.0, 0.0, float(self._placement.file_size[1]), float(self._placement.file_size[0]))
         if crs is None or crs == "pixel" or self._crs is None:
             return (0.0, 0.0, float(self.width), float(self.height))
         return mapping.extent(self.width, self.height, self.transform, self._crs, mapping.parse_crs(crs))
@@ -426,6 +474,9 @@ class Scene:
     def to_pixels(self, prompt: Prompt) -> Prompt:
         """The prompt in pixel coordinates of this scene (``crs=None``), checked against its extent.
 
+        Pixel coordinates count from this scene's upper left corner; where the scene is warped while it is read, they
+        are those of the file as it is stored.
+
         A map box becomes its pixel bounds (its edges followed densely, so a rotated or curved grid cuts nothing off);
         a box that reaches outside is clipped.
 
@@ -437,7 +488,11 @@ class Scene:
             return replace(prompt, crs=None)
         points = np.asarray(prompt.points, np.float64).reshape(-1, 2)
         boxes = list(prompt.boxes)
-        if prompt.crs is not None:
+        if prompt.crs is None and self._placement is not None:
+            offset = (self.left, self.top)
+            points = self._placement.to_pixels(points) - offset
+            boxes = [self._placement.box_to_pixels(box, offset) for box in boxes]
+        elif prompt.crs is not None:
             if self._crs is None:
                 raise PromptError(
                     "The prompt is in map coordinates, but the scene has no CRS.",
@@ -452,8 +507,15 @@ class Scene:
                 ) from error
             points = mapping.to_pixels(points, crs, self._crs, self._frame)
             boxes = [mapping.box_to_pixels(box, crs, self._crs, self._frame) for box in boxes]
+        return self._clipped(prompt, points, boxes)
+
+    def clip_prompt(self, prompt: Prompt) -> Prompt:
+        """A prompt in pixels of this scene, checked and clipped like that of :meth:`to_pixels`."""
+        return self._clipped(prompt, np.asarray(prompt.points, np.float64).reshape(-1, 2), list(prompt.boxes))
+
+    def _clipped(self, prompt: Prompt, points: NDArray[np.float64], boxes: list[Box]) -> Prompt:
         # Coordinates that were pixel edges before reprojection may come back a hair outside.
-        slack = 1e-6 if prompt.crs is None else 1e-3
+        slack = 1e-6 if prompt.crs is None and self._placement is None else 1e-3
         size = np.array([self.width, self.height], np.float64)
         for xy, at in zip(points, prompt.points, strict=True):
             if not ((xy >= -slack).all() and (xy <= size + slack).all()):

@@ -65,7 +65,7 @@ def open_dataset(src: str | os.PathLike[str], *, allow_remote: bool = False) -> 
         An open ``rasterio.DatasetReader``; the caller closes it.
 
     Raises:
-        SceneError: missing file, not a raster, no bands, complex values, or only ground control points.
+        SceneError: missing file, not a raster, no bands, or complex values.
     """
     name = os.fspath(src)
     if not name:
@@ -176,12 +176,6 @@ def _refuse_unusable(dataset: Any, name: str) -> None:
             "The scene holds complex values.",
             received=f"{name} ({dataset.dtypes[0]})",
             hint="Write its amplitude to a new raster first, e.g. with gdal_calc.py or gdal_translate on AMPLITUDE.",
-        )
-    if dataset.crs is None and dataset.gcps[0]:
-        raise SceneError(
-            "The scene is placed by ground control points only.",
-            received=f"{name} ({len(dataset.gcps[0])} points)",
-            hint=f"Warp it to a map grid first: gdalwarp -tps {name} warped.tif.",
         )
 
 
