@@ -221,3 +221,10 @@ def test_a_dem_that_is_not_needed_is_said(make_raster) -> None:
     for profile in ({}, {"transform": None, **gcps()}):
         with open_scene(make_raster(scene_values(), **profile), dem=5.0) as scene:
             assert any("The DEM was not used" in remark for remark in scene.remarks)
+
+
+def test_opened_again_on_the_same_grid(make_raster) -> None:
+    path = make_raster(scene_values(), transform=None, crs=None, rpcs=rpcs())
+    with open_scene(path, dem=HEIGHT) as scene, scene.reopened() as again:
+        assert (again.transform, again.crs, again.remarks) == (scene.transform, scene.crs, scene.remarks)
+        assert again.version() == scene.version()

@@ -145,8 +145,8 @@ class Scene:
     ) -> None:
         self._dataset = dataset
         self._placement = placement
-        files = (*dataset.files, *(placement.files if placement else ()))
-        self.files: tuple[Path, ...] = tuple(Path(name) for name in files)
+        self._files: tuple[str, ...] = (*dataset.files, *(placement.files if placement else ()))
+        self.files: tuple[Path, ...] = tuple(Path(name) for name in self._files)
         self._how: dict[str, Any] = {}
         self._lock: threading.Lock = threading.Lock()
         self._opened = source
@@ -356,7 +356,7 @@ class Scene:
 
     def version(self) -> str:
         """Name and version of the content, for cache keys; see :func:`.source.source_version`. May ask a server."""
-        return f"{self._opened}\n{self.read_options} {self._no_mask}\n{source_version(map(str, self.files))}"
+        return f"{self._opened}\n{self.read_options} {self._no_mask}\n{source_version(self._files)}"
 
     def whole(self) -> Scene:
         """The whole file, whatever the bbox; shares this scene's handle."""
