@@ -121,7 +121,8 @@ def test_an_unknown_task_folder_can_be_told(tmp_path: Path) -> None:
     [
         ("Please segment the region corresponding to the points {(1.25, 0.5)}.", r"outside \[0, 1\]"),
         ("Please segment the roof.", "without points or box"),
-        ("… the box x0,y0=[0.5, 0.5], x1,y1=[0.5, 0.9].", "empty box"),
+        ("… the box x0,y0=[0.5, 0.5], x1,y1=[0.5].", "do not make boxes"),
+        ("… the points [0.5, 0.5, 0.1].", "do not make points"),
     ],
 )
 def test_an_interactive_question_that_points_nowhere(tmp_path: Path, sentence: str, said: str) -> None:

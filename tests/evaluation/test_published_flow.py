@@ -15,7 +15,7 @@ from endpoint_server import Say, endpoint_server
 from flow_engines import BoxFilterEngine
 from released import released_state, tiny_model, write_released, write_tokenizer
 from small_segmenters import sam2_model, saved
-from terraprompt.datasets.registry import Dataset
+from terraprompt.datasets.registry import Dataset, open_dataset
 from terraprompt.datasets.sample import MaskFile, Sample
 from terraprompt.engines.base import Engine
 from terraprompt.engines.causal import CausalEngine, unigeoseg
@@ -241,3 +241,60 @@ def test_the_engine_of_a_spec_is_found_in_other_processes(tmp_path, weights):
         "flow": "published", "threshold": 0.5, "refine": False, "min_area_m2": None, "min_pixels": 1,
         "fill_holes_m2": None, "simplify": None,
     }  # fmt: skip
+
+
+#: Questions as the paper's figures 13 to 15 print them, slips of the pen included, by folder.
+PRINTED = {
+    "interactive/point": [
+        "Please segment the region/target corresponding to the ppoints [0.01,0.035].",
+        "Please segment the region/target corresponding to thhe points [0.85,0.068].",
+        "Please segment the region/target corresponding to the points [0.48,0.377], [0.5,0.4], [0.52,0.31].",
+    ],
+    "intera/box": [
+        "Please segment the region/target corresponding to the box x0,y0=[0.514,0.168], x1,y1=[0.738,0.367].",
+        "Please segment the region/target corresponding the box x0,y0=[0.295,0.607], x1,y1=[0.529,0.873].",
+        "Please segment the region/target correspondingthe box x0,y0=[0.328,0.705], x1,y1=[0.998,0.998].",
+    ],
+    "ref": ["Segment the leafless tree located near the sidewalladjacent to the building."],
+    "refer": ["Segment the large circular white storage tank located near the road on the left side of the image."],
+    "reason/attribute": [
+        "Please segment the area designed for water retention and flood control in the landscape, considering its "
+        "structural integrity and essential role in regional water management."
+    ],
+    "reason/context": [
+        "Please segment the area located at the southern edge of the cluster where trees are prominent, situated "
+        "between a river and open fields, and surrounded by lush vegetation."
+    ],
+}
+
+
+def printed_copy(root: Path) -> Path:
+    """GeoSeg-Bench in the form that the paper prints: a manifest, and an image, a mask and a question file each."""
+    entries = []
+    for folder, questions in PRINTED.items():
+        for k, question in enumerate(questions):
+            entry = {
+                part: f"{folder}/{part}/{k}.{end}" for part, end in (("img", "jpg"), ("mask", "png"), ("json", "json"))
+            }
+            for name in entry.values():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture(128, 128, k)).save(root / entry["img"])
+            truth = np.zeros((128, 128), np.uint8)
+            truth[30:90, 20:100] = 255
+            Image.fromarray(truth).save(root / entry["mask"])
+            (root / entry["json"]).write_text(json.dumps({"question": [question], "reason": ["It is one."]}))
+            entries.append(entry)
+    (root / "test.json").write_text(json.dumps(entries))
+    return root
+
+
+def test_a_copy_of_the_bench_as_the_paper_prints_it_evaluates_without_a_refused_sample(tmp_path, engine):
+    dataset = open_dataset("geoseg-bench-1m", printed_copy(tmp_path / "copy"), split="test")
+    assert dataset.problems == ()
+    run, rules = Run(tmp_path / "out"), protocol("unigeoseg")
+    report = evaluate(dataset, Loaded(engine), rules, run, EvalOptions(), lambda _: nullcontext())
+    assert (len(report.scored), report.skipped, report.scores.overall.failed) == (10, (), 0)
+    groups = {name: group.samples for name, group in report.scores.groups["task"].items()}
+    assert groups == {"interactive": 6, "reasoning": 2, "referring": 2}
+    levels = {name: group.samples for name, group in report.scores.groups["level"].items()}
+    assert levels == {"attribute": 1, "box": 3, "contextual": 1, "point": 3}

@@ -21,6 +21,7 @@ import pytest
 from codings import BOXES, MAKERS, loveda, polygons, recipe_text
 
 import terraprompt
+from released_sentences import released
 from terraprompt.datasets import find_pack
 from terraprompt.datasets.registry import open_dataset
 from terraprompt.errors import ConfigError, OutputError
@@ -114,6 +115,18 @@ def test_every_public_coding_gives_samples_that_the_reader_opens(forged: Path) -
     assert {name for name, row in facts["kinds"].items() if row["samples"]} == {
         *("point", "box", "referring", "attribute", "contextual")
     }
+
+
+def test_the_released_reader_can_read_every_sentence_of_points_and_boxes(forged: Path) -> None:
+    tried = Counter()
+    for split in ("train", "val", "test"):
+        for row in map(json.loads, (forged / "dataset" / f"{split}.jsonl").open()):
+            if row["task"] in ("point", "box"):
+                points, boxes = released(row["question"])
+                assert points == (row["points"] or [])
+                assert boxes == ([row["box"]] if row["box"] else [])
+                tried[row["task"]] += 1
+    assert min(tried["point"], tried["box"]) > 5
 
 
 def test_an_independent_check_finds_nothing_wrong_and_nothing_ambiguous(forged: Path) -> None:

@@ -21,7 +21,6 @@ from terraprompt.language.spatial import PLACES
 from terraprompt.language.writer import (
     category_instruction,
     contextual_instruction,
-    interactive_instruction,
     selector_instruction,
 )
 
@@ -112,25 +111,6 @@ def test_selectors_without_words_are_refused() -> None:
         selector_instruction(Selector("largest", within="upper left"), "lake", np.random.default_rng(0))
     with pytest.raises(ConfigError, match="no phrasing"):
         selector_instruction(Selector("central", rank=2), "lake", np.random.default_rng(0))
-
-
-def test_the_fixed_sentences() -> None:
-    rng = np.random.default_rng(0)
-    points = interactive_instruction(rng, points=[(0.5, 0.25), (0.1234, 1)], name="lake")
-    assert points == "Please segment the lake corresponding to the points {(0.500, 0.250), (0.123, 1.000)}."
-    box = interactive_instruction(rng, boxes=[(0.1, 0.2, 0.3, 0.4)], decimals=2)
-    pattern = r"Please segment the (region|target) corresponding to the box x0,y0=\[0.10, 0.20\], x1,y1=\[0.30, 0.40\]."
-    assert re.fullmatch(pattern, box)
-    assert {interactive_instruction(rng, points=[(0, 0)]).split()[3] for _ in range(20)} == {
-        "region",
-        "target",
-    }
-
-
-@pytest.mark.parametrize("arguments", [{}, {"points": [(1.2, 0)]}, {"points": [(0, 0)], "boxes": [(0, 0, 1, 1)]}])
-def test_senseless_interaction_is_refused(arguments: dict[str, object]) -> None:
-    with pytest.raises(ConfigError):
-        interactive_instruction(np.random.default_rng(0), **arguments)  # type: ignore[arg-type]
 
 
 def test_absence_is_verified_or_assumed() -> None:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from terraprompt.errors import CheckpointError
-from terraprompt.language.writer import interactive_instruction
+from terraprompt.language.interactive import interactive_instruction
 from terraprompt.models.unigeoseg.causal import Dialogue
 from terraprompt.models.unigeoseg.config import TASK_INDEX
 from terraprompt.prompt import Prompt, Task
@@ -125,4 +124,4 @@ def _spoken(prompt: Prompt, rows: Tensor) -> str:
     used = rows[rows.abs().sum(1) > 0].tolist()
     boxes = used if prompt.boxes else []
     points = [] if prompt.boxes else [row[:2] for row in used]
-    return interactive_instruction(np.random.default_rng(0), points=points, boxes=boxes)
+    return interactive_instruction(points=points, boxes=boxes)

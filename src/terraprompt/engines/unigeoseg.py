@@ -17,7 +17,7 @@ from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec
 from terraprompt.engines.weights import load_weights, packaged
 from terraprompt.errors import CheckpointError, ConfigError, EngineError
 from terraprompt.language.categories import training_vocabulary
-from terraprompt.language.writer import interactive_instruction, without_coordinates
+from terraprompt.language.interactive import spatial_instruction
 from terraprompt.models.sentence import SentenceEncoder, packaged_sentence_encoder
 from terraprompt.models.unigeoseg import Instructions, PixelFeatures, UniGeoSeg, UniGeoSegConfig
 from terraprompt.models.unigeoseg.config import TASK_INDEX
@@ -109,7 +109,7 @@ class UniGeoSegEngine:
                 view.pixels = self.model.decode_pixels(view.features)
             pixels = view.pixels
         image = torch.zeros(1, dtype=torch.int64, device=self.device)
-        states, mask = self._read(prompt.text or _sentence(prompt, width, height))
+        states, mask = self._read(prompt.text or spatial_instruction(np.random.default_rng(0), box=bool(prompt.boxes)))
         task = torch.tensor([TASK_INDEX[prompt.task]], device=self.device)
         rows = self._rows(prompt, width, height)
         query = self.model.encode_text(Instructions(states, mask, task, rows, image), view.features[-1])
@@ -164,15 +164,6 @@ class UniGeoSegEngine:
             for i, (x, y) in enumerate(positive[:3]):
                 rows[0, i, :2] = torch.tensor([x / width, y / height])
         return rows.to(self.device)
-
-
-def _sentence(prompt: Prompt, width: int, height: int) -> str:
-    """The fixed sentence for points or boxes without a text, as in training."""
-    size = np.array([width, height], np.float64)
-    positive = [p for p, v in zip(prompt.points, prompt.labels, strict=True) if v == 1]
-    points = [] if prompt.boxes else (np.array(positive[:3]).reshape(-1, 2) / size).clip(0, 1).tolist()
-    boxes = (np.array(prompt.boxes).reshape(-1, 4) / np.tile(size, 2)).clip(0, 1).tolist()
-    return without_coordinates(interactive_instruction(np.random.default_rng(0), points=points, boxes=boxes))
 
 
 def described(card: Mapping[str, Any], path: Path) -> UniGeoSegConfig:

@@ -19,10 +19,10 @@ from terraprompt.geometry.interior import interior_distance
 from terraprompt.io.rle import RunLengths
 from terraprompt.language.categories import Category, forge_vocabulary
 from terraprompt.language.cues import Cue
+from terraprompt.language.interactive import interactive_instruction
 from terraprompt.language.writer import (
     comparison_instruction,
     function_instruction,
-    interactive_instruction,
     pick,
     unique_instruction,
 )
@@ -135,13 +135,13 @@ def interactive(patch: Row, region: Row, kinds: Sequence[str], recipe: Recipe) -
         x0, y0, x1, y1 = region["box"]
         box = [round(v, decimals) for v in (x0 / width, y0 / height, x1 / width, y1 / height)]
         yield new_sample(
-            patch, region, "box", interactive_instruction(rng, boxes=[box], decimals=decimals), "rules", box=box
+            patch, region, "box", interactive_instruction(boxes=[box], decimals=decimals), "rules", box=box
         )
         return
     count = 1 if region["area"] < settings.small else 1 + int(rng.choice(3, p=settings.points))
     mask = RunLengths(height, width, region["counts"]).load()
     points = [[round(x / width, decimals), round(y / height, decimals)] for x, y in _points(mask, count, rng)]
-    question = interactive_instruction(rng, points=points, decimals=decimals)
+    question = interactive_instruction(points=points, decimals=decimals)
     yield new_sample(patch, region, "point", question, "rules", points=points)
 
 

@@ -7,7 +7,6 @@ a function of the arguments and of ``rng``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -26,11 +25,9 @@ __all__ = [
     "comparison_instruction",
     "contextual_instruction",
     "function_instruction",
-    "interactive_instruction",
     "pick",
     "selector_instruction",
     "unique_instruction",
-    "without_coordinates",
 ]
 
 _SENTENCE_SHARE = 0.25
@@ -100,52 +97,6 @@ def contextual_instruction(
     phrase = _selector_phrase(selector, roles, rng, selected=selected, held_out=held_out)
     new_frame = held_out and rng.random() < 0.5
     return pick(frames("context", held_out=new_frame), rng).format(x=phrase)
-
-
-def interactive_instruction(
-    rng: np.random.Generator,
-    *,
-    points: Sequence[Sequence[float]] = (),
-    boxes: Sequence[Sequence[float]] = (),
-    name: str | None = None,
-    decimals: int = 3,
-) -> str:
-    """The fixed sentences for points or boxes (UniGeoSeg, section 3).
-
-    Args:
-        rng: chooses between "region" and "target".
-        points: (x, y) pairs in [0, 1] of the image.
-        boxes: (x0, y0, x1, y1) in [0, 1] of the image.
-        name: a category to name instead of "region" or "target".
-        decimals: of the coordinates.
-
-    Raises:
-        ConfigError: neither or both of points and boxes, a coordinate outside [0, 1], or an unknown category.
-    """
-    if bool(len(points)) == bool(len(boxes)):
-        raise ConfigError("An interactive instruction holds either points or boxes.", received=(points, boxes))
-    if any(not 0 <= value <= 1 for item in (*points, *boxes) for value in item):
-        raise ConfigError("Coordinates of an instruction lie in [0, 1].", received=(points, boxes))
-    what = ("region", "target")[int(rng.integers(2))] if name is None else training_vocabulary()[name].singular
-
-    def pair(x: float, y: float) -> str:
-        return f"{x:.{decimals}f}, {y:.{decimals}f}"
-
-    if len(points):
-        listed = ", ".join(f"({pair(float(x), float(y))})" for x, y in points)
-        return f"Please segment the {what} corresponding to the points {{{listed}}}."
-    listed = "; ".join(
-        f"x0,y0=[{pair(float(x0), float(y0))}], x1,y1=[{pair(float(x1), float(y1))}]" for x0, y0, x1, y1 in boxes
-    )
-    return f"Please segment the {what} corresponding to the box {listed}."
-
-
-def without_coordinates(text: str) -> str:
-    """A fixed interactive sentence without its numbers, for models that take coordinates as data alone.
-
-    "Please segment the target corresponding to the box x0,y0=[…], x1,y1=[…]." becomes "… corresponding to the box.".
-    """
-    return re.sub(r"(the (?:points|box)) .*$", r"\1.", text)
 
 
 def unique_instruction(cue: Cue, category: Category, rng: np.random.Generator) -> str:

@@ -12,13 +12,12 @@ from terraprompt.datasets.sampling import jitter_box, sample_points, tight_box
 from terraprompt.geometry.interior import interior_distance
 from terraprompt.geometry.types import Box
 from terraprompt.language.absence import draw_absent
+from terraprompt.language.interactive import spatial_instruction
 from terraprompt.language.object_geometry import clear_selectors, components, empty_selectors
 from terraprompt.language.writer import (
     category_instruction,
     contextual_instruction,
-    interactive_instruction,
     selector_instruction,
-    without_coordinates,
 )
 from terraprompt.prompt import Task
 from terraprompt.training.augment import CropMap, change_light
@@ -297,14 +296,8 @@ def object_crop(
     inner = _middle(target) if ids is None else target
     others = np.zeros_like(target) if ids is None else ((crop_map.labels(ids) > 0) & (target == 0)).astype(np.uint8)
     points, box, rows_ = _prompt(target, inner, others, tight, rng)
-    text = without_coordinates(
-        interactive_instruction(
-            rng,
-            points=[(x / size, y / size) for x, y, v in points if v == 1][:_ROWS] if box is None else (),
-            boxes=() if box is None else [[v / size for v in box]],
-            name=category if rng.random() < 0.25 and named else None,
-        )
-    )
+    name = category if rng.random() < 0.25 and named else None
+    text = spatial_instruction(rng, box=box is not None, name=name)
     item = TrainingExample(text, Task.INTERACTIVE, target, rows_, 1, _known(labeled, crop_map), weak_boxes)
     image = crop_map.image(labeled.image)
     if recipe.light:

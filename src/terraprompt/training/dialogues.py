@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from terraprompt.engines.dialogue import DialogueWriter
 from terraprompt.errors import DatasetError
-from terraprompt.language.writer import interactive_instruction
+from terraprompt.language.interactive import interactive_instruction
 from terraprompt.models.unigeoseg import Dialogue
 from terraprompt.models.unigeoseg.config import TASK_INDEX
 from terraprompt.prompt import Task
@@ -103,8 +103,8 @@ def _spoken(item: TrainingExample, rng: np.random.Generator) -> str:
     if item.task is not Task.INTERACTIVE or not rows:
         return item.text
     if any(rows[0][2:]):
-        return interactive_instruction(rng, boxes=np.clip(rows, 0, 1).tolist())
-    return interactive_instruction(rng, points=[row[:2] for row in np.clip(rows, 0, 1).tolist()])
+        return interactive_instruction(boxes=np.clip(rows, 0, 1).tolist())
+    return interactive_instruction(points=[row[:2] for row in np.clip(rows, 0, 1).tolist()])
 
 
 def _answer(item: TrainingExample) -> str:

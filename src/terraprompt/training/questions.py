@@ -16,7 +16,7 @@ from terraprompt.datasets.sample import Sample
 from terraprompt.engines.dialogue import coordinate_rows
 from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.geometry.frame import Frame
-from terraprompt.language.writer import interactive_instruction
+from terraprompt.language.interactive import interactive_instruction
 from terraprompt.models.preprocess import letterboxed
 from terraprompt.models.unigeoseg.config import TASK_INDEX
 from terraprompt.prompt import Task
@@ -220,8 +220,8 @@ def _words(sample: Sample, rows: NDArray[np.float32], rng: np.random.Generator) 
         return sample.instructions[int(rng.integers(len(sample.instructions)))]
     used = [[float(v) for v in row] for row in rows if row.any()]
     if sample.boxes:
-        return interactive_instruction(rng, boxes=used)
-    return interactive_instruction(rng, points=[row[:2] for row in used])
+        return interactive_instruction(boxes=used)
+    return interactive_instruction(points=[row[:2] for row in used])
 
 
 def _answer(sample: Sample, mask: NDArray[np.uint8], rng: np.random.Generator) -> str:

@@ -4,12 +4,13 @@
 relative paths; each json file holds ``{"question": [...], "reason": [...]}``; masks are grey, 255 is the target.
 
 Assumed: paths are relative to the folder of their manifest (to ``root`` where no such file is there). The task is the
-first folder of the json file's path below ``root`` that is named after one (``interactive``; ``refer…`` or ``ref``;
-``reason…``): where the copy lies never matters. Other folder names can be told with the option ``folders``.
+first folder of the json file's path below ``root`` that has a word for one (``interactive``, ``intera``; ``ref``,
+``refer``, ``referring``; ``reason``, ``reasoning``): where the copy lies never matters. Other folder names can be told
+with the option ``folders``.
 
-Interactive questions are the fixed sentences of the paper; points and boxes are read out of them, from [0, 1] of the
-image to pixels, and the sentence is kept as it is. Every interactive question is a sample of its own, because each has
-its own coordinates; other questions of a file are wordings of one sample.
+Interactive questions are fixed sentences (:mod:`terraprompt.language.interactive`); points and boxes are read out of
+them, from [0, 1] of the image to pixels, and the sentence is kept as it is. Every interactive question is a sample of
+its own, because each has its own coordinates; other questions of a file are wordings of one sample.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from typing import Any
 
 from terraprompt.datasets.layouts.reading import AbsentSplitError, BrokenItemError, Faults, Layout, load_json, texts
 from terraprompt.datasets.sample import MaskFile, Sample
-from terraprompt.errors import DatasetError
+from terraprompt.errors import DatasetError, PromptError
 from terraprompt.geometry.types import Box
+from terraprompt.language.interactive import read_interactive
 from terraprompt.prompt import Task
 from terraprompt.raster.pictures import picture_size
 
@@ -32,6 +34,8 @@ __all__ = ["BENCH", "TRAINING", "coordinates"]
 
 _TASKS: Mapping[str, Task] = {
     "interactive": Task.INTERACTIVE,
+    "intera": Task.INTERACTIVE,
+    "inter": Task.INTERACTIVE,
     "ref": Task.REFERRING,
     "refer": Task.REFERRING,
     "referring": Task.REFERRING,
@@ -39,12 +43,6 @@ _TASKS: Mapping[str, Task] = {
     "reasoning": Task.REASONING,
 }
 _LEVELS = {"attribute": "attribute", "context": "contextual", "contextual": "contextual"}
-_NUMBER = r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?"
-_POINTS = re.compile(r"corresponding to the points?\s*\{(.*)\}", re.IGNORECASE | re.DOTALL)
-_POINT = re.compile(rf"\(\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\)")
-_PAIR = rf"\[\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\]"
-_BOX = re.compile(rf"x0\s*,\s*y0\s*=\s*{_PAIR}\s*,\s*x1\s*,\s*y1\s*=\s*{_PAIR}", re.IGNORECASE)
-
 Point = tuple[float, float]
 
 
@@ -145,35 +143,23 @@ def _resolve(root: Path, manifest: Path, raw: str, number: int) -> Path:
 def _task(root: Path, file: Path, tasks: Mapping[str, Task]) -> tuple[Task, str | None]:
     """Task and level of a json file, from the folders of its path below the root."""
     folders = file.relative_to(root).parts[:-1]
-    words = [_word(folder) for folder in folders]
-    named = (tasks.get(folder.lower(), tasks.get(word)) for folder, word in zip(folders, words, strict=True))
-    task = next((task for task in named if task is not None), None)
+    words = [word for folder in folders for word in (folder.lower(), *re.findall(r"[a-z]+", folder.lower()))]
+    task = next((tasks[word] for word in words if word in tasks), None)
     if task is None:
         raise BrokenItemError(file, "no folder of its path is named after a task (tell it with the option 'folders')")
     return task, next((_LEVELS[word] for word in words if word in _LEVELS), None)
-
-
-def _word(folder: str) -> str:
-    """The first word of a folder's name: "Referring_seg" -> "referring"; names without letters stay as they are."""
-    found = re.match(r"[^A-Za-z]*([A-Za-z]+)", folder)
-    return (found[1] if found else folder).lower()
 
 
 def coordinates(sentence: str, width: int, height: int, path: Path) -> tuple[tuple[Point, ...], tuple[Box, ...]]:
     """Points and boxes of a fixed interactive sentence, in pixels of an image of ``width`` x ``height``.
 
     Raises:
-        BrokenItemError: another sentence, a coordinate outside [0, 1], or an empty box.
+        BrokenItemError: see :func:`terraprompt.language.interactive.read_interactive`.
     """
-    found = _POINTS.search(sentence)
-    points = [(float(x), float(y)) for x, y in _POINT.findall(found[1])] if found else []
-    boxes = [tuple(float(v) for v in match) for match in _BOX.findall(sentence)]
-    if bool(points) == bool(boxes):
-        raise BrokenItemError(path, f"an interactive question without points or box: {sentence[:120]!r}")
-    if any(not 0 <= v <= 1 for item in (*points, *boxes) for v in item):
-        raise BrokenItemError(path, f"a coordinate outside [0, 1]: {sentence[:120]!r}")
-    if any(x0 >= x1 or y0 >= y1 for x0, y0, x1, y1 in boxes):
-        raise BrokenItemError(path, f"an empty box: {sentence[:120]!r}")
+    try:
+        points, boxes = read_interactive(sentence)
+    except PromptError as error:
+        raise BrokenItemError(path, f"{error.what.rstrip('.')}: {error.received!r}") from None
     return (
         tuple((x * width, y * height) for x, y in points),
         tuple((x0 * width, y0 * height, x1 * width, y1 * height) for x0, y0, x1, y1 in boxes),
