@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         TerrapromptError,
     )
     from terraprompt.flow.session import Session, segment
+    from terraprompt.io.prompt_file import prompt_from_features
     from terraprompt.outputs import Result, Status
     from terraprompt.prompt import Prompt, Task
     from terraprompt.raster import Scene, open_scene
@@ -60,6 +61,7 @@ __all__ = [
     "__version__",
     "load_engine",
     "open_scene",
+    "prompt_from_features",
     "segment",
 ]
 
@@ -76,6 +78,7 @@ _HOMES = {
     "TileSpec": "engines.base",
     "load_engine": "engines.registry",
     "open_scene": "raster",
+    "prompt_from_features": "io.prompt_file",
     "segment": "flow.session",
 }
 

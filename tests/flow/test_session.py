@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from PIL import Image
+from pyproj import Transformer
 from rasterio.transform import from_origin
 from scipy import ndimage
 
@@ -16,6 +18,7 @@ from flow_engines import BoxFilterEngine
 from terraprompt.errors import ConfigError, EngineError, OutputError, PromptError, SceneError
 from terraprompt.flow.session import Session, segment
 from terraprompt.geometry.connectivity import label
+from terraprompt.io.prompt_file import prompt_from_features
 from terraprompt.language.parse_selector import parse_selector
 from terraprompt.outputs import MaskWriter, Status
 from terraprompt.prompt import Prompt, Task
@@ -363,3 +366,28 @@ def test_a_picture_needs_neither_scene_nor_prompt(tmp_path: Path, name: str) -> 
     given, own = (np.asarray(Image.open(tmp_path / f"{which}.png")) for which in ("given", "own"))
     np.testing.assert_array_equal(given, own)
     assert len(np.unique(own[:60].reshape(-1, 3), axis=0)) > 100, "the scene is seen"
+
+
+def test_features_are_prompts_in_any_crs(tmp_path: Path) -> None:
+    """Points of the scene's CRS, of another, and those that lie outside, which are left out with a remark."""
+    path = write(tmp_path / "s.tif", cloudy(90, 120))
+    spot = shapely.Point(500_010, 5_399_985)
+    lonlat = shapely.Point(Transformer.from_crs(32633, 4326, always_xy=True).transform(spot.x, spot.y))
+    with segment(path, Prompt(points=((20.0, 30.0),)), engine=BoxFilterEngine()) as result:
+        expected = result.mask()
+    here = {"type": "Feature", "geometry": shapely.geometry.mapping(lonlat), "properties": {}}
+    away = {"type": "Feature", "geometry": {"type": "Point", "coordinates": (1.0, 2.0)}, "properties": {}}
+    sources = (
+        shapely.geometry.mapping(lonlat),
+        {"type": "FeatureCollection", "features": [here]},
+        {"type": "FeatureCollection", "features": [away, here]},
+        shapely.geometry.mapping(spot) | {"crs": {"type": "name", "properties": {"name": "EPSG:32633"}}},
+        prompt_from_features(spot, crs="EPSG:32633"),
+    )
+    for source in sources:
+        with segment(path, source, engine=BoxFilterEngine()) as result:
+            np.testing.assert_array_equal(result.mask(), expected)
+            left_out = any("lies outside the scene and was left out" in remark for remark in result.remarks)
+            assert left_out == (source is sources[2])
+    with pytest.raises(PromptError, match="outside the scene"):
+        segment(path, away, engine=BoxFilterEngine())

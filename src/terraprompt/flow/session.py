@@ -31,6 +31,7 @@ from terraprompt.flow.windows import (
     empty_rows,
 )
 from terraprompt.io.progress import Progress
+from terraprompt.io.prompt_file import PromptLike, as_prompt, has_features
 from terraprompt.language.parse_selector import ParsedSelector, describe, parse_selector
 from terraprompt.language.understand import Understood, understand
 from terraprompt.outputs import MaskWriter, Result, Status, check_refinement
@@ -50,7 +51,7 @@ __all__ = ["Session", "segment"]
 
 def segment(
     src: str | os.PathLike[str],
-    prompt: Prompt | str,
+    prompt: PromptLike,
     *,
     engine: Engine | str = "nano",
     bands: Bands = None,
@@ -71,7 +72,8 @@ def segment(
 
     Args:
         src: any raster that GDAL reads.
-        prompt: a sentence, or a :class:`Prompt` with points or boxes.
+        prompt: a sentence, a :class:`Prompt` with points or boxes, or features (a GeoDataFrame, anything with
+            ``__geo_interface__``): see :func:`terraprompt.io.prompt_file.prompt_from_features`.
         engine: name of an installed engine, or one that is loaded.
         bands: as in :func:`terraprompt.raster.open_scene`.
         bbox: as in :func:`terraprompt.raster.open_scene`. Pixel coordinates of the prompt count from its corner.
@@ -105,7 +107,7 @@ class Session(EncodedScene):
 
     def segment(
         self,
-        prompt: Prompt | str,
+        prompt: PromptLike,
         *,
         settings: SegmentSettings | None = None,
         progress: Progress | None = None,
@@ -120,7 +122,8 @@ class Session(EncodedScene):
         ``flow="published"`` all of them are asked of the whole scene as one picture.
 
         Args:
-            prompt: a sentence, or a :class:`Prompt`; coordinates in any CRS, or in pixels of the scene.
+            prompt: a sentence, a :class:`Prompt` or features; coordinates in any CRS, or in pixels of the scene.
+                Features outside the scene are left out with a remark.
             settings: of this query; None = the defaults.
             progress: called with (done, total).
             workdir: an existing folder for work files, which go with the result; None = the system's temporary folder.
@@ -156,7 +159,11 @@ class Session(EncodedScene):
         return replace(answer, backdrop=self.preview, prompt=query.asked if query.asked.is_spatial else None)
 
     def predict_mask(
-        self, prompt: Prompt | str, settings: SegmentSettings | None = None, *, progress: Progress | None = None
+        self,
+        prompt: PromptLike,
+        settings: SegmentSettings | None = None,
+        *,
+        progress: Progress | None = None,
     ) -> ScenePrediction:
         """Predict like :meth:`segment`, in memory and without files; raises the same errors.
 
@@ -186,9 +193,11 @@ class Session(EncodedScene):
         reason = None if objects else query.no_target_reason
         return ScenePrediction(status, reason, found, valid, logits, query.evidence, query.provenance)
 
-    def _query(self, prompt: Prompt | str, settings: SegmentSettings, progress: Progress | None) -> Query:
+    def _query(self, prompt: PromptLike, settings: SegmentSettings, progress: Progress | None) -> Query:
         """Check a prompt and prepare its rows of logits; an engine that proposes is asked here."""
-        given = Prompt(prompt) if isinstance(prompt, str) else prompt
+        given, left_out = as_prompt(prompt), tuple[str, ...]()
+        if has_features(prompt):
+            given, left_out = self.scene.inside(given)
         if given.task not in self.engine.tasks:
             able = ", ".join(sorted(task.value for task in self.engine.tasks))
             raise EngineError(
@@ -213,7 +222,7 @@ class Session(EncodedScene):
         if understood is not None and given.text:
             provenance |= {"understood": understood.as_json(), "unknown_words": list(understood.unknown_words)}
         query = Query(asked, settings, rules, provenance, understood)
-        query.evidence.remark(*self._scene_remarks())
+        query.evidence.remark(*left_out, *self._scene_remarks())
         if settings.simplify and self.scene.ground is None:
             query.evidence.remark(f"simplify was taken as {settings.simplify:g} pixels: {NO_GROUND}.")
         if understood is not None:

@@ -1,20 +1,24 @@
-"""Points and boxes from a vector file."""
+"""Points and boxes from a vector file, or from features in memory."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
-import numpy as np
 import pyogrio
 import shapely
+import shapely.geometry
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
-from shapely.errors import GEOSException
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+from shapely.errors import GEOSException, ShapelyError
 
 from terraprompt.errors import PromptError
 from terraprompt.prompt import Box, Point, Prompt
 
-__all__ = ["read_prompt_file"]
+__all__ = ["Features", "PromptLike", "as_prompt", "has_features", "prompt_from_features", "read_prompt_file"]
 
 
 def read_prompt_file(
@@ -50,39 +54,128 @@ def read_prompt_file(
         ) from error
     if shapes is None:
         raise PromptError("The prompt file has no geometry.", received=path, hint="Give points or boxes, not a table.")
-    attributes = dict(zip(meta["fields"], columns, strict=True))
-    shapes_ok = [s is not None and not s.is_empty for s in shapes]
-    if not any(shapes_ok):
-        raise PromptError(
-            "The prompt file holds no geometry.",
-            received=f"{path} with {len(shapes)} features",
-            hint="Draw at least one point or area in it.",
-        )
     crs = crs or meta["crs"]
-    if crs is None:
+    if crs is None and _some(shapes):
         raise PromptError(
             "The prompt file has no CRS.", received=path, hint="Say it with --prompt-crs, e.g. EPSG:4326, or pixel."
+        )
+    return _prompt(shapes, dict(zip(meta["fields"], columns, strict=True)), crs, text, f"{path}")
+
+
+class Features(Protocol):
+    """Anything that shows its features: a GeoDataFrame, a Shapely geometry, …"""
+
+    @property
+    def __geo_interface__(self) -> Mapping[str, Any]:
+        """GeoJSON as a mapping."""
+        ...
+
+
+PromptLike = Prompt | str | Features | Mapping[str, Any]
+
+
+def has_features(value: object) -> bool:
+    """Whether a value is something for :func:`prompt_from_features`."""
+    return hasattr(value, "__geo_interface__") or (isinstance(value, Mapping) and "type" in value)
+
+
+def as_prompt(value: object) -> Prompt:
+    """A prompt from what a caller gives: itself, a sentence, or features.
+
+    Raises:
+        PromptError: anything else, or as of :func:`prompt_from_features`.
+    """
+    if isinstance(value, Prompt):
+        return value
+    if isinstance(value, str):
+        return Prompt(value)
+    if has_features(value):
+        return prompt_from_features(value)
+    raise PromptError(
+        "A prompt is a sentence, a Prompt, or points and areas (a GeoDataFrame, anything with __geo_interface__).",
+        received=type(value).__name__,
+    )
+
+
+def prompt_from_features(source: Any, *, text: str | None = None, crs: Any = None) -> Prompt:
+    """A prompt from features in memory, by the rules of :func:`read_prompt_file`.
+
+    Args:
+        source: a GeoDataFrame or GeoSeries, a Shapely geometry, a :class:`terraprompt.Result`, any other object with
+            ``__geo_interface__``, or a GeoJSON mapping.
+        text: the instruction that goes with it.
+        crs: anything that pyproj accepts, or "pixel". None = what the source says by its attribute or member "crs"; a
+            GeoJSON mapping that says nothing is in longitude and latitude (RFC 7946).
+
+    Raises:
+        PromptError: no geometry, no CRS, or as of :func:`read_prompt_file`.
+    """
+    data = source if isinstance(source, Mapping) else source.__geo_interface__
+    kind = data.get("type")
+    features = data.get("features", ()) if kind == "FeatureCollection" else (data,)
+    name = type(source).__name__
+    if crs is None:
+        crs = _crs_of(source, data)
+    try:
+        crs = crs if crs in (None, "pixel") else CRS.from_user_input(crs).to_string()
+        rows = [row if row["type"] == "Feature" else {"geometry": row, "properties": {}} for row in features]
+        shapes = [None if row["geometry"] is None else shapely.geometry.shape(row["geometry"]) for row in rows]
+    except CRSError as error:
+        raise PromptError("The CRS of the prompt is unknown.", received=crs, hint="Name it like EPSG:4326.") from error
+    except (KeyError, TypeError, ValueError, AttributeError, ShapelyError) as error:
+        raise PromptError(
+            "The features cannot be read.", received=f"{name}: {error}", hint="Give GeoJSON features or geometries."
+        ) from error
+    if crs is None and _some(shapes):
+        raise PromptError("The features have no CRS.", received=name, hint='Say it: crs="EPSG:4326", or "pixel".')
+    properties = [row.get("properties") or {} for row in rows]
+    columns = {key: [each.get(key) for each in properties] for key in dict.fromkeys(k for p in properties for k in p)}
+    return _prompt(shapes, columns, crs, text, name)
+
+
+def _crs_of(source: Any, data: Mapping[str, Any]) -> Any:
+    if hasattr(source, "crs"):
+        return source.crs
+    said = data.get("crs")
+    if isinstance(said, Mapping):
+        return said.get("properties", {}).get("name")
+    return "EPSG:4326" if isinstance(source, Mapping) else None
+
+
+def _some(shapes: Iterable[Any]) -> bool:
+    return any(s is not None and not s.is_empty for s in shapes)
+
+
+def _prompt(
+    shapes: Sequence[Any], attributes: Mapping[str, Sequence[Any]], crs: str | None, text: str | None, source: str
+) -> Prompt:
+    """Points and boxes of shapes; attributes hold one value a shape."""
+    if not _some(shapes):
+        raise PromptError(
+            "The prompt holds no geometry.",
+            received=f"{source} with {len(shapes)} features",
+            hint="Draw at least one point or area in it.",
         )
     points: list[Point] = []
     labels: list[int] = []
     names: list[object] = []
     boxes: list[Box] = []
     for i, shape in enumerate(shapes):
-        if not shapes_ok[i]:
+        if shape is None or shape.is_empty:
             continue
         for part in shapely.get_parts(shape):
             if part.geom_type == "Point":
                 points.append((part.x, part.y))
-                labels.append(_label(attributes.get("label"), i, path))
+                labels.append(_label(attributes.get("label"), i, source))
                 names.append(_name(attributes.get("object"), i, labels[-1]))
             elif part.geom_type == "Polygon":
                 if "label" in attributes and not _is_null(attributes["label"][i]):
-                    _check_on_target(_label(attributes["label"], i, path), path)
+                    _check_on_target(_label(attributes["label"], i, source), source)
                 boxes.append(part.bounds)
             else:
                 raise PromptError(
                     "A prompt is made of points and areas.",
-                    received=f"{part.geom_type} in {path}",
+                    received=f"{part.geom_type} in {source}",
                     hint="Remove it, or draw a box round the target.",
                 )
     order = {name: k for k, name in enumerate(dict.fromkeys(names))}
@@ -106,19 +199,21 @@ def _is_null(value: object) -> bool:
     return value is None or value != value
 
 
-def _name(values: np.ndarray[tuple[int], np.dtype[np.generic]] | None, i: int, label: int) -> object:
+def _name(values: Sequence[Any] | None, i: int, label: int) -> object:
     """Which target a point belongs to: one of its own, or for a negative point all, if the file does not say."""
     if values is not None and not _is_null(values[i]):
         return values[i]
     return object() if label == 1 else None
 
 
-def _check_on_target(label: int, path: Path) -> None:
+def _check_on_target(label: int, source: str) -> None:
     if label == 0:
-        raise PromptError("An area cannot be marked as not on the target.", received=path, hint="Use points for that.")
+        raise PromptError(
+            "An area cannot be marked as not on the target.", received=source, hint="Use points for that."
+        )
 
 
-def _label(values: np.ndarray[tuple[int], np.dtype[np.generic]] | None, i: int, path: Path) -> int:
+def _label(values: Sequence[Any] | None, i: int, source: str) -> int:
     if values is None:
         return 1
     try:
@@ -128,7 +223,7 @@ def _label(values: np.ndarray[tuple[int], np.dtype[np.generic]] | None, i: int, 
     if label not in (0, 1):
         raise PromptError(
             'The attribute "label" is 1 (on the target) or 0 (not on it).',
-            received=f"{values[i]} in {path}",
+            received=f"{values[i]} in {source}",
             hint="Correct the attribute, or remove it: without it every point is on the target.",
         )
     return int(label)

@@ -14,6 +14,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio import Affine
 from shapely import MultiPolygon, Polygon
+from shapely.geometry import mapping
 
 from terraprompt.errors import ConfigError, OutputError
 from terraprompt.io.atomic import atomic_path
@@ -33,6 +34,8 @@ from terraprompt.outputs.work_files import (
 )
 
 if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+
     from terraprompt.prompt import Prompt
 
 __all__ = ["Kind", "Result", "SegmentedObject", "Status"]
@@ -69,6 +72,20 @@ class SegmentedObject:
     area_px: int
     area_m2: float | None
     score: float
+
+    @property
+    def __geo_interface__(self) -> dict[str, Any]:
+        """A GeoJSON-like Feature in the CRS of the scene, of which nothing is said here: see that of the result."""
+        names = ("area_px", "area_m2", "score")
+        properties = {name: getattr(self, name) for name in names}
+        geometry = mapping(self.polygon)
+        return {
+            "type": "Feature",
+            "id": self.id,
+            "bbox": self.polygon.bounds,
+            "geometry": geometry,
+            "properties": {"id": self.id, **properties},
+        }
 
     def __repr__(self) -> str:
         area = "" if self.area_m2 is None else f", {self.area_m2:,.1f} m2"
@@ -205,6 +222,36 @@ class Result:
         """Whether there are pixels to read: the result did not fail and is not closed."""
         return self._workdir is not None and self._workdir.is_open
 
+    # For other packages
+
+    @property
+    def __geo_interface__(self) -> dict[str, Any]:
+        """The objects as a FeatureCollection: see :func:`.features.geo_interface`.
+
+        Raises:
+            OutputError: the result failed.
+        """
+        from terraprompt.outputs.features import geo_interface
+
+        self._refuse_failure()
+        return geo_interface(self)
+
+    def to_geodataframe(self) -> GeoDataFrame:
+        """The objects as a GeoDataFrame, also of a closed result: see :func:`.features.to_geodataframe`.
+
+        Raises:
+            OutputError: the result failed.
+            ConfigError: GeoPandas is not installed (extra "geopandas").
+        """
+        from terraprompt.outputs.features import to_geodataframe
+
+        self._refuse_failure()
+        return to_geodataframe(self)
+
+    def _refuse_failure(self) -> None:
+        if self.status is Status.FAILED:
+            raise OutputError("There is no mask because the segmentation failed.", received=self.reason)
+
     # Pixels
 
     def mask(self) -> NDArray[np.uint8]:
@@ -226,9 +273,8 @@ class Result:
         Raises:
             OutputError: the result failed or is closed.
         """
-        if self._workdir is None:
-            raise OutputError("There is no mask because the segmentation failed.", received=self.reason)
-        if not self._workdir.is_open:
+        self._refuse_failure()
+        if self._workdir is None or not self._workdir.is_open:
             raise OutputError("The result is closed.", hint="Read or save it before closing it.")
         return self._workdir.folder.path / (self._workdir.mask_name if kind == "mask" else "probability.tif")
 

@@ -26,7 +26,7 @@ from terraprompt.raster.pixel_area import to_map
 if TYPE_CHECKING:
     from terraprompt.outputs.result import Result
 
-__all__ = ["FIELDS", "write_vector"]
+__all__ = ["FIELDS", "FeatureTable", "feature_table", "write_vector"]
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ FIELDS = ("id", "area_m2", "score", "instruction", "engine", "model", "source")
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
-    """What is written: polygons and columns, one entry an object."""
+class FeatureTable:
+    """Polygons and columns, one entry an object; see :func:`write_vector`."""
 
     polygons: NDArray[np.object_]
     columns: dict[str, NDArray[Any]]
@@ -44,6 +44,7 @@ class _Table:
 
     @property
     def geometry_type(self) -> str:
+        """Of all polygons: "Polygon" or "MultiPolygon"."""
         return str(self.polygons[0].geom_type) if len(self.polygons) else "Polygon"
 
 
@@ -68,14 +69,15 @@ def write_vector(result: Result, path: Path, *, driver: str, layer: str = "objec
     if result.crs is None:
         frame = _frame(result)
         log.warning("The scene has no CRS; the layer %s holds %s without one.", layer, frame)
-    table = _table(result)
+    table = feature_table(result)
     if driver == "Parquet":
         _write_parquet(result, table, path)
     else:
         _write_ogr(result, table, path, driver, layer)
 
 
-def _table(result: Result) -> _Table:
+def feature_table(result: Result) -> FeatureTable:
+    """Polygons and attributes of a result's objects as files hold them."""
     objects = result.objects
     polygons = np.array([o.polygon for o in objects], object)
     if result.crs is None and not result.transform.is_identity and len(polygons):
@@ -93,14 +95,14 @@ def _table(result: Result) -> _Table:
     }
     for key in FIELDS[len(columns) :]:
         columns[key] = np.full(len(objects), as_text(result.provenance, key), object)
-    return _Table(polygons, columns, result.crs is not None)
+    return FeatureTable(polygons, columns, result.crs is not None)
 
 
 def _frame(result: Result) -> str:
     return "pixel coordinates with y down" if result.transform.is_identity else "coordinates of its transform"
 
 
-def _write_ogr(result: Result, table: _Table, path: Path, driver: str, layer: str) -> None:
+def _write_ogr(result: Result, table: FeatureTable, path: Path, driver: str, layer: str) -> None:
     options: dict[str, Any] = {}
     metadata: dict[str, str] | None = None
     polygons, crs = table.polygons, result.crs.to_wkt() if result.crs is not None else None
@@ -139,7 +141,7 @@ def _write_ogr(result: Result, table: _Table, path: Path, driver: str, layer: st
         raise OutputError("The file was not written in full.", received=f"{written} of {count} polygons")
 
 
-def _write_parquet(result: Result, table: _Table, path: Path) -> None:
+def _write_parquet(result: Result, table: FeatureTable, path: Path) -> None:
     """GeoParquet 1.1: WKB, PROJJSON, and a box a feature so that readers can skip row groups."""
     bounds = shapely.bounds(table.polygons).reshape(-1, 4)
     arrays = {
