@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec
 from terraprompt.errors import ConfigError
 from terraprompt.flow.session import segment
-from terraprompt.outputs import Status
+from terraprompt.outputs import Result, Status
 from terraprompt.prompt import Prompt, Task
 
 
@@ -199,3 +199,31 @@ def test_pixels_count_where_areas_do_not(placeless):
     with segment(placeless, "the buildings", engine=Channels(), stretch="none", **zero) as result:
         assert len(result.objects) == 4
         assert not any("simplify" in remark for remark in result.remarks)
+
+
+def shown(result: Result) -> set[str]:
+    """Blocks of which the mask holds nearly all; corners are rounded where a window is seen enlarged."""
+    mask = result.mask().astype(bool)
+    found = {name for name in BLOCKS if (mask & blocks(name)).any()}
+    assert (mask & blocks(*found)).sum() >= 0.98 * blocks(*found).sum()
+    assert not (mask & ~blocks(*found)).any()
+    return found
+
+
+def test_a_click_keeps_the_whole_object_under_it_and_nothing_else(scene: Path) -> None:
+    result = segment(scene, Prompt(points=[(75, 15)]), engine=Channels())
+    assert shown(result) == {"mid"}
+    both = segment(scene, Prompt(points=[(75, 15), (20, 20)]), engine=Channels())
+    assert shown(both) == {"mid", "big"}
+    beside = segment(scene, Prompt(points=[(60, 20)]), engine=Channels())
+    assert len(beside.objects) == 1
+    assert any("right under point 1" in remark for remark in beside.remarks)
+
+
+def test_a_box_keeps_its_objects_and_no_specks_beside_them(scene: Path) -> None:
+    one = segment(scene, Prompt(boxes=[(8, 8, 50, 80)]), engine=Channels())
+    assert shown(one) == {"big"}, "the speck of 4 pixels in the box is none of it"
+    several = segment(scene, Prompt(boxes=[(5, 5, 95, 95)]), engine=Channels())
+    assert shown(several) == {"big", "mid", "low"}
+    alone = segment(scene, Prompt(boxes=[(38, 68, 44, 74)]), engine=Channels(), min_pixels=1)
+    assert shown(alone) == {"speck"}, "alone in its box it is what was meant"

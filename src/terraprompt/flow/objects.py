@@ -1,4 +1,4 @@
-"""Which objects of the finished mask are the answer: size, selector, and the click."""
+"""Which objects of the finished mask are the answer: size, selector, the click and the box."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import shapely
-from shapely import Point, STRtree
+from shapely import Point, Polygon, STRtree
 
 from terraprompt.flow.evidence import Evidence
 from terraprompt.flow.selection import outermost, select_objects
 from terraprompt.flow.settings import SegmentSettings
+from terraprompt.geometry.types import Box
 from terraprompt.language.parse_selector import describe
 from terraprompt.language.selector import Selector
 from terraprompt.language.understand import MIN_AREA_M2, Understood
@@ -28,6 +29,8 @@ __all__ = ["ObjectRules"]
 #: An object of less than so many times the smallest area of its category must be sure: mean probability of its pixels.
 _SMALL = 8.0
 _SURE = 0.75
+#: In a box, what is smaller than this share of its largest object is a speck beside it.
+_BESIDE = 0.1
 #: With fewer pixels an object is mostly border, whose probability says little.
 _BORDER_PX = 256
 
@@ -42,6 +45,7 @@ class ObjectRules:
         understood: of the text; None where it was not taken apart.
         smallest_m2: default area of the smallest object; 0 = no default, all that is kept by ``refinement`` counts.
         clicks: (x, y) in scene pixels; each keeps one object.
+        boxes: (x0, y0, x1, y1) in scene pixels; each keeps its largest object and those that are not specks beside it.
     """
 
     refinement: dict[str, Any]
@@ -49,6 +53,7 @@ class ObjectRules:
     understood: Understood | None = None
     smallest_m2: float = 0.0
     clicks: tuple[tuple[float, float], ...] = ()
+    boxes: tuple[Box, ...] = ()
     effective: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -66,7 +71,8 @@ class ObjectRules:
             return cls(refinement, selector, understood)
         if asked.is_spatial:
             positive = tuple(p for p, label in zip(asked.points, asked.labels, strict=True) if label)
-            return cls(refinement, selector, understood, clicks=() if asked.boxes else positive)
+            clicks = () if asked.boxes else positive
+            return cls(refinement, selector, understood, clicks=clicks, boxes=asked.boxes)
         sizes = [MIN_AREA_M2[name] for name in understood.categories if name in MIN_AREA_M2]
         given = settings.min_area_m2 is not None or settings.min_pixels is not None
         if given or not sizes or scene.ground is None:
@@ -106,6 +112,8 @@ class ObjectRules:
         said = self.understood or Understood()
         if self.clicks:
             return self._clicked(objects, scene, evidence)
+        if self.boxes:
+            return self._boxed(objects, scene)
         kept = [item for item in objects if not self._doubtful(item)]
         if said.min_area_m2 or said.max_area_m2:
             low, high = said.min_area_m2 or 0.0, said.max_area_m2 or math.inf
@@ -144,11 +152,7 @@ class ObjectRules:
 
     def _clicked(self, objects: Sequence[SegmentedObject], scene: Scene, evidence: Evidence) -> list[int]:
         """The object under each click, else the nearest."""
-        if scene.crs is None:
-            spots = [Point(xy) for xy in self.clicks]
-        else:
-            at = np.array(self.clicks, float)
-            spots = list(shapely.points(*to_map(scene.transform, at[:, 0], at[:, 1])))
+        spots = [Point(xy) for xy in _placed(self.clicks, scene)]
         outlines = [item.polygon for item in objects]
         nearest = STRtree(outlines).nearest(spots)
         pixel = math.sqrt(abs(scene.transform.determinant)) if scene.crs is not None else 1.0
@@ -156,3 +160,21 @@ class ObjectRules:
             if shapely.distance(spot, outlines[index]) > 1.5 * pixel:
                 evidence.remark(f"Nothing was found right under point {number}; the nearest object was taken.")
         return sorted({objects[i].id for i in nearest.tolist()})
+
+    def _boxed(self, objects: Sequence[SegmentedObject], scene: Scene) -> list[int]:
+        """The largest object in each box, and all in it that are not specks beside that one."""
+        kept: set[int] = set()
+        for x0, y0, x1, y1 in self.boxes:
+            box = Polygon(_placed([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], scene))
+            inside = [item for item in objects if item.polygon.intersects(box)]
+            least = _BESIDE * max((item.area_px for item in inside), default=0)
+            kept.update(item.id for item in inside if item.area_px >= least)
+        return sorted(kept) or [item.id for item in objects]
+
+
+def _placed(points: Sequence[tuple[float, float]], scene: Scene) -> list[tuple[float, float]]:
+    """Scene pixels (x, y) in the coordinates of the outlines: the map's, or pixels where there is no CRS."""
+    if scene.crs is None:
+        return list(points)
+    at = np.array(points, float)
+    return list(zip(*(values.tolist() for values in to_map(scene.transform, at[:, 0], at[:, 1])), strict=True))
