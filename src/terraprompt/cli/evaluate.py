@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,10 +16,11 @@ from terraprompt.cli.engine_options import with_engine_options
 from terraprompt.cli.help import VerbTyper
 from terraprompt.datasets.questions import Plan
 from terraprompt.datasets.registry import Dataset, dataset_names, layout_of, open_dataset
-from terraprompt.errors import BudgetError
+from terraprompt.errors import BudgetError, ConfigError
 from terraprompt.evaluation import harness
 from terraprompt.evaluation.metrics import metric_names
 from terraprompt.evaluation.protocols import PROTOCOLS, protocol
+from terraprompt.evaluation.published import listing, published, published_for
 from terraprompt.evaluation.report import comparison_table, headline_table
 from terraprompt.evaluation.runner import EngineSpec, Run
 from terraprompt.evaluation.scores import compare
@@ -182,6 +183,22 @@ def compare_runs(
     typer.echo(f"B is better on {done.better:,} samples, equal on {done.equal:,}, worse on {done.worse:,}.")
     if done.only_a or done.only_b:
         typer.echo(f"Note: {len(done.only_a):,} samples only in A, {len(done.only_b):,} only in B.", err=True)
+
+
+@verb.command("published")
+def print_published(
+    dataset: Annotated[str | None, typer.Option(help="Results on this data set alone.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of this split alone.")] = None,
+    as_data: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Print the results that papers publish, with the protocol of each and the table that it stands in."""
+    rows = published() if dataset is None else published_for(dataset)
+    rows = tuple(row for row in rows if split in (None, row.split))
+    if not rows:
+        known = ", ".join(dict.fromkeys(row.dataset for row in published()))
+        asked = f"{dataset or 'all'}, split {split or 'all'}"
+        raise ConfigError("No published result is known.", received=asked, hint=f"Known: {known}.")
+    typer.echo(as_json([asdict(row) for row in rows]) if as_data else markdown(listing(rows)))
 
 
 def _open(name: str, root: Path, split: str | None, *, keep_going: bool, seed: int) -> Dataset:

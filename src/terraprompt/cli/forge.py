@@ -35,6 +35,7 @@ def register(group: typer.Typer) -> None:
     forge.command("run")(run)
     forge.command("inspect")(inspect)
     forge.command("sources")(sources)
+    forge.command("categories")(categories)
     group.add_typer(forge, name="forge")
     review = VerbTyper(no_args_is_help=True, help="Have people look at a forged set.")
     review.command("export")(review_export)
@@ -118,6 +119,20 @@ def inspect(
     for line in found.lines():
         typer.echo(line, err=True)
     typer.echo(found.table if output is None else str(output))
+
+
+def categories(
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Name the 117 categories of GeoSeg-1M (UniGeoSeg, Table 14), and the category of ours that means the same."""
+    from terraprompt.language.geoseg_1m import published_categories
+
+    rows = published_categories()
+    if as_json:
+        typer.echo(to_json([asdict(row) for row in rows]))
+        return
+    for row in rows:
+        typer.echo(f"{row.number:>3}  {row.name:<64} {row.ours or '-'}")
 
 
 def sources() -> None:

@@ -220,6 +220,8 @@ class Protocol:
 
 _REGION = ("dice", "precision", "recall")
 _OUTLINE = ("boundary IoU", "boundary IoU 0.5 %")
+#: Pr@X of tables of grounding; the others are those of tables of masks.
+_GROUNDING = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
 _SEGEARTH = Protocol(
     "segearth",
     "SegEarth-R1 and its relatives",
@@ -245,12 +247,14 @@ _PRESETS = (
         origin="UniGeoSeg on DIOR-RSVG: the box of the largest component",
         grid=Grid("letterbox", 512),
         shape="box of the largest component",
+        thresholds=_GROUNDING,
     ),
     replace(
         _SEGEARTH,
         name="segearth-rsvg",
         origin="SegEarth-R1 on DIOR-RSVG: the box of the largest component",
         shape="box of the largest component",
+        thresholds=_GROUNDING,
     ),
     Protocol(
         "think2seg",

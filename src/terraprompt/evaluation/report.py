@@ -179,7 +179,7 @@ def faults(report: Report) -> list[str]:
     """What must be said beside the published numbers, each once."""
     shown_methods = {row.method for row in report.published}
     known = [f"{who}: {what}" for who, what in FAULTS.items() if shown_methods & set(who.split(", "))]
-    return list(dict.fromkeys([*(f"{row.method}: {row.note}" for row in report.published if row.note), *known]))
+    return list(dict.fromkeys([*(f"{row.title}: {row.note}" for row in report.published if row.note), *known]))
 
 
 def _warnings(
@@ -297,7 +297,7 @@ def published_table(report: Report) -> Table:
             if (row.task, row.level) == (task, level):
                 other = "" if row.protocol == report.protocol.name else " ≠"
                 values = (f"{row.values[n]:.2f}" if n in row.values else "-" for n in names)
-                rows.append([row.method, part, row.protocol + other, *values])
+                rows.append([row.title, part, row.protocol + other, *values])
     return rows
 
 

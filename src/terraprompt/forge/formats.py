@@ -15,6 +15,7 @@ from terraprompt.forge.records import Row
 from terraprompt.forge.stages import Parts
 from terraprompt.io.atomic import atomic_path
 from terraprompt.io.files import translated
+from terraprompt.language.geoseg_1m import published_name
 
 __all__ = ["output_file", "write_jsonl", "write_output", "write_regions", "write_shards"]
 
@@ -60,6 +61,7 @@ def _line(row: Row, files: Row) -> Row:
         "width": row["width"],
         "task": row["kind"],
         "category": row["category"],
+        "geoseg_1m": published_name(row["category"]),
         "question": row["question"],
         "reason": row["reason"] or None,
         "points": row["points"],
