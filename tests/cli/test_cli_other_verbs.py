@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from layout_copies import geoseg_bench
+from layout_copies import geoseg_bench, remotesam
 from terraprompt import __version__
 from terraprompt.engines.weights import packaged
 
@@ -169,6 +169,42 @@ def test_train_from_labelled_questions(run: Callable[..., Any], tmp_path: Path) 
     done = run("train", "--run", tmp_path / "none")
     assert done.code == 2
     assert "Missing option '--data' (or '--questions')." in done.said
+
+
+def test_the_published_training(run: Callable[..., Any], tmp_path: Path) -> None:
+    """Three epochs of GeoSeg-1M on eight ranks, planned on the small member without a copy of the data."""
+    done = run(
+        "train", "--questions", f"geoseg-1m={tmp_path / 'absent'}", "--preset", "tiny", "--epochs", "3",
+        "--batch", "16", "--micro-batch-size", "2", "--dry-run", "--launch", "zero2", "--run", tmp_path / "run",
+    )  # fmt: skip
+    assert done.code == 0
+    assert "1,148,504" in done.out
+    assert "215,345 of 16" in done.out, "3 x 1,148,504 / 16"
+    assert "8 ranks x 2 samples x 1 passes" in done.out
+    assert "as published" in done.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_on_sets_mixed_by_weight_for_epochs(run: Callable[..., Any], tmp_path: Path) -> None:
+    first, second = geoseg_bench(tmp_path / "a", split="train"), remotesam(tmp_path / "b")
+    sets = ("--questions", f"geoseg-1m={first}:0.8", "--questions", f"remotesam-270k={second}:0.2")
+    common = ("--preset", "tiny", "--batch", "2", "-j", "0")
+    done = run("train", *sets, *common, "--epochs", "1", "--run", tmp_path / "run", "--sampling", "shares")
+    assert (done.code, done.out.strip()) == (0, str(tmp_path / "run" / "weights"))
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["train"]["steps"] == 3, "6 questions, 2 a step"
+    assert sorted(path.name for path in (tmp_path / "run").glob("*.parquet")) == [
+        "questions-0.parquet", "questions-1.parquet"
+    ]  # fmt: skip
+    for options, words in (
+        ((*sets[:3], f"remotesam-270k={second}"), "mix by weights above 0"),
+        ((*sets, "--epochs", "1", "--steps", "2"), "Epochs are passes over --questions"),
+        ((*sets, "--sampling", "turns"), "Unknown sampling of tasks. Received: turns."),
+        ((*sets, "--start", tmp_path / "run" / "weights", "--language", tmp_path), "cannot be read"),
+    ):
+        done = run("train", *options, *common, "--run", tmp_path / "none")
+        assert (done.code, done.out) == (1, "")
+        assert words in done.said
+        assert not (tmp_path / "none" / "weights").exists()
 
 
 def test_train_a_causal_member_in_one_command(run: Callable[..., Any], pack: Path, tmp_path: Path) -> None:

@@ -219,6 +219,16 @@ def test_rrsis_d_masks_in_every_coding(tmp_path: Path) -> None:
     assert test["0"].instructions == ("the ship number 0",)
 
 
+def test_remotesam_as_it_is_unpacked(tmp_path: Path) -> None:
+    """The files stand in the folder, or in one of their own below it."""
+    root = copies.remotesam(tmp_path / "data" / "RemoteSAM-270K")
+    for where in (root, root.parent):
+        (sample,) = opened("remotesam-270k", where, split="train").samples
+        assert (sample.source, sample.instructions) == ("remotesam-270k", ("the ship number 4",))
+        assert sample.image.parent == root / "JPEGImages"
+        assert (sample.load_mask() == copies.target(4)).all()
+
+
 def change(path: Path, edit: Any) -> None:
     raw = json.loads(path.read_text())
     edit(raw)

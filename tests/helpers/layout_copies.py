@@ -152,6 +152,16 @@ def rrsis_d(root: Path) -> Path:
     return root
 
 
+def remotesam(root: Path) -> Path:
+    """The same references in the folders of RemoteSAM-270K."""
+    rrsis_d(root)
+    (root / "images/rrsisd/JPEGImages").rename(root / "JPEGImages")
+    (root / "rrsisd").rename(root / "Annotations")
+    (root / "images/rrsisd").rmdir()
+    (root / "images").rmdir()
+    return root
+
+
 def refsegrs(root: Path) -> Path:
     """TIFF pictures; the second image has two phrases; a name with a blank."""
     lines = []
@@ -297,6 +307,7 @@ MAKERS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "geoseg-1m": (lambda root: geoseg_bench(root, split="train"), "train"),
     "earthreason": (earthreason, "test"),
     "rrsis-d": (rrsis_d, "test"),
+    "remotesam-270k": (remotesam, "test"),
     "refsegrs": (refsegrs, "test"),
     "risbench": (risbench, "test"),
     "dior-rsvg": (dior_rsvg, "test"),

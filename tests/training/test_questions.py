@@ -20,7 +20,8 @@ from terraprompt.training.crops import Crop, CropRecipe
 from terraprompt.training.loader import Mixed, collate
 from terraprompt.training.loop import step_batches
 from terraprompt.training.nano_step import NanoTrainConfig
-from terraprompt.training.questions import MixedSource, QuestionCrops, Questions, QuestionSource
+from terraprompt.training.question_sets import Questions
+from terraprompt.training.questions import MixedSource, QuestionCrops, QuestionSource
 from terraprompt.training.schedule import TaskSchedule
 from terraprompt.training.train_causal import TINY, train_causal
 from terraprompt.training.train_nano import train_nano

@@ -21,7 +21,8 @@ from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Prompt, Task
 from terraprompt.raster import open_scene
 from terraprompt.training.labeled_image import from_record
-from terraprompt.training.questions import Questions, QuestionSource
+from terraprompt.training.question_sets import Questions
+from terraprompt.training.questions import QuestionSource
 from terraprompt.training.sft_examples import pack_questions, sft_examples
 from tiny_policy import CONVENTION
 

@@ -12,17 +12,21 @@ from terraprompt.errors import DatasetError
 from terraprompt.io.rle import RunLengths
 from terraprompt.prompt import Task
 
-__all__ = ["decode_sample", "encode_sample"]
+__all__ = ["UncodableError", "decode_sample", "encode_sample"]
 
 _PLAIN = ("category", "level", "split", "source", "licence", "gsd_m")
 _TUPLES = ("instructions", "answer", "labels")
+
+
+class UncodableError(DatasetError):
+    """A truth of a kind that no index can hold: one of a layout from elsewhere."""
 
 
 def encode_sample(sample: Sample, root: Path) -> dict[str, Any]:
     """A sample as JSON values, with paths relative to ``root`` and empty fields left out.
 
     Raises:
-        DatasetError: a truth of an unknown coding.
+        UncodableError: a truth of an unknown coding.
     """
     out: dict[str, Any] = {"id": sample.id, "image": _relative(sample.image, root), "task": sample.task.value}
     for field in (*_PLAIN, *_TUPLES, "points", "boxes", "box"):
@@ -78,7 +82,7 @@ def _encode_truth(truth: Truth, root: Path) -> dict[str, Any]:
             return {"kind": "none", "image": _relative(image, root), "mask": label}
         case UnionMask(parts=parts):
             return {"kind": "together", "parts": [_encode_truth(part, root) for part in parts]}
-    raise DatasetError("This kind of mask cannot be put into an index.", received=type(truth).__name__)
+    raise UncodableError("This kind of mask cannot be put into an index.", received=type(truth).__name__)
 
 
 def _decode_truth(raw: dict[str, Any], root: Path) -> Truth:

@@ -16,8 +16,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from terraprompt.datasets.coding import decode_sample, encode_sample
 from terraprompt.datasets.sample import Sample
@@ -143,6 +146,16 @@ class Index(Sequence[Sample]):
         with self._lock:
             values: list[str | None] = self._file.read(columns=[name]).column(0).to_pylist()
         return values
+
+    def has(self, *fields: str) -> NDArray[np.bool_]:
+        """Which samples have at least one of these fields of :class:`Sample`; nothing is decoded."""
+        parts = []
+        with self._lock:
+            for batch in self._file.iter_batches(_BATCH, columns=["record"]):
+                # inside a text of the record the quotes are escaped: it cannot match
+                found = [pc.match_substring(batch.column(0), f'"{field}":') for field in fields]
+                parts.append(np.logical_or.reduce([one.to_numpy(zero_copy_only=False) for one in found]))
+        return np.concatenate(parts) if parts else np.zeros(0, bool)
 
     def _records(self, number: int) -> Any:
         with self._lock:

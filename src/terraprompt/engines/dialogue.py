@@ -62,11 +62,18 @@ class DialogueWriter:
                 hint="Copy tokenizer.json and tokenizer_config.json (or vocab.json and merges.txt) of the release "
                 "into it.",
             ) from error
+        return cls.of(tokenizer, vocabulary, system=system, where=folder)
+
+    @classmethod
+    def of(
+        cls, tokenizer: Any, vocabulary: int, *, system: str = SYSTEM, where: Path | str = "tokenizer"
+    ) -> DialogueWriter:
+        """From a tokenizer of transformers; raises as :meth:`load` does."""
         seg = tokenizer.get_vocab().get(_SEG)
         if seg is None or max(seg, len(tokenizer) - 1) >= vocabulary:
             raise CheckpointError(
                 "The tokenizer is not that of these weights.",
-                received=f"{folder}: {len(tokenizer)} tokens, {_SEG} is {seg}, embeddings for {vocabulary}",
+                received=f"{where}: {len(tokenizer)} tokens, {_SEG} is {seg}, embeddings for {vocabulary}",
             )
 
         def ids(text: str) -> Tensor:

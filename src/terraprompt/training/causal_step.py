@@ -23,7 +23,7 @@ from terraprompt.training.loop import TrainLoop
 from terraprompt.training.lora import LoraConfig, add_lora, merged
 from terraprompt.training.step import SEED_STRIDE, LoopConfig, TrainStep, group_parameters
 
-__all__ = ["CausalStep", "CausalTrainConfig", "CausalTrainer"]
+__all__ = ["CausalStep", "CausalTrainConfig", "CausalTrainer", "freeze", "recompute_layers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,15 +75,10 @@ class CausalStep(TrainStep):
         self.config, self.collate = config, partial(collate, writer)
         if config.lora is not None:
             add_lora(model, config.lora)
-        _freeze(model, config)
+        freeze(model, config)
         self._still = [part for part in model.children() if not any(p.requires_grad for p in part.parameters())]
         if config.checkpointing:
-            language = model.reader.language
-            # renamed within transformers 5
-            enable = (
-                getattr(language, "activation_checkpointing_enable", None) or language.gradient_checkpointing_enable
-            )
-            enable({"use_reentrant": False})
+            recompute_layers(model.reader.language)
 
     def train(self, mode: bool = True) -> CausalStep:
         """Frozen parts stay in eval mode."""
@@ -188,7 +183,14 @@ class CausalTrainer(TrainLoop):
         self.accelerator.wait_for_everyone()
 
 
-def _freeze(model: nn.Module, config: CausalTrainConfig) -> None:
+def recompute_layers(language: Any) -> None:
+    """Let a language model of transformers recompute its layers in the backward pass instead of keeping them."""
+    # renamed within transformers 5
+    enable = getattr(language, "activation_checkpointing_enable", None) or language.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def freeze(model: nn.Module, config: CausalTrainConfig) -> None:
     """Switch gradients off by name; adapters of LoRA always learn, the weights under them never."""
     names = [name for name, _ in model.named_parameters()]
     for pattern in (*config.frozen, *config.trained, *(pattern for pattern, _ in config.lr_overrides)):

@@ -31,6 +31,7 @@ __all__ = [
     "TaskStream",
     "byte_tokenizer",
     "collate",
+    "reply_ids",
 ]
 
 _HEARD = " [/INST]"
@@ -159,6 +160,19 @@ class DialogueBatch:
         return 0 if labels is None else int((labels[:, 1:] != -100).sum())
 
 
+def _ids(writer: DialogueWriter, text: str) -> list[int]:
+    found: list[int] = writer.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return found
+
+
+def reply_ids(writer: DialogueWriter, answer: str) -> list[int]:
+    """Ids of all that follows the instruction: the end of the user's turn, then what is learned."""
+    said = (_HEARD, _REPLY, _BEFORE_ANSWER, answer)
+    before = [i for text in said for i in _ids(writer, text)]
+    end = _ids(writer, _AFTER_ANSWER) + _ids(writer, writer.tokenizer.eos_token or _END)
+    return [*before, writer.seg, *end]
+
+
 def collate(writer: DialogueWriter, samples: Sequence[tuple[int, Crop]]) -> DialogueBatch:
     """Write dialogues with their answers, and stack.
 
@@ -166,15 +180,10 @@ def collate(writer: DialogueWriter, samples: Sequence[tuple[int, Crop]]) -> Dial
     learned (spec 4; the placeholder of the mask leaves no token).
     """
 
-    def ids(text: str) -> list[int]:
-        found: list[int] = writer.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return found
-
-    heard, reply = ids(_HEARD), ids(_REPLY) + ids(_BEFORE_ANSWER)
-    end = ids(_AFTER_ANSWER) + ids(writer.tokenizer.eos_token or _END)
+    heard = _ids(writer, _HEARD)
     examples = [crop.items[0] for _, crop in samples]
     asked = [writer.instruction(s.text) for s in examples]
-    told = [[*reply, *ids(s.answer), writer.seg, *end] for s in examples]
+    told = [reply_ids(writer, s.answer)[len(heard) :] for s in examples]
     longest = max(len(a) + len(heard) + len(t) for a, t in zip(asked, told, strict=True))
     count = len(samples)
     tokens = torch.full((count, longest), writer.seg)

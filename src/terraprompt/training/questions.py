@@ -7,7 +7,6 @@ shown, upright, and only its light changes. Points and boxes bear turning and zo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,8 @@ from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.geometry.frame import Frame
 from terraprompt.language.interactive import interactive_instruction
 from terraprompt.models.preprocess import letterboxed
-from terraprompt.models.unigeoseg.config import TASK_INDEX
 from terraprompt.prompt import Task
+from terraprompt.raster.pictures import picture_size
 from terraprompt.training.augment import CropMap, change_light
 from terraprompt.training.crops import (
     Crop,
@@ -34,56 +33,13 @@ from terraprompt.training.crops import (
 from terraprompt.training.dialogues import CropProvider
 from terraprompt.training.labeled_image import LabeledImage
 from terraprompt.training.loader import Crops
+from terraprompt.training.question_sets import Questions
 from terraprompt.training.schedule import TaskSchedule
 
-__all__ = ["MixedSource", "QuestionCrops", "QuestionSource", "Questions"]
+__all__ = ["MixedSource", "QuestionCrops", "QuestionSource", "question_words"]
 
 #: Targets tried until one suits a crop round an object.
 _TRIES = 64
-
-
-class Questions:
-    """The questions of a data set that have masks, by task.
-
-    Args:
-        samples: of one split.
-
-    Raises:
-        DatasetError: none of them has a mask.
-    """
-
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        asked = [s for s in samples if s.truth is not None and (s.instructions or s.points or s.boxes)]
-        if not asked:
-            raise DatasetError(
-                "There is nothing to train on: no question has a mask.", received=f"{len(samples)} questions"
-            )
-        self.by_task = {task: [s for s in asked if s.task is task] for task in Task}
-        self.by_image: dict[str, list[Sample]] = {}
-        for sample in asked:
-            if sample.task is not Task.INTERACTIVE:
-                self.by_image.setdefault(str(sample.image), []).append(sample)
-
-    def __len__(self) -> int:
-        return sum(map(len, self.by_task.values()))
-
-    @property
-    def natural(self) -> tuple[float, float, float]:
-        """How many are interactive, referring and reasoning."""
-        interactive, referring, reasoning = (float(len(self.by_task[task])) for task in TASK_INDEX)
-        return interactive, referring, reasoning
-
-    def scheduled(self, schedule: TaskSchedule) -> TaskSchedule:
-        """The schedule without the tasks that nothing is asked of."""
-        left = [share if there else 0.0 for share, there in zip(schedule.natural, self.natural, strict=True)]
-        return replace(schedule, natural=(left[0], left[1], left[2]))
-
-    def draw(self, task: Task, rng: np.random.Generator) -> Sample:
-        """One of ``task``, all alike."""
-        pool = self.by_task[task]
-        if not pool:
-            raise ConfigError("The schedule asks for a task without questions.", received=task.value)
-        return pool[int(rng.integers(len(pool)))]
 
 
 class QuestionCrops(Crops):
@@ -111,7 +67,7 @@ class QuestionCrops(Crops):
         if task is Task.INTERACTIVE:
             return self._object(rng)
         sample = self.questions.draw(task, rng)
-        others = [s for s in self.questions.by_image[str(sample.image)] if s is not sample]
+        others = [s for s in self.questions.about(sample.image) if s.id != sample.id]
         picked = rng.permutation(len(others))[: self.recipe.items - 1].tolist()
         return _whole([sample, *(others[i] for i in picked)], self.recipe, rng)
 
@@ -126,7 +82,7 @@ class QuestionCrops(Crops):
                 return crop
         raise DatasetError(
             "The targets of points and boxes are too small to cut crops round them.",
-            received=f"{_TRIES} of {len(self.questions.by_task[Task.INTERACTIVE])} tried",
+            received=f"{_TRIES} drawn",
         )
 
 
@@ -152,7 +108,7 @@ class QuestionSource:
         target[top : top + frame.content[0], left : left + frame.content[1]] = _nearest(mask, frame.content)
         shown = letterboxed(change_light(image, rng) if self.light else image, frame)
         rows = coordinate_rows(sample.prompt(), image.shape[:2]).numpy()
-        text, answer = _words(sample, rows, rng), _answer(sample, mask, rng)
+        text, answer = _words(sample, rows, rng), _answer(sample, bool(mask.any()), rng)
         example = TrainingExample(text, task, target, rows, presence_of(target), answer=answer)
         return single_crop(shown, example, sample.source)
 
@@ -173,7 +129,7 @@ class MixedSource:
 
     def draw(self, task: Task, rng: np.random.Generator) -> Crop:
         """A sample of ``task``."""
-        chosen = rng.random() < self.share and self.second.questions.by_task[task]
+        chosen = rng.random() < self.share and self.second.questions.has(task)
         return (self.second if chosen else self.first).draw(task, rng)
 
 
@@ -224,10 +180,17 @@ def _words(sample: Sample, rows: NDArray[np.float32], rng: np.random.Generator) 
     return interactive_instruction(points=[row[:2] for row in used])
 
 
-def _answer(sample: Sample, mask: NDArray[np.uint8], rng: np.random.Generator) -> str:
+def question_words(sample: Sample, rng: np.random.Generator) -> tuple[str, str]:
+    """Instruction and answer of a question, of which no pixels are read: a target is taken to be there."""
+    size = picture_size(sample.image)[::-1] if sample.points or sample.boxes else (1, 1)
+    rows = coordinate_rows(sample.prompt(), size).numpy()
+    return _words(sample, rows, rng), _answer(sample, True, rng)
+
+
+def _answer(sample: Sample, found: bool, rng: np.random.Generator) -> str:
     """What the language model learns to answer: the data set's own words where it has some."""
     if sample.answer:
         return sample.answer[int(rng.integers(len(sample.answer)))]
-    if not mask.any():
+    if not found:
         return "nothing in this image"
     return "the object at that place" if sample.task is Task.INTERACTIVE else "the marked area"

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 
-from terraprompt.engines.checkpoint import load_converted
 from terraprompt.engines.dialogue import SYSTEM, DialogueWriter
-from terraprompt.engines.mask2former import mask2former
-from terraprompt.errors import CheckpointError, ConfigError
+from terraprompt.engines.language import LanguageModel, open_language
+from terraprompt.errors import ConfigError
 from terraprompt.io.hub import weights_folder
-from terraprompt.models.unigeoseg import UniGeoSeg, UniGeoSegConfig, preset
+from terraprompt.models.unigeoseg import UniGeoSegConfig, preset
 from terraprompt.training.ablations import ablation
 from terraprompt.training.causal_step import CausalTrainConfig, CausalTrainer
 from terraprompt.training.crops import CropRecipe
 from terraprompt.training.dialogues import CropProvider, CropSource, TaskStream, byte_tokenizer
 from terraprompt.training.labeled_image import LabeledImage
-from terraprompt.training.questions import MixedSource, Questions, QuestionSource
+from terraprompt.training.question_sets import Questions
+from terraprompt.training.questions import MixedSource, QuestionSource
 from terraprompt.training.schedule import TaskSchedule
+from terraprompt.training.starts import begin
 from terraprompt.training.train_nano import SCHEDULE, load_labeled_images, shares_of
 
-__all__ = ["TINY", "train_causal"]
+__all__ = ["TINY", "MemberPlan", "train_causal"]
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,68 @@ TINY = CausalTrainConfig(
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MemberPlan:
+    """What is trained: a member, what reads for it, how tasks are drawn. Nothing is read or built yet.
+
+    Attributes:
+        member: the network.
+        schedule: shares of the tasks.
+        writer: of its dialogues.
+        language: the language model that its reader begins with; None for none of its own.
+    """
+
+    member: UniGeoSegConfig
+    schedule: TaskSchedule
+    writer: DialogueWriter
+    language: LanguageModel | None = None
+
+    @classmethod
+    def make(
+        cls,
+        preset_name: str,
+        *,
+        ablation_name: str | None = None,
+        language: str | Path | None = None,
+        tokenizer: Path | None = None,
+        start: str | Path | None = None,
+        schedule: TaskSchedule = SCHEDULE,
+        system: str = SYSTEM,
+    ) -> MemberPlan:
+        """From names, see :func:`train_causal`.
+
+        Raises:
+            ConfigError: unknown names, a member with a sentence encoder, or no tokenizer.
+            CheckpointError: the language model or the tokenizer cannot be read.
+        """
+        member = preset(preset_name)
+        if ablation_name is not None:
+            row = ablation(ablation_name)
+            member, schedule = row.model(member), row.schedule(schedule)
+        if member.causal is None:
+            raise ConfigError("This member reads with a sentence encoder.", received=preset_name)
+        vocabulary = int(member.causal.settings["vocab_size"])
+        if language is not None:
+            if tokenizer is not None:
+                raise ConfigError("A language model brings its own tokenizer.", received=tokenizer)
+            opened = open_language(language)
+            member = opened.reads_for(member)
+            vocabulary = int(opened.causal.settings["vocab_size"])
+            writer = DialogueWriter.of(opened.tokenizer, vocabulary, system=system, where=opened.folder)
+            return cls(member, schedule, writer, opened)
+        if tokenizer is None and start is not None:
+            tokenizer = weights_folder(start)
+        if tokenizer is not None:
+            return cls(member, schedule, DialogueWriter.load(tokenizer, vocabulary, system=system))
+        if preset_name != "tiny":
+            raise ConfigError(
+                "The language model needs its tokenizer.",
+                received=f"{preset_name} without one",
+                hint="Give the language model's folder with --language, or a tokenizer's with --tokenizer.",
+            )
+        return cls(member, schedule, DialogueWriter.of(byte_tokenizer(), vocabulary, system=system))
+
+
 def train_causal(
     data: Path | Sequence[Path] | None,
     run: Path,
@@ -42,8 +104,10 @@ def train_causal(
     *,
     preset_name: str = "tiny",
     ablation_name: str | None = None,
+    language: str | Path | None = None,
     tokenizer: Path | None = None,
-    start: Path | None = None,
+    start: str | Path | None = None,
+    strict: bool = False,
     mask2former_start: Path | None = None,
     schedule: TaskSchedule = SCHEDULE,
     rendered: int = 0,
@@ -60,13 +124,16 @@ def train_causal(
     Args:
         data: folders with ``annotations.jsonl``, one or several, of which the split "train" is used; None to learn
             from ``questions`` alone.
-        run: where checkpoints and metrics go.
+        run: where checkpoints and metrics go, and ``start.json``: what the weights began with.
         config: budget and optimiser.
         preset_name: the member.
         ablation_name: a row of the ablation tables, see :mod:`terraprompt.training.ablations`.
-        tokenizer: folder of the language model's tokenizer, which must know [SEG]; None takes that of ``start``, and
-            for ``tiny`` one of bytes.
-        start: folder of converted weights to go on from; None begins with random ones.
+        language: folder or hub name of a decoder-only language model that takes the place of the member's, with its
+            weights and its tokenizer.
+        tokenizer: folder of the language model's tokenizer, which must know [SEG]; None takes that of ``language`` or
+            ``start``, and for ``tiny`` one of bytes.
+        start: folder of converted weights to go on from, of this member or another: what fits is taken.
+        strict: ``start`` must be of this very member.
         mask2former_start: Mask2Former weights for vision, pixel decoder and mask decoder, instead of random ones.
         schedule: shares of the tasks.
         rendered: rendered scenes added to the images.
@@ -81,42 +148,33 @@ def train_causal(
 
     Raises:
         ConfigError: there is nothing to learn from; there is no tokenizer, or a setting makes no sense.
-        CheckpointError: ``start`` or ``mask2former_start`` is of another architecture, or there is nothing to resume.
+        CheckpointError: a start is damaged or of another architecture, or there is nothing to resume.
     """
-    member = preset(preset_name)
-    if ablation_name is not None:
-        row = ablation(ablation_name)
-        member, schedule = row.model(member), row.schedule(schedule)
-    if tokenizer is None and start is not None:
-        tokenizer = weights_folder(start)
-    if tokenizer is None:
-        if preset_name != "tiny":
-            raise ConfigError(
-                "The language model needs its tokenizer.",
-                received=f"{preset_name} without one",
-                hint="Give a folder with --tokenizer.",
-            )
-        tokenizer = run / "tokenizer"
-        process = PartialState(cpu=device == "cpu")
-        if process.is_main_process:
-            byte_tokenizer().save_pretrained(str(tokenizer))
-        process.wait_for_everyone()
-    if member.causal is None:
-        raise ConfigError("This member reads with a sentence encoder.", received=preset_name)
-    writer = DialogueWriter.load(tokenizer, int(member.causal.settings["vocab_size"]), system=system)
+    plan = MemberPlan.make(
+        preset_name, ablation_name=ablation_name, language=language, tokenizer=tokenizer, start=start,
+        schedule=schedule, system=system,
+    )  # fmt: skip
+    schedule = plan.schedule
     torch.manual_seed(config.seed)
-    trainer = CausalTrainer(_model(member, start, mask2former_start), writer, config, run, device=device)
+    model, report = begin(
+        plan.member, start=start, language=plan.language, mask2former_start=mask2former_start, strict=strict
+    )
+    log.info("%s: %s", plan.member.name, report.summary())
+    trainer = CausalTrainer(model, plan.writer, config, run, device=device)
     if resume:
         trainer.resume()
+    elif trainer.accelerator.is_main_process:
+        report.write(run / "start.json")
     source: CropProvider | None = None
     if images is None and data is not None:
         images = load_labeled_images(data, rendered=rendered, seed=config.seed, workers=max(workers, 1))
+    size = plan.member.vision.size
     if images is not None:
         log.info("%d images", len(images))
-        source = CropSource(images, shares_of(images), CropRecipe(size=member.vision.size))
+        source = CropSource(images, shares_of(images), CropRecipe(size=size))
     if questions is not None:
         log.info("%d questions", len(questions))
-        asked = QuestionSource(questions, member.vision.size)
+        asked = QuestionSource(questions, size)
         if source is None:
             schedule = replace(schedule, natural=questions.natural)
         source = asked if source is None else MixedSource(source, asked, question_share)
@@ -125,23 +183,3 @@ def train_causal(
     log.info("from step %d of %d", trainer.step, config.steps)
     trainer.fit(TaskStream(source, schedule, config.seed, config.steps * config.batch), workers=workers)
     return trainer
-
-
-def _model(member: UniGeoSegConfig, start: Path | None, mask2former_start: Path | None) -> UniGeoSeg:
-    if start is not None and mask2former_start is not None:
-        raise ConfigError("A training has one start.", received=f"{start} and {mask2former_start}")
-    if start is None:
-        model = UniGeoSeg(member)
-        if mask2former_start is None:
-            log.warning("%s begins with random weights", member.name)
-        else:
-            begun = mask2former(mask2former_start, member)
-            model.load_state_dict(begun.state, strict=False)
-            log.info("%d tensors of Mask2Former, %d of it unused", len(begun.state), len(begun.unused))
-        return model
-    loaded, _ = load_converted(weights_folder(start), lm_head=True)
-    if replace(loaded.config, name=member.name) != member:
-        raise CheckpointError(
-            "The weights are of another architecture.", received=f"{start}: {loaded.config.name}, not {member.name}"
-        )
-    return loaded.requires_grad_(True)

@@ -6,7 +6,7 @@ import importlib.util
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from terraprompt.training.crops import CropRecipe
 from terraprompt.training.labeled_image import LabeledImage, from_record
 from terraprompt.training.loader import Crops, CropStream, Mixed
 from terraprompt.training.nano_step import NanoTrainConfig, NanoTrainer
-from terraprompt.training.questions import QuestionCrops, Questions
+from terraprompt.training.question_sets import Questions
+from terraprompt.training.questions import QuestionCrops
 from terraprompt.training.rendered import render_images
 from terraprompt.training.schedule import TaskSchedule
+from terraprompt.training.starts import from_member
 
 __all__ = [
     "SCHEDULE",
@@ -33,6 +35,7 @@ __all__ = [
     "export_nano",
     "imagenet_backbone",
     "load_labeled_images",
+    "sampled",
     "shares_of",
     "train_nano",
 ]
@@ -61,6 +64,14 @@ SHARES: Mapping[str, float] = {
 }
 #: Crops that ask interactively, by name and by function, before the schedule shifts them.
 SCHEDULE = TaskSchedule(natural=(0.45, 0.33, 0.22))
+
+
+def sampled(name: str | None) -> TaskSchedule:
+    """The schedule by its name: "multipliers" (None, the default), "shares", or "average", which has none."""
+    known = {"multipliers": SCHEDULE, "shares": replace(SCHEDULE, by="shares"), "average": replace(SCHEDULE, floor=1.0)}
+    if name is not None and name not in known:
+        raise ConfigError("Unknown sampling of tasks.", received=name, hint=f"Known: {', '.join(known)}.")
+    return known[name or "multipliers"]
 
 
 def imagenet_backbone(path: Path | None = None) -> dict[str, torch.Tensor]:
@@ -113,6 +124,7 @@ def train_nano(
     device: str | None = "cpu",
     resume: bool = False,
     start: Path | None = None,
+    strict: bool = False,
     backbone: Path | None = None,
     text_encoder: Path | None = None,
     images: Sequence[LabeledImage] | None = None,
@@ -134,8 +146,9 @@ def train_nano(
         device: "cpu", or None for what accelerate finds.
         shares: probability per source; None takes :func:`shares_of`.
         resume: go on from the last checkpoint of ``run``; the stream of crops continues where it stopped.
-        start: weights to go on from (.safetensors of the same architecture) with a new schedule and new crops; None
-            starts from ImageNet.
+        start: weights to go on from (.safetensors of this member or another: what fits is taken) with a new schedule
+            and new crops; None starts from ImageNet.
+        strict: ``start`` must be of this very member.
         backbone: file of the ImageNet weights; None = the installed package's.
         text_encoder: folder of another sentence encoder, not checked against the public checksum.
         images: already loaded images, instead of ``data``.
@@ -153,9 +166,8 @@ def train_nano(
         model.vision.load_state_dict(imagenet_backbone(backbone))
     else:
         state, card = load_weights(start)
-        if described(card, start) != model.config:
-            raise CheckpointError("The weights are of another architecture.", received=f"{start}, not {preset_name}")
-        model.load_state_dict(state)
+        report = from_member(model, described(card, start), state, str(start), strict=strict)
+        log.info("%s: %s", preset_name, report.summary())
         learnt.update(card.get("categories", ()))
     encoder = packaged_sentence_encoder() if text_encoder is None else SentenceEncoder(text_encoder, verify=False)
     trainer = NanoTrainer(model, encoder, config, run, device)

@@ -28,6 +28,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             geoseg_bench.TRAINING,
             earthreason.LAYOUT,
             rrsis_d.LAYOUT,
+            rrsis_d.REMOTESAM,
             phrases.REFSEGRS,
             phrases.RISBENCH,
             dior_rsvg.LAYOUT,

@@ -3,12 +3,15 @@
 ``images/rrsisd/JPEGImages/*``, ``rrsisd/refs(unc).p`` (a pickle, read with :mod:`terraprompt.io.pickles`) and
 ``rrsisd/instances.json`` with COCO annotations: run lengths, lists of them, or outlines. One test sample has an empty
 mask: it is a sample without target, as published. The boxes of ``instances.json`` are not used.
+
+RemoteSAM-270K (arXiv 2505.18022) has the same files as ``JPEGImages/*``, ``Annotations/refs(unc).p`` and
+``Annotations/instances.json``, alone or in a folder ``RemoteSAM-270K``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from terraprompt.datasets.sample import Sample
 from terraprompt.errors import DatasetError
 from terraprompt.prompt import Task
 
-__all__ = ["LAYOUT"]
+__all__ = ["LAYOUT", "REMOTESAM"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +50,45 @@ class _Instances:
         return rows[key]
 
 
-def read(root: Path, split: str, faults: Faults) -> Iterator[Sample]:
+def read(
+    root: Path,
+    split: str,
+    faults: Faults,
+    *,
+    name: str = "rrsis-d",
+    pictures: str = "images/rrsisd/JPEGImages",
+    annotations: str = "rrsisd",
+    inside: str = "",
+) -> Iterator[Sample]:
     """Samples in the order of the pickle, one a reference, its sentences as wordings.
+
+    Args:
+        root: folder of the copy.
+        split: of the references.
+        faults: where broken references go.
+        name: of the data set, kept in every sample.
+        pictures: folder below the root.
+        annotations: folder below the root.
+        inside: folder of the root that may hold them.
 
     Raises:
         BrokenItemError: one of the two annotation files is missing, damaged or refused.
     """
-    path = root / "rrsisd" / "refs(unc).p"
+    if inside and (root / inside).is_dir():
+        root = root / inside
+    path = root / annotations / "refs(unc).p"
     refs = unpickled(path)
-    instances = _Instances.load(root / "rrsisd" / "instances.json")
+    instances = _Instances.load(root / annotations / "instances.json")
     if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
         raise BrokenItemError(path, "it does not hold a list of references")
     for ref in refs:
         if ref.get("split") == split:
-            sample = faults.attempt(path, partial(_sample, root, path, ref, instances, split))
+            sample = faults.attempt(path, partial(_sample, root / pictures, path, ref, instances, split, name))
             if sample is not None:
                 yield sample
 
 
-def _sample(root: Path, path: Path, ref: dict[str, Any], instances: _Instances, split: str) -> Sample:
+def _sample(pictures: Path, path: Path, ref: dict[str, Any], instances: _Instances, split: str, source: str) -> Sample:
     name = f"reference {ref.get('ref_id')}"
     try:
         image, annotation = instances.row("images", ref["image_id"]), instances.row("annotations", ref["ann_id"])
@@ -85,13 +108,13 @@ def _sample(root: Path, path: Path, ref: dict[str, Any], instances: _Instances, 
         raise BrokenItemError.of(instances.path, error) from None
     return Sample(
         id=str(ref["ref_id"]),
-        image=existing(root / "images" / "rrsisd" / "JPEGImages" / file, "image"),
+        image=existing(pictures / file, "image"),
         task=Task.REFERRING,
         instructions=asked,
         truth=truth,
         category=category,
         split=split,
-        source="rrsis-d",
+        source=source,
     )
 
 
@@ -102,4 +125,14 @@ LAYOUT = Layout(
     tree="images/rrsisd/JPEGImages/*.jpg, rrsisd/refs(unc).p, rrsisd/instances.json",
     where="Get it from the page of RMSIN, https://github.com/Lsan2401/RMSIN (Google Drive or Baidu Netdisk).",
     read=read,
+)
+REMOTESAM = replace(
+    LAYOUT,
+    name="remotesam-270k",
+    title="RemoteSAM-270K",
+    tree="JPEGImages/*, Annotations/refs(unc).p, Annotations/instances.json",
+    where="Get it from the page of RemoteSAM, https://github.com/1e12Leon/RemoteSAM (Hugging Face).",
+    read=partial(
+        read, name="remotesam-270k", pictures="JPEGImages", annotations="Annotations", inside="RemoteSAM-270K"
+    ),
 )

@@ -134,8 +134,8 @@ def official_layout(config: UniGeoSegConfig) -> dict[str, Source]:
     """Released names to what they hold, for every parameter of the model that ``config`` describes."""
     with init_empty_weights(include_buffers=True):
         parameters = {name: tuple(value.shape) for name, value in UniGeoSeg(config).state_dict().items()}
-    heads = int(config.causal.settings["num_attention_heads"]) if config.causal else 0
     fused_here = config.causal is not None and config.causal.model_type == "phi"
+    heads = int(config.causal.settings["num_attention_heads"]) if config.causal and fused_here else 0
     out: dict[str, Source] = {}
     for name, shape in parameters.items():
         if fused_here and (found := _QKV.fullmatch(name)):
