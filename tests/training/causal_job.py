@@ -1,8 +1,7 @@
-"""A very small training of a causal member: for the tests, and as a program that can be killed or started twice."""
+"""A very small training of a causal member: for the tests, and in a process that can be killed or started twice."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from dataclasses import replace
@@ -22,7 +21,7 @@ from terraprompt.training.schedule import TaskSchedule
 CONFIG = CausalTrainConfig(
     steps=4, batch=4, micro_batch_size=2, lr=2e-3, points=64, precision="fp32", save_every=100, log_every=1, warmup=0.25
 )
-#: Of the program.
+#: Of :func:`run_job`.
 JOB = replace(CONFIG, steps=8, save_every=2, ema=0.9)
 SCHEDULE = TaskSchedule((0.4, 0.3, 0.3))
 
@@ -53,19 +52,12 @@ def trainer(run: Path, config: CausalTrainConfig = CONFIG, model: UniGeoSegConfi
     return CausalTrainer(UniGeoSeg(model or member()), words, config, run, device="cpu")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--pace", type=float, default=0.0, help="seconds to rest before each step")
-    options = parser.parse_args()
-    run: Path = options.run
+def run_job(run: Path, pace: float, environment: dict[str, str]) -> None:
+    """The whole training in a process of its own; ``pace``: seconds to rest before each step."""
+    os.environ.update(environment)
     torch.set_num_threads(1)
     job = trainer(run, JOB)
-    job.fit(samples(JOB), stop=lambda: time.sleep(options.pace) is not None)
+    job.fit(samples(JOB), stop=lambda: time.sleep(pace) is not None)
     state = job.weights()
     if job.accelerator.is_main_process:
         torch.save(state, run / "weights.pt")
-
-
-if __name__ == "__main__":
-    main()

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
+import multiprocessing
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
-from causal_job import CONFIG, JOB, member, samples, source, trainer
+from causal_job import CONFIG, JOB, member, run_job, samples, source, trainer
 from fixed_source import FixedSource
 from torch import Tensor
 
@@ -33,25 +32,29 @@ from terraprompt.training.loop import step_batches
 from terraprompt.training.lora import LoraConfig
 from terraprompt.training.schedule import TaskSchedule
 
-PROGRAM = Path(__file__).with_name("causal_job.py")
 SHARDING = Path(causal_step.__file__).with_name("sharding")
 
 
-def start(run: Path, *, processes: int = 1, pace: float = 0.0) -> list[subprocess.Popen[bytes]]:
-    """The program of ``causal_job``, in processes of its own, as ``accelerate launch`` starts them."""
+#: What the processes import is imported once, by the server that they are forked from.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([causal_step.__name__, "transformers.models.phi.modeling_phi"])
+
+
+def start(run: Path, *, processes: int = 1, pace: float = 0.0) -> list[ForkServerProcess]:
+    """The training of ``causal_job`` in processes of its own, with what ``accelerate launch`` tells them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     started = []
     for rank in range(processes):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         if processes > 1:
             environment |= {
                 "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
                 "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
             }  # fmt: skip
-        command = [sys.executable, str(PROGRAM), str(run), "--pace", str(pace)]
-        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL))
+        started.append(PROCESSES.Process(target=run_job, args=(run, pace, environment), daemon=True))
+        started[-1].start()
     return started
 
 
@@ -66,7 +69,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    """Weights and metrics of the program's training, done here in one go on one process."""
+    """Weights and metrics of the program's training, done here in one go."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     run = tmp_path_factory.mktemp("unbroken") / "run"
@@ -99,11 +102,11 @@ def test_killed_and_resumed_is_bit_identical(
     run = tmp_path / "run"
     (program,) = start(run, pace=0.3)  # time enough to be killed, on a busy machine too
     deadline = time.monotonic() + 100
-    while not list(run.glob("step-00000004")) and program.poll() is None and time.monotonic() < deadline:
+    while not list(run.glob("step-00000004")) and program.is_alive() and time.monotonic() < deadline:
         time.sleep(0.002)
-    program.send_signal(signal.SIGKILL)
-    _, said = program.communicate()
-    assert program.returncode == -signal.SIGKILL, said.decode()
+    program.kill()
+    program.join()
+    assert program.exitcode == -signal.SIGKILL
     assert not (run / "weights.pt").exists()
     job = trainer(run, JOB)
     job.resume()
@@ -121,8 +124,8 @@ def test_killed_and_resumed_is_bit_identical(
 def test_two_processes_equal_one(tmp_path: Path, unbroken: tuple[dict[str, Tensor], list[dict[str, float]]]) -> None:
     run = tmp_path / "run"
     for program in start(run, processes=2):
-        _, said = program.communicate(timeout=180)
-        assert program.returncode == 0, said.decode()
+        program.join(180)
+        assert program.exitcode == 0
     weights, metrics = unbroken
     ours = torch.load(run / "weights.pt", weights_only=True)
     assert ours.keys() == weights.keys()
