@@ -26,7 +26,7 @@ demo: $(READY)
 
 # One thread per worker: two workers on two cores do not fight for them.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-full: $(READY)
 	$(BIN)/python -m pytest -m full

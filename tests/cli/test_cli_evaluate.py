@@ -31,7 +31,7 @@ from terraprompt.evaluation.runner import EngineSpec, Run
 
 dataset = open_dataset("pack", sys.argv[1], split="val", plan=Plan(seed=0))
 run = Run(Path(sys.argv[2]), part_rows=1)
-evaluate(dataset, EngineSpec.of("nano"), protocol("native"), run, EvalOptions(), lambda _: nullcontext())
+evaluate(dataset, EngineSpec.of("nano"), protocol("native"), run, EvalOptions(limit=8), lambda _: nullcontext())
 """
 
 
@@ -49,7 +49,7 @@ def test_a_run_is_reported_scored_again_and_compared(
     evaluate: Callable[..., Any], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     out, again, part = tmp_path / "out", tmp_path / "again", tmp_path / "part"
-    done = evaluate("-o", out)
+    done = evaluate("--limit", 10, "-o", out)  # all three tasks
     assert done.code == 0
     assert "| gIoU |" in done.out
     assert done.out.splitlines()[-1] == str(out / "report.html")
@@ -61,7 +61,7 @@ def test_a_run_is_reported_scored_again_and_compared(
     assert "building" in (out / "report.md").read_text()
     command = json.loads((out / "run.json").read_text())["command"]
     assert command.startswith("terraprompt evaluate --dataset pack --root ")
-    assert command.endswith(f"--output {out}")
+    assert command.endswith(f"--output {out} --limit 10")
 
     scored = evaluate("--rescore", out, "--protocol", "segearth", "-o", again, "--json", "--no-pictures")
     assert scored.code == 0
@@ -89,9 +89,9 @@ def test_a_run_is_reported_scored_again_and_compared(
     blocked = evaluate("-o", out)
     assert (blocked.code, blocked.out) == (1, "")
     assert "The output folder holds an evaluation already." in blocked.said
-    assert evaluate("-o", out, "--resume").code == 0
+    assert evaluate("--limit", 10, "-o", out, "--resume").code == 0
     assert (out / "summary.json").read_bytes() == before
-    other = evaluate("-o", out, "--resume", "--seed", 1)
+    other = evaluate("--limit", 10, "-o", out, "--resume", "--seed", 1)
     assert other.code == 1
     assert "were made with other settings" in other.said
     assert (out / "summary.json").read_bytes() == before
@@ -113,8 +113,8 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_numbers(
     process.kill()
     assert process.wait() == -signal.SIGKILL
     kept = read_predictions(tmp_path / "out")[1]
-    assert evaluate("-o", tmp_path / "out", "--resume", "--no-pictures").code == 0
-    assert evaluate("-o", tmp_path / "whole", "--no-pictures").code == 0
+    assert evaluate("-o", tmp_path / "out", "--limit", 8, "--resume", "--no-pictures").code == 0
+    assert evaluate("-o", tmp_path / "whole", "--limit", 8, "--no-pictures").code == 0
     for name in ("summary.json", "scores.jsonl"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert 0 < len(kept) < len(read_predictions(tmp_path / "whole")[1])

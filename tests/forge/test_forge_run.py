@@ -69,8 +69,8 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe_of_all(copies: Path, **settings: object) -> str:
-    sources: list[dict[str, object]] = [{"table": name, "root": str(copies / name), "max_images": 2} for name in MAKERS]
-    sources += [{"table": name, "root": str(copies / name), "segmenter": "fill"} for name in BOXES]
+    sources: list[dict[str, object]] = [{"table": name, "root": str(copies / name), "max_images": 1} for name in MAKERS]
+    sources += [{"table": name, "root": str(copies / name), "max_images": 1, "segmenter": "fill"} for name in BOXES]
     sources.append({"table": str(copies / "own" / "own.toml"), "root": str(copies / "own")})
     # one patch an image: what is looked at here is the codings; windows have tests of their own
     whole = {"size": 560, "stride": 280}
@@ -301,10 +301,18 @@ def done(copies: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe
     """A recipe with a table of its own, and the folder of its finished run."""
     folder = tmp_path_factory.mktemp("done")
     shutil.copytree(copies / "own", folder / "own")
-    source = {"table": str(folder / "own" / "own.toml"), "root": str(folder / "own")}
+    source = {"table": str(folder / "own" / "own.toml"), "root": str(folder / "own"), "max_images": 1}
     recipe = read_recipe(written(folder, recipe_text([source], splits={"shares": {"train": 1.0}})))
     forge(recipe, folder / "out")
     return recipe, folder / "out"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this package's code."""
+    only_code = shutil.ignore_patterns("*.safetensors", "*.onnx", "__pycache__")
+    folder = tmp_path_factory.mktemp("package") / "terraprompt"
+    return Path(shutil.copytree(Path(terraprompt.__file__).parent, folder, ignore=only_code))
 
 
 @pytest.mark.parametrize(
@@ -321,19 +329,23 @@ def done(copies: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe
     ],
 )
 def test_a_change_of_what_a_stage_depends_on_renews_it_and_what_follows(
-    done: tuple[Recipe, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str, first: str | None
+    done: tuple[Recipe, Path],
+    package: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: str,
+    first: str | None,
 ) -> None:
     recipe, made = done
     out = tmp_path / "out"
     shutil.copytree(made, out)
-    package = tmp_path / "terraprompt"
-    only_code = shutil.ignore_patterns("*.safetensors", "*.onnx", "__pycache__")
-    shutil.copytree(Path(terraprompt.__file__).parent, package, ignore=only_code)
-    (package / changed).write_text((package / changed).read_text() + "\n# changed\n")
+    before_it = (package / changed).read_text()
+    (package / changed).write_text(before_it + "\n# changed\n")
     monkeypatch.setattr(identity, "_ROOT", package)
     before = {path: path.stat().st_mtime_ns for path in out.glob("work/*/part-*")}
     (out / "dataset" / "stale.txt").write_text("of the set before")
     assert forge(recipe, out, resume=True).finished
+    (package / changed).write_text(before_it)
     renewed = {path.parent.name for path, time in before.items() if path.stat().st_mtime_ns != time}
     names = [stage.name for stage in stages_of(recipe)]
     assert renewed == (set() if first is None else set(names[names.index(first) :]))
@@ -365,7 +377,7 @@ def test_work_of_another_recipe_is_not_gone_on_with(copies: Path, tmp_path: Path
 
 
 def test_proportions_that_a_recipe_asks_for_are_met(tmp_path: Path) -> None:
-    loveda(tmp_path / "copy", images=8)
+    loveda(tmp_path / "copy", images=5)
     text = recipe_text(
         [{"table": "loveda", "root": str(tmp_path / "copy")}],
         patches={"size": 256, "stride": 128},
@@ -402,6 +414,6 @@ def test_real_images_of_the_pack(tmp_path: Path) -> None:
     pack = find_pack()
     if pack is None:
         pytest.skip("no image pack: set TERRAPROMPT_DATA")
-    source = {"table": "pack", "root": str(pack), "only_split": "train", "max_images": 40}
+    source = {"table": "pack", "root": str(pack), "only_split": "train", "max_images": 8}
     forge(read_recipe(written(tmp_path, recipe_text([source]))), tmp_path / "out")
     assert wrong(tmp_path / "out" / "dataset") == {}

@@ -57,9 +57,15 @@ def test_the_rate_rises_and_falls() -> None:
     assert cosine(0, 3, 0.0) == 1.0
 
 
-def test_resuming_is_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    whole = trainer(tmp_path / "whole")
-    whole.fit(crops())
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> NanoTrainer:
+    """A training that went through in one go."""
+    done = trainer(tmp_path_factory.mktemp("whole"))
+    done.fit(crops())
+    return done
+
+
+def test_resuming_is_as_if_nothing_had_happened(whole: NanoTrainer, tmp_path: Path) -> None:
     assert whole.step == 4
 
     first = trainer(tmp_path / "parts")
@@ -91,9 +97,7 @@ def test_a_trainer_on_another_device_leaves_the_shared_encoder_where_it_is(
     assert NanoTrainer(UniGeoSeg(tiny()), shared, CONFIG, tmp_path / "cpu").task.sentences.encoder is shared
 
 
-def test_interrupted_training_saves_and_resumes_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    whole = trainer(tmp_path / "whole")
-    whole.fit(crops())
+def test_interrupted_training_saves_and_resumes_as_if_nothing_had_happened(whole: NanoTrainer, tmp_path: Path) -> None:
     first = trainer(tmp_path / "parts")
     with pytest.raises(KeyboardInterrupt):
         first.fit(crops(), stop=lambda: first.step == 2 and os.kill(os.getpid(), signal.SIGINT) is not None)
