@@ -113,7 +113,7 @@ def download(
 ) -> None:
     """Fetch a data set from the Hugging Face hub, check every checksum, and print the folder to use.
 
-    Run it again after an interruption: what is here is kept, and a half file goes on where it stopped.
+    Run it again after an interruption: files that are whole are kept.
     """
     from terraprompt.datasets.download import download as fetch
 

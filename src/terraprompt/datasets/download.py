@@ -1,7 +1,6 @@
-"""Copies of data sets from the Hugging Face hub: every file checked against the hub's checksum, resumed where it broke.
+"""Copies of data sets from the Hugging Face hub: every file checked against the hub's checksum, whole ones kept.
 
-A file on its way is called ``<name>.part``; it gets its name once its checksum is right, so whatever has its name is
-whole. Zip archives are unpacked beside themselves.
+The hub's client fetches, tries again and gives a file its name at its end. Zip archives are unpacked beside themselves.
 """
 
 from __future__ import annotations
@@ -17,15 +16,9 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any
 
-from huggingface_hub import HfApi, hf_hub_url
+from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import (
-    are_progress_bars_disabled,
-    build_hf_headers,
-    disable_progress_bars,
-    enable_progress_bars,
-)
+from huggingface_hub.utils import tqdm
 
 from terraprompt.datasets.layouts import AbsentSplitError, BrokenItemError
 from terraprompt.datasets.registry import layout_of, read_samples
@@ -149,8 +142,6 @@ def _fetch_all(
             if progress:
                 progress(min(here, total), total)
 
-    bars = are_progress_bars_disabled()
-    disable_progress_bars()  # one bar for all files is told through ``progress``
     pool = ThreadPoolExecutor(max(1, jobs))
     try:
         waiting = [pool.submit(_fetch, file, repo, commit, folder, endpoint, count) for file in files]
@@ -158,8 +149,6 @@ def _fetch_all(
             done.result()
     finally:
         pool.shutdown(cancel_futures=True)
-        if not bars:
-            enable_progress_bars()
     return fetched
 
 
@@ -168,48 +157,32 @@ def _fetch(file: _File, repo: str, commit: str, folder: Path, endpoint: str | No
     if file.is_whole(path):
         count(file.size, is_new=False)
         return
-    part = path.with_name(path.name + ".part")
-    url = hf_hub_url(repo, file.name, repo_type="dataset", revision=commit, endpoint=endpoint)
+
+    class Counted(tqdm):  # type: ignore[misc]
+        """Tells of bytes instead of drawing a bar of its own."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options | {"disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            count(int(n or 0), is_new=True)
+
     with _told(f"{repo}, {file.name}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        if (begun := part.stat().st_size) > file.size:
-            part.write_bytes(b"")
-            begun = 0
-        count(begun, is_new=False)
-        if begun < file.size:
-            log.info("%s: from byte %d of %d", file.name, begun, file.size)
-            with part.open("r+b") as stream:
-                stream.seek(begun)
-                counted: Any = _Counted(stream, lambda size: count(size, is_new=True))
-                http_get(
-                    url,
-                    counted,
-                    resume_size=begun,
-                    headers=build_hf_headers(),
-                    expected_size=file.size,
-                )
-    if not file.is_whole(part):
-        part.unlink()
+        hf_hub_download(
+            repo,
+            file.name,
+            repo_type="dataset",
+            revision=commit,
+            endpoint=endpoint,
+            local_dir=folder,
+            force_download=True,  # what is here is not whole, whatever the client noted of it
+            tqdm_class=Counted,
+        )
+    if not file.is_whole(path):
+        path.unlink()
         raise DatasetError(
             "A file came damaged: its checksum is not the hub's.", received=path, hint="It was removed; run this again."
         )
-    part.replace(path)
-
-
-class _Counted:
-    """A stream that tells how much is written to it."""
-
-    def __init__(self, stream: Any, told: Callable[[int], None]) -> None:
-        self._stream, self._told = stream, told
-
-    def write(self, data: bytes) -> int:
-        size: int = self._stream.write(data)
-        self._told(size)
-        return size
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
 
 def _unpack(archive: Path) -> None:
@@ -257,5 +230,5 @@ def _told(what: str) -> Iterator[None]:
         raise DatasetError(
             "The download failed.",
             received=f"{what} ({said})",
-            hint="Run it again: what is here is kept, and a half file goes on where it stopped.",
+            hint="Run it again: files that are whole are kept.",
         ) from error
