@@ -23,6 +23,7 @@ from terraprompt.errors import BudgetError, ConfigError, EngineError, LimitError
 from terraprompt.flow.session import segment
 from terraprompt.outputs import Status as Ended
 from terraprompt.prompt import Prompt
+from terraprompt.vlm.ask import AskLimits
 from terraprompt.vlm.base import Reply
 from terraprompt.vlm.bias import BiasFit
 from terraprompt.vlm.box_calibration import BoxCalibration
@@ -312,7 +313,9 @@ def test_doubles_go_unless_they_are_called_otherwise(make: Make) -> None:
     got = make(listed(*many)).propose(scene_of(80, 160), "x")
     assert [p.text for p in got.prompts] == ["bright roof", "solar panel"]
     assert "1 targets overlapped" in got.notes["mended"][-1]
-    crowd = make(listed(*[item((i, 10, i + 1, 12)) for i in range(100)]), limit=7).propose(scene_of(80, 160), "x")
+    crowd = make(listed(*[item((i, 10, i + 1, 12)) for i in range(100)]), limits=AskLimits(limit=7)).propose(
+        scene_of(80, 160), "x"
+    )
     assert len(crowd.prompts) == 7
     assert "the first 7 are kept" in crowd.notes["mended"][0]
 
@@ -391,7 +394,9 @@ def test_official_takes_none(make: Make) -> None:
 def test_official_sends_the_boxes_and_crops_that_the_release_sent(make: Make, case: dict[str, Any]) -> None:
     width, height = case["image_wh"]
     drawing, source = BrightSegmenter(), BrightMap()
-    engine = make(case["response"], segmenter=drawing, similarity=source, rules=RouteRules("official"), tries=1)
+    engine = make(
+        case["response"], segmenter=drawing, similarity=source, rules=RouteRules("official"), limits=AskLimits(tries=1)
+    )
     image = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
     [embedding] = engine.encode([image])
     if case["bbox"] is None:

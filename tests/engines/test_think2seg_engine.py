@@ -23,6 +23,7 @@ from terraprompt.prompt import Prompt
 from terraprompt.raster import open_scene
 from terraprompt.segmenters import PromptableSegmenter, load_segmenter
 from terraprompt.vlm.answer_parser import AnswerRules
+from terraprompt.vlm.ask import AskLimits
 from terraprompt.vlm.budget import Budget
 from terraprompt.vlm.conventions import Convention, Units, View
 from terraprompt.vlm.endpoint import connect
@@ -397,7 +398,7 @@ def test_options_reach_their_place(server: EndpointServer, tmp_path: Path) -> No
     assert (asker.budget.tokens, asker.cache.folder) == (9000, tmp_path)
     assert (asker.settings.max_tokens, asker.settings.temperature) == (99, 0.5)
     assert asker.settings.rules == engine.rules == AnswerRules(negatives=1)
-    assert (engine.tries, engine.limit, engine.overlap) == (2, 5, 0.7)
+    assert engine.limits == AskLimits(tries=2, limit=5, overlap=0.7)
     assert engine.tile.shared
     assert engine.info.settings["segmenter"]["architecture"] == "sam2"
     json.dumps(engine.info.settings)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from endpoint_server import EndpointServer, Raw, Say, Status, endpoint_server
 from terraprompt.errors import BudgetError, ConfigError
 from terraprompt.vlm.answer_parser import Instance, Verdict
-from terraprompt.vlm.ask import Reading, ask
+from terraprompt.vlm.ask import AskLimits, Reading, ask
 from terraprompt.vlm.budget import Budget
 from terraprompt.vlm.conventions import Convention, RawAnswer, Units, View
 from terraprompt.vlm.endpoint import connect
@@ -53,7 +53,8 @@ def answered(
     asker = connect(
         server.url, "m", convention=convention, server=link, structured="off", budget=options.pop("budget", None)
     )
-    return ask(asker, IMAGE, "the tanks", **options)
+    limits = AskLimits(**{name: options.pop(name) for name in ("tries", "limit") if name in options})
+    return ask(asker, IMAGE, "the tanks", limits, **options)
 
 
 def test_found_is_in_pixels_of_the_image(server: EndpointServer) -> None:

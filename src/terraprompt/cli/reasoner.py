@@ -60,7 +60,7 @@ def check(engine_options: dict[str, Any], as_json: AsJson = False) -> None:
     from terraprompt.vlm.endpoint import EndpointReasoner
 
     drawing = {"segmenter", "text_segmenter", "weights", "mode", "calibration", "routes", "refine", "similarity"}
-    drawing |= {"max_calls", "max_seconds", "schema", "tries", "limit", "overlap", "rules"}
+    drawing |= {"max_calls", "max_seconds", "schema", "rules"}
     options: dict[str, Any] = {"timeout": 60.0, "max_tokens": 1024, "retries": 1}
     options |= {name: value for name, value in engine_options.items() if name not in drawing}
     if engine_options.get("schema") is False:

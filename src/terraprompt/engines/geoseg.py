@@ -7,7 +7,7 @@ draw each target: clicks from a similarity map, and the phrase.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from terraprompt.prompt import Prompt
 from terraprompt.segmenters import PromptableSegmenter
 from terraprompt.segmenters.base import TEXT
 from terraprompt.segmenters.similarity import ClipSimilarity, Similarity, TextSimilarity
-from terraprompt.vlm.ask import Reading
+from terraprompt.vlm.ask import AskLimits, Reading
 from terraprompt.vlm.base import Reasoner
 from terraprompt.vlm.box_calibration import BoxCalibration
 from terraprompt.vlm.box_refinement import Correction, Mode, refine
@@ -37,6 +37,7 @@ __all__ = ["GeoSegEngine", "geoseg"]
 CLIP = "openai/clip-vit-base-patch16"
 #: Segmenter of Route B where that of Route A reads no texts.
 _READER = "nano"
+_TARGETS = 64  # of a text, unless told otherwise
 _PHRASE = 120  # characters of a phrase
 
 
@@ -50,12 +51,10 @@ class GeoSegEngine(ProposingEngine[GroundedBox]):
         reasoner: grounds. It must be asked with :data:`terraprompt.vlm.wording.PHRASE_TEMPLATE`, or
             ``OFFICIAL_TEMPLATE`` in ``official``.
         routes: draw.
+        limits: on questions about one image and their targets; None = at most 64 targets.
         calibration: of the reasoner: units and correction, measured on labelled boxes. None: units as declared, or
             asked for with a picture whose answer is known where they are ``AUTO``; boxes as ``correction`` says.
         correction: in place of a calibration; None = none in ``calibrated``, the release's constants in ``official``.
-        tries: questions at most about one image, the first included.
-        limit: targets at most.
-        overlap: box IoU above which the smaller of two targets of one phrase is dropped.
         max_calls: passes of models that a query may take, the reasoner's and the segmenters'; what would take more
             fails before anything is drawn. None = any.
         max_seconds: after which a query fails. None = any.
@@ -71,12 +70,10 @@ class GeoSegEngine(ProposingEngine[GroundedBox]):
         self,
         reasoner: Reasoner,
         routes: Routes,
+        limits: AskLimits | None = None,
         *,
         calibration: BoxCalibration | None = None,
         correction: Correction | None = None,
-        tries: int = 3,
-        limit: int = 64,
-        overlap: float = 0.5,
         max_calls: int | None = None,
         max_seconds: float | None = None,
         tile: TileSpec | None = None,
@@ -94,15 +91,10 @@ class GeoSegEngine(ProposingEngine[GroundedBox]):
                 correction = Correction("calibrated", calibration.alpha, calibration.beta)
         if correction.mode != mode:
             raise ConfigError("The correction is of another mode.", received=f"{correction.mode} in {mode}")
-        super().__init__(
-            reasoner,
-            routes.drawing,
-            tries=tries if max_calls is None else min(tries, max_calls),
-            limit=limit,
-            overlap=overlap,
-            max_seconds=max_seconds,
-            tile=tile,
-        )
+        limits = limits or AskLimits(limit=_TARGETS)
+        if max_calls is not None:
+            limits = replace(limits, tries=min(limits.tries, max_calls))
+        super().__init__(reasoner, routes.drawing, limits, max_seconds=max_seconds, tile=tile)
         self.routes, self.calibration, self.correction, self.max_calls = routes, calibration, correction, max_calls
         self.info = self._info()
 
@@ -114,12 +106,10 @@ class GeoSegEngine(ProposingEngine[GroundedBox]):
             self.reasoner,
             image,
             instruction,
+            self.limits,
             correction=self.correction,
             convention=convention,
             measured=self.calibration is not None,
-            tries=self.tries,
-            limit=self.limit,
-            overlap=self.overlap,
             clean=lambda phrase: " ".join(evidence_text(phrase).split())[:_PHRASE],
             deadline=deadline,
         )
@@ -246,9 +236,6 @@ def geoseg(
     confidence: float = 0.25,
     max_calls: int | None = None,
     max_seconds: float | None = None,
-    tries: int = 3,
-    limit: int = 64,
-    overlap: float = 0.5,
     **reasoner: Any,
 ) -> GeoSegEngine:
     """Load the engine from names.
@@ -276,9 +263,6 @@ def geoseg(
         confidence: least one of an instance of SAM3.
         max_calls: see :class:`GeoSegEngine`.
         max_seconds: see :class:`GeoSegEngine`.
-        tries: see :class:`GeoSegEngine`.
-        limit: see :class:`GeoSegEngine`.
-        overlap: see :class:`GeoSegEngine`.
         reasoner: fields of :class:`terraprompt.engines.propose.ReasonerOptions`.
 
     Raises:
@@ -292,7 +276,9 @@ def geoseg(
     )
     known = None if calibration is None else BoxCalibration.load(calibration)
     correction = _correction(mode, refine, known, alpha, beta)
-    opened = ReasonerOptions.of("geoseg", reasoner).open(
+    options = ReasonerOptions.of("geoseg", reasoner)
+    limits = options.limits(_TARGETS)
+    opened = options.open(
         device=device,
         served={"structured": "off"},  # the schema that endpoints are bound to wants points and knows no phrases
         template=OFFICIAL_TEMPLATE if mode == "official" else PHRASE_TEMPLATE,
@@ -305,11 +291,9 @@ def geoseg(
     return GeoSegEngine(
         opened,
         Routes(drawing, reading, source, rules),
+        limits,
         calibration=known,
         correction=correction,
-        tries=tries,
-        limit=limit,
-        overlap=overlap,
         max_calls=max_calls,
         max_seconds=max_seconds,
     )

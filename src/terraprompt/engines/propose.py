@@ -24,7 +24,7 @@ from terraprompt.io.text import sanitize_text
 from terraprompt.prompt import Prompt, Task
 from terraprompt.segmenters import PromptableSegmenter, SegmenterEmbedding, load_segmenter
 from terraprompt.segmenters.from_engine import UniGeoSegSegmenter
-from terraprompt.vlm.ask import Reading
+from terraprompt.vlm.ask import AskLimits, Reading
 from terraprompt.vlm.base import Reasoner, Reply
 from terraprompt.vlm.budget import Budget
 from terraprompt.vlm.conventions import Convention, Units
@@ -77,9 +77,7 @@ class ProposingEngine(Generic[_T]):
         reasoner: that is asked. One that answers in ``AUTO`` units is first asked about a picture whose answer is
             known, once.
         segmenter: draws.
-        tries: questions at most about one image, the first included.
-        limit: targets at most.
-        overlap: box IoU above which the smaller of two targets is dropped.
+        limits: on questions about one image and their targets.
         max_seconds: after which a query fails; None = any.
         tile: how scenes are cut; None = what suits the segmenter.
     """
@@ -94,20 +92,12 @@ class ProposingEngine(Generic[_T]):
         self,
         reasoner: Reasoner,
         segmenter: PromptableSegmenter,
+        limits: AskLimits,
         *,
-        tries: int,
-        limit: int,
-        overlap: float,
         max_seconds: float | None = None,
         tile: TileSpec | None = None,
     ) -> None:
-        if tries < 1 or limit < 1 or not 0 < overlap <= 1:
-            raise ConfigError(
-                "Tries and limit are at least 1, the overlap is above 0 and at most 1.",
-                received=(tries, limit, overlap),
-            )
-        self.reasoner, self.segmenter = reasoner, segmenter
-        self.tries, self.limit, self.overlap, self.max_seconds = tries, limit, overlap, max_seconds
+        self.reasoner, self.segmenter, self.limits, self.max_seconds = reasoner, segmenter, limits, max_seconds
         self.tile = tile or default_tile_spec(segmenter)
         self._lock = threading.Lock()
         self._probed: dict[tuple[int, int], tuple[Convention | None, str]] = {}
@@ -119,9 +109,9 @@ class ProposingEngine(Generic[_T]):
         return {
             "reasoner": {"kind": asked.name, "model": asked.model, "where": asked.where, **asked.settings},
             "segmenter": {"name": draws.name, **draws.settings},
-            "tries": self.tries,
-            "limit": self.limit,
-            "overlap_iou": self.overlap,
+            "tries": self.limits.tries,
+            "limit": self.limits.limit,
+            "overlap_iou": self.limits.overlap,
         }
 
     # What the two engines differ in
@@ -307,6 +297,7 @@ class ReasonerOptions:
         key_env: environment variable that holds the endpoint's key.
         timeout: seconds for one reply.
         max_tokens: of one answer.
+        tries, limit, overlap: see :class:`terraprompt.vlm.ask.AskLimits`; ``limit`` None = the engine's default.
         server: further fields of :class:`terraprompt.vlm.transport.ServerConfig`.
         asking: further fields of :class:`terraprompt.vlm.endpoint.EndpointSettings` or
             :class:`terraprompt.vlm.local.LocalReasoner` (template, temperature, …).
@@ -323,6 +314,9 @@ class ReasonerOptions:
     key_env: str | None = None
     timeout: float | None = None
     max_tokens: int | None = None
+    tries: int = 3
+    limit: int | None = None
+    overlap: float = 0.5
     server: Mapping[str, Any] | None = None
     asking: Mapping[str, Any] | None = None
 
@@ -347,6 +341,10 @@ class ReasonerOptions:
             raise EngineError(
                 f'The engine "{engine}" does not take these options ({error}).', received=", ".join(options)
             ) from None
+
+    def limits(self, most: int) -> AskLimits:
+        """The limits; ``most`` targets where none was given."""
+        return AskLimits(tries=self.tries, limit=most if self.limit is None else self.limit, overlap=self.overlap)
 
     def open(self, *, device: str, served: Mapping[str, Any] | None = None, **settings: Any) -> Reasoner:
         """Open the reasoner; see :func:`terraprompt.vlm.open.open_reasoner` for ``served``, ``settings`` and errors."""

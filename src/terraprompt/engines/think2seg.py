@@ -22,7 +22,7 @@ from terraprompt.engines.propose import (
 from terraprompt.prompt import Prompt
 from terraprompt.segmenters import PromptableSegmenter
 from terraprompt.vlm.answer_parser import AnswerRules, Instance
-from terraprompt.vlm.ask import Reading, ask
+from terraprompt.vlm.ask import AskLimits, Reading, ask
 from terraprompt.vlm.base import Reasoner
 from terraprompt.vlm.conventions import Convention
 
@@ -38,7 +38,7 @@ class Think2SegEngine(ProposingEngine[Instance]):
     A text that comes with points or boxes is not read: what is pointed at is drawn.
 
     Args:
-        reasoner, segmenter, tries, limit, overlap: as of :class:`ProposingEngine`.
+        reasoner, segmenter, limits: as of :class:`ProposingEngine`.
         rules: what an item of the reasoner's answer must hold; the reasoner must be asked by the same ones.
         tile: how scenes are cut, and whether targets share windows; None = what suits the segmenter.
     """
@@ -50,14 +50,12 @@ class Think2SegEngine(ProposingEngine[Instance]):
         self,
         reasoner: Reasoner,
         segmenter: PromptableSegmenter,
+        limits: AskLimits | None = None,
         *,
         rules: AnswerRules | None = None,
-        tries: int = 3,
-        limit: int = 256,
-        overlap: float = 0.5,
         tile: TileSpec | None = None,
     ) -> None:
-        super().__init__(reasoner, segmenter, tries=tries, limit=limit, overlap=overlap, tile=tile)
+        super().__init__(reasoner, segmenter, limits or AskLimits(), tile=tile)
         self.rules = rules or AnswerRules()
         draws = segmenter.info
         name = f"{reasoner.info.model} + {draws.name}"
@@ -71,10 +69,8 @@ class Think2SegEngine(ProposingEngine[Instance]):
             self.reasoner,
             image,
             instruction,
+            self.limits,
             rules=self.rules,
-            tries=self.tries,
-            limit=self.limit,
-            overlap=self.overlap,
             convention=convention,
             deadline=deadline,
         )
@@ -121,9 +117,6 @@ def think2seg(
     precision: str = "fp32",
     multimask: bool | None = None,
     rules: AnswerRules | None = None,
-    tries: int = 3,
-    limit: int = 256,
-    overlap: float = 0.5,
     schema: bool | None = None,
     **reasoner: Any,
 ) -> Think2SegEngine:
@@ -136,9 +129,6 @@ def think2seg(
         precision: of the segmenter.
         multimask: of the segmenter.
         rules: as in :class:`Think2SegEngine`.
-        tries: as in :class:`Think2SegEngine`.
-        limit: as in :class:`Think2SegEngine`.
-        overlap: as in :class:`Think2SegEngine`.
         schema: whether an endpoint binds its answers to a JSON schema where it can (the default); False for checkpoints
             that were trained on the tagged form.
         reasoner: fields of :class:`terraprompt.engines.propose.ReasonerOptions`.
@@ -151,6 +141,8 @@ def think2seg(
     """
     rules = rules or AnswerRules()
     structured: dict[str, Any] = {} if schema is None else {"structured": "auto" if schema else "off"}
-    opened = ReasonerOptions.of("think2seg", reasoner).open(device=device, rules=rules, **structured)
+    options = ReasonerOptions.of("think2seg", reasoner)
+    limits = options.limits(256)
+    opened = options.open(device=device, rules=rules, **structured)
     drawing = load_mask_segmenter(segmenter, weights, precision=precision, device=device, multimask=multimask)
-    return Think2SegEngine(opened, drawing, rules=rules, tries=tries, limit=limit, overlap=overlap)
+    return Think2SegEngine(opened, drawing, limits, rules=rules)

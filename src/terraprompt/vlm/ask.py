@@ -23,6 +23,7 @@ from terraprompt.vlm.conventions import Convention, RawAnswer, Units, check_imag
 from terraprompt.vlm.placement import place
 
 __all__ = [
+    "AskLimits",
     "Attempts",
     "Reader",
     "Reading",
@@ -145,6 +146,31 @@ def check_whole(reply: Reply) -> None:
         raise UnusableReplyError("cut off", "It was cut off at the length limit; answer in fewer words.")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskLimits:
+    """How often a reasoner is asked about an image, and what of its answer is kept.
+
+    Attributes:
+        tries: questions at most, the first included.
+        limit: targets at most.
+        overlap: box IoU above which the smaller of two targets (of one phrase, where there are phrases) is dropped.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    tries: int = 3
+    limit: int = 256
+    overlap: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.tries < 1 or self.limit < 1 or not 0 < self.overlap <= 1:
+            raise ConfigError(
+                "Tries and limit are at least 1, the overlap is above 0 and at most 1.",
+                received=(self.tries, self.limit, self.overlap),
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class Reading(Generic[_S]):
     """Targets that a reasoner answered for an image.
@@ -182,14 +208,12 @@ class Reader(Generic[_S]):
     Attributes:
         size: (height, width) of the image.
         declared: convention in which replies are read.
-        limit: targets at most.
-        overlap: box IoU above which the smaller of two targets is dropped.
+        limits: on targets.
     """
 
     size: tuple[int, int]
     declared: Convention
-    limit: int
-    overlap: float
+    limits: AskLimits
     convention: Convention = field(init=False)
     notes: list[str] = field(init=False, default_factory=list)
     answered: RawAnswer | None = field(init=False, default=None)
@@ -219,21 +243,14 @@ def read_image(
     image: NDArray[np.uint8],
     instruction: str,
     reader: Reader[_S],
-    *,
-    tries: int,
     deadline: float | None,
 ) -> Reading[_S]:
     """Ask a reasoner about an image until ``reader`` can use the answer; errors as of :func:`ask`."""
-    if tries < 1 or reader.limit < 1 or not 0 < reader.overlap <= 1:
-        raise ConfigError(
-            "Tries and limit are at least 1, the overlap is above 0 and at most 1.",
-            received=(tries, reader.limit, reader.overlap),
-        )
 
     def question(feedback: str | None, previous: str | None) -> Reply:
         return reasoner.reason(image, instruction, feedback=feedback, previous=previous)
 
-    got = ask_until_usable(question, reader, tries=tries, deadline=deadline)
+    got = ask_until_usable(question, reader, tries=reader.limits.tries, deadline=deadline)
     return Reading(
         "failed" if got.value is None else "found" if got.value else "no_target",
         tuple(got.value or ()),
@@ -250,11 +267,9 @@ def ask(
     reasoner: Reasoner,
     image: NDArray[np.uint8],
     instruction: str,
+    limits: AskLimits | None = None,
     *,
     rules: AnswerRules | None = None,
-    tries: int = 3,
-    limit: int = 256,
-    overlap: float = 0.5,
     earlier: Sequence[RawAnswer] = (),
     convention: Convention | None = None,
     deadline: float | None = None,
@@ -265,10 +280,8 @@ def ask(
         reasoner: that is asked.
         image: RGB uint8 (height, width, 3).
         instruction: what to find.
+        limits: on questions and instances.
         rules: what an item must hold.
-        tries: questions at most, the first included.
-        limit: instances at most.
-        overlap: box IoU above which the smaller of two instances is dropped.
         earlier: ``answered`` of other readings, as evidence where the convention is ``AUTO``.
         convention: in which answers are read, where it is known better (:mod:`.probe`); None = the reasoner's own.
         deadline: ``time.monotonic()`` after which nothing more is asked.
@@ -279,17 +292,16 @@ def ask(
     Raises:
         BudgetError: nothing more may be asked.
         LimitError: the deadline has passed and there is no answer.
-        ConfigError: no image, or settings out of range.
+        ConfigError: no image.
     """
     reader = _InstanceReader(
         size=check_image(image),
         declared=convention or reasoner.convention,
-        limit=limit,
-        overlap=overlap,
+        limits=limits or AskLimits(),
         rules=rules,
         earlier=earlier,
     )
-    return read_image(reasoner, image, instruction, reader, tries=tries, deadline=deadline)
+    return read_image(reasoner, image, instruction, reader, deadline)
 
 
 @dataclass(kw_only=True)
@@ -301,12 +313,11 @@ class _InstanceReader(Reader[Instance]):
         parsed = parse_lenient(text, self.rules)
         if not parsed.ok:
             raise UnusableReplyError(parsed.verdict.value, parsed.feedback)
-        self.answered = RawAnswer(parsed.instances[: self.limit], self.declared.view.size(self.size))
+        self.answered = RawAnswer(parsed.instances[: self.limits.limit], self.declared.view.size(self.size))
         if parsed.verdict is Verdict.NO_TARGET:
             return parsed.verdict, []
-        placed = place(
-            parsed.instances, self.declared, self.size, limit=self.limit, overlap=self.overlap, earlier=self.earlier
-        )
+        limit, overlap = self.limits.limit, self.limits.overlap
+        placed = place(parsed.instances, self.declared, self.size, limit=limit, overlap=overlap, earlier=self.earlier)
         self.notes, self.convention = list(placed.notes), placed.convention
         if placed.fault:  # where the units cannot be found, asking again would not tell
             raise UnusableReplyError(parsed.verdict, placed.fault, final=placed.convention.units is Units.AUTO)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from terraprompt.errors import PromptError
 from terraprompt.geometry.boxes import Box, nms
 from terraprompt.vlm.answer_parser import Instance, Verdict, official_target, parse_phrases
-from terraprompt.vlm.ask import Reader, Reading, UnusableReplyError, read_image
+from terraprompt.vlm.ask import AskLimits, Reader, Reading, UnusableReplyError, read_image
 from terraprompt.vlm.base import Reasoner
 from terraprompt.vlm.box_refinement import Correction, Refined
 from terraprompt.vlm.conventions import Convention, Units, check_image
@@ -41,13 +41,11 @@ def ground_boxes(
     reasoner: Reasoner,
     image: NDArray[np.uint8],
     instruction: str,
+    limits: AskLimits,
     *,
     correction: Correction | None = None,
     convention: Convention | None = None,
     measured: bool = False,
-    tries: int = 3,
-    limit: int = 64,
-    overlap: float = 0.5,
     clean: Callable[[str], str] = str.strip,
     deadline: float | None = None,
 ) -> Reading[GroundedBox]:
@@ -61,14 +59,12 @@ def ground_boxes(
         reasoner: asked with :data:`terraprompt.vlm.wording.PHRASE_TEMPLATE` or ``OFFICIAL_TEMPLATE``.
         image: RGB uint8 (height, width, 3).
         instruction: what to find.
+        limits: on questions and targets.
         correction: of the boxes; None = calibrated, unchanged.
         convention: in which answers are read; None = the reasoner's own. Units ``AUTO`` are looked for in the answer.
         measured: the convention was measured on labelled boxes; an answer that seems to contradict it is believed.
-        tries: as in :func:`ask`; NMS is among the targets of one phrase.
-        limit: as in :func:`ask`; NMS is among the targets of one phrase.
-        overlap: as in :func:`ask`; NMS is among the targets of one phrase.
-        deadline: as in :func:`ask`; NMS is among the targets of one phrase.
         clean: applied to phrases; a target whose phrase becomes empty is dropped.
+        deadline: as in :func:`ask`.
 
     Returns, raises:
         As :func:`ask`.
@@ -80,14 +76,13 @@ def ground_boxes(
     reader = _PhraseReader(
         size=check_image(image),
         declared=used,
-        limit=limit,
-        overlap=overlap,
+        limits=limits,
         correction=correction,
         measured=measured,
         clean=clean,
         instruction=instruction,
     )
-    return read_image(reasoner, image, instruction, reader, tries=tries, deadline=deadline)
+    return read_image(reasoner, image, instruction, reader, deadline)
 
 
 @dataclass(kw_only=True)
@@ -120,9 +115,10 @@ class _PhraseReader(Reader[GroundedBox]):
         self.notes += parsed.skipped[:8]
         if parsed.verdict is Verdict.NO_TARGET:
             return []
-        instances = parsed.instances[: self.limit]
-        if len(parsed.instances) > self.limit:
-            self.notes.append(f"{len(parsed.instances)} targets were answered; the first {self.limit} are kept.")
+        limit = self.limits.limit
+        instances = parsed.instances[:limit]
+        if len(parsed.instances) > limit:
+            self.notes.append(f"{len(parsed.instances)} targets were answered; the first {limit} are kept.")
         self.convention, note, fault = settle_units(instances, self.declared, self.size, believe=self.measured)
         self.notes += [note] if note else []
         if fault:
@@ -156,7 +152,7 @@ class _PhraseReader(Reader[GroundedBox]):
         stay: set[int] = set()
         for phrase in dict.fromkeys(target.phrase.lower() for target in found):
             same = [i for i, target in enumerate(found) if target.phrase.lower() == phrase]
-            stay |= {same[i] for i in nms([found[i].refined.expanded for i in same], limit=self.overlap)}
+            stay |= {same[i] for i in nms([found[i].refined.expanded for i in same], limit=self.limits.overlap)}
         if len(stay) < len(found):
             self.notes.append(f"{len(found) - len(stay)} targets overlapped a larger one of that phrase; dropped.")
         return [target for i, target in enumerate(found) if i in stay]
