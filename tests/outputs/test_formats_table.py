@@ -34,7 +34,7 @@ def test_the_name_of_a_format_wins_over_the_extension(
     result = paint(squares)
     path = result.save_vector(tmp_path / "m.parquet", driver="GeoJSON")
     assert json.loads(path.read_text())["type"] == "FeatureCollection"
-    with pytest.raises(OutputError, match=r"not known.*Shape.*GPKG, GeoJSON, FlatGeobuf, Parquet"):
+    with pytest.raises(OutputError, match=r"not known.*Shape.*GPKG, GeoJSON, FlatGeobuf, Parquet, ESRI Shapefile"):
         result.save_vector(tmp_path / "m.gpkg", driver="Shape")
 
 

@@ -117,6 +117,9 @@ def segment(
         ),
     ] = FlowName.PRODUCT,
     batch: Annotated[int | None, typer.Option(min=1, help="Tiles encoded together.")] = None,
+    style: Annotated[
+        bool, _output("--style", help="Styles for QGIS: in a GeoPackage, and as .qml beside other files.")
+    ] = False,
     creation_option: Annotated[
         list[str] | None, _output("--co", help="GDAL creation option of the mask, KEY=VALUE.")
     ] = None,
@@ -147,6 +150,12 @@ def segment(
         "mask": output, "vector": vector, "picture": picture, "evidence": evidence, "probability": probability,
         "stac": stac,
     }  # fmt: skip
+    if style:
+        if output is None and vector is None:
+            raise typer.BadParameter("--style is of -o and --vector. Give one of them.")
+        targets["mask_style"] = None if output is None else output.with_suffix(".qml")
+        in_database = vector is None or vector.suffix.lower() == ".gpkg"
+        targets["vector_style"] = None if in_database else vector.with_suffix(".qml")
     if layer is not None and vector is None:
         raise typer.BadParameter("--layer names the layer of --vector. Give that too.")
     _check_targets(targets, overwrite, layer)
@@ -192,7 +201,7 @@ def segment(
             if evidence is not None:
                 write_evidence(result, evidence, session.look_at, overwrite=overwrite)
             if not failed:
-                _save(result, targets, overwrite, options, layer)
+                _save(result, targets, overwrite, options, layer, style=style)
             files = {} if failed else {k: str(v) for k, v in targets.items() if v}
             summary = _summary(result, files, time.monotonic() - started)
     if as_json:
@@ -225,12 +234,15 @@ def _check_targets(targets: dict[str, Path | None], overwrite: bool, layer: str 
             continue
         if name == "stac":
             check_writable(path, overwrite, kind="json", suffixes=JSON_SUFFIXES)
+        elif name.endswith("_style"):
+            check_writable(path, overwrite, kind="style")
         elif name == "evidence":
             check_writable(path, overwrite, kind="picture", suffixes=PICTURE_SUFFIXES)
         else:
             named = check_layer_name(layer) if layer is not None and name == "vector" else ""
             check_target(path, overwrite, kind=kinds.get(name, name), layer=named, named=bool(named))
         if other := seen.get(real := os.path.realpath(path)):
+            other, name = other.replace("_", " "), name.replace("_", " ")
             raise typer.BadParameter(f"The {other} and the {name} would go to one file. Received: {path}")
         seen[real] = name
     if (path := targets["probability"]) is not None and path.suffix.lower() == ".png":
@@ -325,21 +337,22 @@ def _save(
     overwrite: bool,
     options: dict[str, str],
     layer: str | None,
+    *,
+    style: bool,
 ) -> None:
     from terraprompt.outputs import save_stac
 
     if (path := targets["mask"]) is not None:
-        result.save_mask(path, overwrite=overwrite, creation_options=options or None)
+        result.save_mask(path, overwrite=overwrite, creation_options=options or None, style=style)
     if (path := targets["probability"]) is not None:
         result.save_mask(path, probability=True, overwrite=overwrite, creation_options=options or None)
     if (path := targets["vector"]) is not None:
-        result.save_vector(path, overwrite=overwrite, layer=layer)
+        result.save_vector(path, overwrite=overwrite, layer=layer, style=style)
     if (path := targets["picture"]) is not None:
         result.save_picture(path, overwrite=overwrite)
     if (path := targets["stac"]) is not None:
-        save_stac(
-            result, path, {k: v for k, v in targets.items() if v and k not in ("stac", "evidence")}, overwrite=overwrite
-        )
+        others = ("stac", "evidence", "mask_style", "vector_style")
+        save_stac(result, path, {k: v for k, v in targets.items() if v and k not in others}, overwrite=overwrite)
 
 
 def _summary(result: Result, files: dict[str, str], seconds: float) -> dict[str, Any]:

@@ -109,9 +109,21 @@ def unknown_suffix(path: str | Path, kind: str, suffixes: Sequence[str]) -> Outp
 
 @contextmanager
 def replacing(
-    path: str | Path, overwrite: bool = False, *, kind: str = "result", suffixes: Sequence[str] = ()
+    path: str | Path,
+    overwrite: bool = False,
+    *,
+    kind: str = "result",
+    suffixes: Sequence[str] = (),
+    parts: Sequence[str] = (),
 ) -> Iterator[Path]:
     """Write to a temporary name in the same folder, then rename; whatever goes wrong, the old file stays.
+
+    Args:
+        path: as in :func:`check_writable`.
+        overwrite: as in :func:`check_writable`.
+        kind: as in :func:`check_writable`.
+        suffixes: as in :func:`check_writable`.
+        parts: extensions of files that belong to it: renamed with it where they were written, else removed.
 
     Yields:
         The temporary path (same extension). Whatever else begins with its name is removed at the end.
@@ -120,11 +132,17 @@ def replacing(
         OutputError: as :func:`check_writable`, and when the disk is full or the writer fails.
     """
     path = check_writable(path, overwrite, kind=kind, suffixes=suffixes)
+    beside = {part: check_writable(path.with_suffix(part), overwrite, kind=kind) for part in parts}
     with translated(path):
         with atomic_path(path, sidecars=True) as temporary:
             yield temporary
             if path.exists() and not overwrite:
                 raise OutputError("The output appeared meanwhile.", received=path, hint="Choose another name.")
+            for part, place in beside.items():
+                if (written := temporary.with_suffix(part)).exists():
+                    written.replace(place)
+                else:
+                    place.unlink(missing_ok=True)
         for suffix in _SIDECARS:
             path.with_name(path.name + suffix).unlink(missing_ok=True)
 

@@ -18,7 +18,7 @@ from shapely.geometry import mapping
 
 from terraprompt.errors import ConfigError, OutputError
 from terraprompt.io.atomic import atomic_path
-from terraprompt.io.files import WorkFolder, replacing, translated
+from terraprompt.io.files import WorkFolder, check_writable, replacing, translated
 from terraprompt.io.text import sanitize_text
 from terraprompt.io.tiff import verify_tiff
 from terraprompt.outputs.provenance import as_text
@@ -192,7 +192,7 @@ class Result:
         return f"{count:,} object{'' if count == 1 else 's'}", area if known and len(known) == count else ""
 
     def __repr__(self) -> str:
-        asked = sanitize_text(as_text(self.provenance, "instruction"), 60)
+        asked = self._asked(60)
         size, area = self.describe_size() if self.status is Status.FOUND else ("", "")
         reason = sanitize_text(self.reason or "", 120)
         parts = (
@@ -204,6 +204,9 @@ class Result:
             f"{self.width} x {self.height} px",
         )
         return f"Result({', '.join(part for part in parts if part)})"
+
+    def _asked(self, limit: int) -> str:
+        return sanitize_text(as_text(self.provenance, "instruction"), limit)
 
     def _repr_html_(self) -> str:
         """A small picture, the facts and the first objects, for notebooks."""
@@ -326,17 +329,34 @@ class Result:
         probability: bool = False,
         overwrite: bool = False,
         creation_options: Mapping[str, Any] | None = None,
+        style: bool = False,
     ) -> Path:
         """Write a cloud-optimised GeoTIFF, or for ``.png`` a PNG: see :func:`.raster.write_raster`.
+
+        Args:
+            path: of the file to be.
+            probability: write the probability in place of the mask.
+            overwrite: replace a file that is there.
+            creation_options: of GDAL's COG or PNG driver.
+            style: also write a style for QGIS of the mask, ``.qml`` beside it.
 
         Raises:
             OutputError: as :meth:`save_vector`; a PNG of a probability; an unknown creation option.
         """
+        from terraprompt.outputs.formats.style import mask_qml
+
         options = {"probability": probability, "creation_options": creation_options}
-        return self._save("mask", path, overwrite, options)
+        qml = mask_qml(self._asked(100)) if style and not probability else ""
+        return self._save("mask", path, overwrite, options, qml=qml)
 
     def save_vector(
-        self, path: str | Path, *, overwrite: bool = False, driver: str | None = None, layer: str | None = None
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        driver: str | None = None,
+        layer: str | None = None,
+        style: bool = False,
     ) -> Path:
         """Write the polygons: see :func:`.vector.write_vector`.
 
@@ -347,15 +367,18 @@ class Result:
             overwrite: replace a file that is there; of a GeoPackage, the layer of this name alone.
             driver: name of a format (:data:`terraprompt.outputs.FORMATS`) if the extension shall not decide.
             layer: name of the layer; None = made from the instruction (:func:`.layer_name`).
+            style: also write a style for QGIS: into a GeoPackage, else ``.qml`` beside the file.
 
         Raises:
             OutputError: the result failed or is closed; unknown format; see :func:`.check_target`; a full disk.
             ConfigError: a name that no layer can have.
         """
         from terraprompt.outputs.formats.geopackage import check_layer_name, layer_name
+        from terraprompt.outputs.formats.style import vector_qml
 
         name = layer_name(as_text(self.provenance, "instruction")) if layer is None else check_layer_name(layer)
-        return self._save("vector", path, overwrite, {"layer": name}, driver, named=layer is not None)
+        qml = vector_qml() if style else ""
+        return self._save("vector", path, overwrite, {"layer": name}, driver, named=layer is not None, qml=qml)
 
     def save_picture(
         self,
@@ -384,8 +407,10 @@ class Result:
         name: str | None = None,
         *,
         named: bool = False,
+        qml: str = "",
     ) -> Path:
         """Write with the format that the table has for the extension, to a temporary name until it is whole."""
+        from terraprompt.outputs.formats.style import embed_style, style_path
         from terraprompt.outputs.formats.table import find_format
 
         source = self.provenance.get("source")
@@ -398,13 +423,23 @@ class Result:
             with translated(database.path), atomic_path(mask.with_name("layer.gpkg"), durable=False) as written:
                 chosen.write(self, written, **options)
                 database.add(written, options["layer"])
+                if qml:
+                    embed_style(database.path, options["layer"], qml)
             return Path(path)
-        with replacing(path, overwrite) as temporary:
+        beside = style_path(Path(path)) if qml and chosen.name != "GPKG" else None
+        if beside is not None:
+            check_writable(beside, overwrite, kind="style")
+        with replacing(path, overwrite, parts=chosen.parts) as temporary:
             own = temporary  # some drivers write something else where the extension is another's
             if temporary.suffix not in chosen.suffixes:
                 own = temporary.with_name(temporary.name + chosen.suffixes[0])
             chosen.write(self, own, **options)
             own.replace(temporary)
+            if qml and beside is None:
+                embed_style(temporary, options["layer"], qml)
+        if beside is not None:
+            with replacing(beside, overwrite, kind="style") as temporary:
+                temporary.write_text(qml, encoding="utf-8")
         return Path(path)
 
     def close(self) -> None:

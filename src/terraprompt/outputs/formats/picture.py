@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from terraprompt.errors import ConfigError
+from terraprompt.outputs.formats.style import FILL
+from terraprompt.outputs.formats.style import LINE as CASING
 from terraprompt.outputs.provenance import PROVENANCE_KEYS, as_text
 from terraprompt.outputs.result import Status
 from terraprompt.outputs.work_files import MASK_NODATA, gdal
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SUFFIXES", "blend", "draw_picture", "fitted", "font", "mark", "noted", "write_picture"]
 
-_FILL, _LINE, _CASING = (255, 64, 129), (255, 255, 255), (160, 0, 70)
+_LINE = (255, 255, 255)
 _GIVEN, _REFUSED = (90, 220, 255), (255, 90, 60)
 _OPACITY = 0.25  # a roof still shows below its mask; the outline says what is masked
 _PAPER, _INK, _FAINT = (24, 28, 33), (245, 247, 250), (170, 178, 189)
@@ -145,7 +147,7 @@ def blend(
     cover: NDArray[np.float32],
     nodata: NDArray[np.bool_],
     *,
-    fill: tuple[int, int, int] = _FILL,
+    fill: tuple[int, int, int] = FILL,
 ) -> NDArray[np.uint8]:
     """A mask laid over a picture.
 
@@ -179,7 +181,7 @@ def _outline(image: Image.Image, result: Result, scale: tuple[float, float]) -> 
         for polygon in polygons
         for ring in (polygon.exterior, *polygon.interiors)
     ]
-    for width, colour in ((3, _CASING), (1, _LINE)):
+    for width, colour in ((3, CASING), (1, _LINE)):
         for ring in rings:
             draw.line(ring, fill=colour, width=width, joint="curve" if width > 1 else None)
 

@@ -17,6 +17,7 @@ import rasterio.shutil
 from terraprompt import __version__
 from terraprompt.errors import OutputError
 from terraprompt.io.tiff import verify_tiff
+from terraprompt.outputs.formats.style import FILL
 from terraprompt.outputs.provenance import PROVENANCE_KEYS, as_text
 from terraprompt.outputs.work_files import MASK_NODATA, Q_NODATA, QUANTA, gdal
 
@@ -31,9 +32,9 @@ def write_raster(
 ) -> None:
     """Write a result's mask or probability: a COG, or for ``.png`` a palette PNG of the mask.
 
-    The COG holds 0 and 1 (uint8, nodata 255; overviews by mode), or float32 with NaN (overviews by average),
-    and the provenance as tags. A PNG holds the same values with a black, white and transparent palette, and
-    no georeference.
+    The COG holds 0 and 1 (uint8, nodata 255, with a table of colours; overviews by mode), or float32 with NaN
+    (overviews by average), and the provenance as tags. A PNG holds the same values with a black, white and
+    transparent palette, and no georeference.
 
     Args:
         result: whose mask or probability is written.
@@ -59,10 +60,11 @@ def write_raster(
         }  # fmt: skip
     options |= {key.upper(): value for key, value in (creation_options or {}).items()}
     options["driver"] = "PNG" if is_png else "COG"
+    colour = None if probability else (255, 255, 255) if is_png else FILL
     with gdal():
         source = result.work_file("probability" if probability else "mask")
         vrt = source.parent / f"{source.stem}-{secrets.token_hex(6)}.vrt"
-        vrt.write_bytes(_vrt(result, source, probability=probability, palette=is_png))
+        vrt.write_bytes(_vrt(result, source, probability=probability, colour=colour))
         with strict_creation_options():
             rasterio.shutil.copy(vrt, path, **options)
         if not is_png:
@@ -106,7 +108,7 @@ def strict_creation_options() -> Iterator[None]:
         )
 
 
-def _vrt(result: Result, source: Path, *, probability: bool, palette: bool) -> bytes:
+def _vrt(result: Result, source: Path, *, probability: bool, colour: tuple[int, int, int] | None) -> bytes:
     """A virtual raster that gives a work file its georeference, tags, nodata and scale without a copy."""
     root = ElementTree.Element("VRTDataset", rasterXSize=str(result.width), rasterYSize=str(result.height))
 
@@ -125,12 +127,12 @@ def _vrt(result: Result, source: Path, *, probability: bool, palette: bool) -> b
     band = add(root, "VRTRasterBand", dataType="Float32" if probability else "Byte", band="1")
     add(band, "Description", "probability" if probability else "mask")
     add(band, "NoDataValue", "nan" if probability else MASK_NODATA)
-    if palette:
+    if colour is not None:
         add(band, "ColorInterp", "Palette")
         table = add(band, "ColorTable")
         for entry in range(256):
-            grey = "255" if entry == 1 else "0"
-            add(table, "Entry", c1=grey, c2=grey, c3=grey, c4="0" if entry == MASK_NODATA else "255")
+            red, green, blue = map(str, colour if entry == 1 else (0, 0, 0))
+            add(table, "Entry", c1=red, c2=green, c3=blue, c4="0" if entry == MASK_NODATA else "255")
     part = add(band, "ComplexSource" if probability else "SimpleSource")
     add(part, "SourceFilename", source.name, relativeToVRT="1")
     add(part, "SourceBand", 1)

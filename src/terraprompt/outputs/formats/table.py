@@ -35,6 +35,7 @@ class Format:
             asked for; it is renamed when the function returns. ``options`` are those of the method (mask:
             probability, creation_options; vector: layer; picture: scene_rgb, prompt, max_side).
         media_type: for catalogues; None if there is none.
+        parts: extensions of further files that belong to it, old ones too.
         find_database: the database at a path that gets one more layer in place of being replaced, or None.
     """
 
@@ -43,6 +44,7 @@ class Format:
     kind: Kind
     write: Callable[..., None]
     media_type: str | None = None
+    parts: tuple[str, ...] = ()
     find_database: Callable[[str | Path], GeoPackage | None] = lambda path: None
 
 
@@ -50,6 +52,7 @@ def _vector(driver: str, media: str, *suffixes: str, **more: Any) -> Format:
     return Format(driver, suffixes, "vector", functools.partial(write_vector, driver=driver), media, **more)
 
 
+_SHAPEFILE = (".shx", ".dbf", ".prj", ".cpg", ".qpj", ".sbn", ".sbx", ".qix")
 _GEOTIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
 FORMATS: tuple[Format, ...] = (
     Format("COG", (".tif", ".tiff"), "mask", write_raster, _GEOTIFF),
@@ -58,6 +61,7 @@ FORMATS: tuple[Format, ...] = (
     _vector("GeoJSON", "application/geo+json", ".geojson", ".json"),
     _vector("FlatGeobuf", "application/vnd.flatgeobuf", ".fgb"),
     _vector("Parquet", "application/vnd.apache.parquet", ".parquet", ".geoparquet"),
+    _vector("ESRI Shapefile", "application/vnd.shp", ".shp", parts=_SHAPEFILE),
     Format("PNG", (".png",), "picture", write_picture, "image/png"),
     Format("JPEG", (".jpg", ".jpeg"), "picture", write_picture, "image/jpeg"),
     Format("WebP", (".webp",), "picture", write_picture, "image/webp"),
@@ -83,6 +87,8 @@ def find_format(kind: Kind, path: str | Path, name: str | None = None) -> Format
     if by_name is None:
         names = ", ".join(row.name for row in _rows(kind))
         raise OutputError(f"This {kind} format is not known.", received=name, hint=f"Formats: {names}.")
+    if by_name.parts and suffix not in by_name.suffixes:
+        raise unknown_suffix(path, by_name.name, by_name.suffixes)
     return by_name
 
 
@@ -107,6 +113,8 @@ def check_target(
             if layer:
                 database.check(layer, overwrite=overwrite, named=named)
             return database.path
+        for part in chosen.parts:
+            check_writable(Path(path).with_suffix(part), overwrite)
     elif not any(Path(path).suffix.lower() in row.suffixes for row in _rows()):
         raise unknown_suffix(path, "result", list(dict.fromkeys(known for row in _rows() for known in row.suffixes)))
     return check_writable(path, overwrite)

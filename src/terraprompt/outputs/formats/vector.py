@@ -1,4 +1,4 @@
-"""Vector files of a result: GeoPackage, GeoJSON, FlatGeobuf, GeoParquet."""
+"""Vector files of a result: GeoPackage, GeoJSON, FlatGeobuf, GeoParquet, Shapefile."""
 
 from __future__ import annotations
 
@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 FIELDS = ("id", "area_m2", "score", "instruction", "engine", "model", "source")
 
 
+#: Longest name and text of a dBASE file.
+_DBF_NAME, _DBF_TEXT = 10, 254
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureTable:
     """Polygons and columns, one entry an object; see :func:`write_vector`."""
@@ -63,7 +67,8 @@ def write_vector(result: Result, path: Path, *, driver: str, layer: str = "objec
     Args:
         result: whose objects are written.
         path: of the file to be.
-        driver: "GPKG", "GeoJSON", "FlatGeobuf" or "Parquet".
+        driver: "GPKG" (version 1.2, which old readers know), "GeoJSON", "FlatGeobuf", "Parquet" or "ESRI Shapefile"
+            (attribute names of 10 characters, texts of 254 bytes in UTF-8; each cut is logged).
         layer: name of the layer, where the format has names for layers.
     """
     if result.crs is None:
@@ -116,6 +121,8 @@ def _write_ogr(result: Result, table: FeatureTable, path: Path, driver: str, lay
         metadata = {key.upper(): as_text(result.provenance, key) for key in PROVENANCE_KEYS}
         metadata["STATUS"] = result.status.value
         options = {"DESCRIPTION": as_text(result.provenance, "instruction")}
+    elif driver == "ESRI Shapefile":
+        table, layer = _for_shapefile(table), path.stem
     count = len(table.polygons)
     masks = [np.zeros(count, bool) for _ in FIELDS]
     if not table.has_area:
@@ -127,7 +134,7 @@ def _write_ogr(result: Result, table: FeatureTable, path: Path, driver: str, lay
             path,
             geometry=np.asarray(shapely.to_wkb(polygons), object),
             field_data=list(table.columns.values()),
-            fields=list(FIELDS),
+            fields=list(table.columns),
             field_mask=masks,
             geometry_type=str(polygons[0].geom_type) if count else "Polygon",
             crs=crs,
@@ -135,10 +142,27 @@ def _write_ogr(result: Result, table: FeatureTable, path: Path, driver: str, lay
             layer=layer,
             layer_metadata=metadata,
             layer_options=options,
+            dataset_options={"VERSION": "1.2"} if driver == "GPKG" else None,
+            encoding="UTF-8",
         )
     written = pyogrio.read_info(path, force_feature_count=True)["features"]
     if written != count:
         raise OutputError("The file was not written in full.", received=f"{written} of {count} polygons")
+
+
+def _for_shapefile(table: FeatureTable) -> FeatureTable:
+    """What the dBASE part of a Shapefile can hold; what is cut is logged."""
+    columns: dict[str, NDArray[Any]] = {}
+    for name, values in table.columns.items():
+        short = name[:_DBF_NAME]
+        if short != name:
+            log.warning("A Shapefile has names of %d characters: %s became %s.", _DBF_NAME, name, short)
+        columns[short] = values
+        if values.dtype == object:
+            columns[short] = np.array([text.encode()[:_DBF_TEXT].decode("utf-8", "ignore") for text in values], object)
+            if (columns[short] != values).any():
+                log.warning("A Shapefile has texts of %d bytes: %s was cut.", _DBF_TEXT, short)
+    return FeatureTable(table.polygons, columns, table.has_area)
 
 
 def _write_parquet(result: Result, table: FeatureTable, path: Path) -> None:
