@@ -89,6 +89,10 @@ def evaluate(
     rescore: Annotated[
         Path | None, typer.Option("--rescore", help="Score the predictions of this run again, without the engine.")
     ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option("--masks", help="Score the masks of another program: a folder, or a JSON file, by sample id."),
+    ] = None,
     no_selector: Annotated[
         bool, typer.Option("--no-selector", help="Send words of size and place to the engine as they are.")
     ] = False,
@@ -125,6 +129,11 @@ def evaluate(
         raise typer.BadParameter("--rescore scores answers that are there: --resume and -j have no meaning.")
     if rescore is not None and flow is not None:
         raise typer.BadParameter("--rescore scores answers that are there: --flow cannot be chosen afterwards.")
+    if masks is not None and (rescore or resume or jobs > 1 or flow or clicks or weights or engine_options):
+        raise typer.BadParameter(
+            "--masks scores masks that are there: --rescore, --resume, -j, --flow, --clicks and engine options have no "
+            "meaning."
+        )
     opened = _open(dataset, root, split, keep_going=keep_going, seed=seed)
     if device is not None:
         usable_device(device)
@@ -140,6 +149,8 @@ def evaluate(
     harness.check_folder(output, resume=resume, overwrite=overwrite, answers=rescore is None)
     if rescore is not None:
         report = harness.score_again(opened, rescore, rule, chosen, bar)
+    elif masks is not None:
+        report = harness.score_masks(opened, masks, rule, output, chosen, bar, keep_going=keep_going)
     else:
         run = Run(output, jobs, resume, retry, keep_going)
         try:

@@ -10,10 +10,23 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from terraprompt import __version__
 from terraprompt.datasets.registry import Dataset
 from terraprompt.datasets.sample import Sample
 from terraprompt.errors import ConfigError, DatasetError, EngineError, OutputError
-from terraprompt.evaluation.predictions import CLICKS, MERGED, PARTS, EvalItem, Prediction, Settings, read_predictions
+from terraprompt.evaluation.mask_files import read_masks
+from terraprompt.evaluation.predictions import (
+    CLICKS,
+    FOREIGN,
+    MERGED,
+    PARTS,
+    EvalItem,
+    Prediction,
+    PredictionWriter,
+    Settings,
+    merge_parts,
+    read_predictions,
+)
 from terraprompt.evaluation.protocols import Protocol
 from terraprompt.evaluation.report import Report, Scope, make_report
 from terraprompt.evaluation.report_pages import to_html, to_markdown
@@ -24,7 +37,7 @@ from terraprompt.io.atomic import write_atomic
 from terraprompt.io.files import translated
 from terraprompt.prompt import Task
 
-__all__ = ["EvalOptions", "check_answers", "check_folder", "evaluate", "score_again", "write_report"]
+__all__ = ["EvalOptions", "check_answers", "check_folder", "evaluate", "score_again", "score_masks", "write_report"]
 
 _REPORT_FILES = ("scores.jsonl", "summary.json", "run.json", "report.md", "report.html")
 #: Makes a progress callback for a label.
@@ -150,6 +163,48 @@ def score_again(
         scored = score_predictions(items_of(samples, rows), rows, protocol, progress=tell)
     _check_any(scored, rows)
     return _report(settings, protocol, scope, scored, rows, options)
+
+
+def score_masks(
+    dataset: Dataset,
+    masks: Path,
+    protocol: Protocol,
+    folder: Path,
+    options: EvalOptions,
+    progress: ProgressOf,
+    *,
+    keep_going: bool = False,
+) -> Report:
+    """Score masks that another program wrote; they are kept like answers of an engine.
+
+    Args:
+        dataset: that the masks are about.
+        masks: as in :func:`.mask_files.read_masks`.
+        protocol: how masks are scored.
+        folder: of the run, for its predictions.
+        options: which samples.
+        progress: as in :func:`evaluate`.
+        keep_going: leave out samples without a usable mask.
+
+    Raises:
+        DatasetError: masks are missing or broken, or a broken sample.
+        OutputError: the folder cannot be written.
+    """
+    samples, scope = _chosen(dataset, protocol, options)
+    items = to_ask(samples, replace(protocol, questions="first") if protocol.questions == "all" else protocol)
+    read = read_masks(masks, items, dataset.samples, keep_going=keep_going)
+    settings = Settings(
+        dataset.name, dataset.split, FOREIGN, masks.name, "", read.checksum, {}, protocol.questions, options.seed,
+        False, FOREIGN, {}, __version__, "",
+    )  # fmt: skip
+    with PredictionWriter(folder, settings) as writer:
+        writer.add(read.predictions)
+    merge_parts(folder, [item.key for item in items])
+    with progress("scoring") as tell:
+        scored = score_predictions(items, read.predictions, protocol, progress=tell)
+    _check_any(scored, read.predictions)
+    report = _report(settings, protocol, scope, scored, read.predictions, options)
+    return replace(report, warnings=(*report.warnings, *read.remarks))
 
 
 def _report(

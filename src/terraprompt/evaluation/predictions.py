@@ -41,6 +41,8 @@ __all__ = [
 
 MERGED = "predictions.parquet"
 PARTS = "predictions"
+#: Engine and flow of masks that another program wrote.
+FOREIGN = "masks"
 #: Question rule of a run that clicks instead of asking the samples' own questions.
 CLICKS = "clicks"
 _KEY = b"terraprompt"

@@ -14,7 +14,7 @@ from terraprompt import __version__
 from terraprompt.evaluation.ask import GOOD
 from terraprompt.evaluation.charts import bin_counts
 from terraprompt.evaluation.noc import summarise_clicks
-from terraprompt.evaluation.predictions import CLICKS, Prediction, Settings
+from terraprompt.evaluation.predictions import CLICKS, FOREIGN, Prediction, Settings
 from terraprompt.evaluation.protocols import Protocol
 from terraprompt.evaluation.published import FAULTS, Published, published_for
 from terraprompt.evaluation.scored_prediction import SIZES, ScoredPrediction
@@ -197,7 +197,9 @@ def _warnings(
             f"The protocol {protocol.name} asks the {protocol.questions} wording of a sample; these answers are to the "
             f"{settings.question} one."
         )
-    if settings.flow != protocol.flow:
+    if settings.engine == FOREIGN:
+        said.append("The masks are another program's: how its model was fed is not known here.")
+    elif settings.flow != protocol.flow:
         said.append(
             f"The protocol {protocol.name} feeds the engine by the {protocol.flow} flow; these answers came by the "
             f"{settings.flow} flow."
