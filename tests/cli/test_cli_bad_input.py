@@ -454,7 +454,13 @@ def test_ctrl_c_while_writing(
     assert content(old) == {old / name: b"precious" for name in OUTPUTS.values()}
 
 
-def test_ctrl_c_while_looking(town: Any, old: Path, tmp_path: Path, write_raster: Callable[..., Path]) -> None:
+ENDS = {signal.SIGINT: (130, "Interrupted"), signal.SIGTERM: (143, "Terminated"), signal.SIGHUP: (129, "Hung up")}
+
+
+@pytest.mark.parametrize("number", ENDS)
+def test_a_signal_while_looking(
+    town: Any, old: Path, tmp_path: Path, write_raster: Callable[..., Path], number: int
+) -> None:
     big = write_raster(tmp_path / "big.tif", np.tile(np.moveaxis(town.truth.rgb, -1, 0), (1, 7, 6)))
     work = tmp_path / "work"
     work.mkdir()
@@ -468,10 +474,71 @@ def test_ctrl_c_while_looking(town: Any, old: Path, tmp_path: Path, write_raster
     )
     while not any(work.glob("terraprompt-*/*")) and process.poll() is None:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate()
-    assert process.returncode == 130, err
-    assert "Interrupted; no file was left half written." in err
-    assert "Traceback" not in err
+    code, word = ENDS[number]
+    assert (process.returncode, err) == (code, f"{word}; no file was left half written.\n")
     assert list(work.glob("terraprompt-*")) == []
     assert content(old) == {old / name: b"precious" for name in OUTPUTS.values()}
+
+
+IMPORTING = """
+import os, sys
+
+class Signalling:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), int(sys.argv[2]))
+
+sys.meta_path.insert(0, Signalling())
+from terraprompt.cli import main
+
+main(sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [
+        ("typer", signal.SIGINT),
+        ("numpy", signal.SIGTERM),
+        ("rasterio._base", signal.SIGINT),
+        ("scipy.special", signal.SIGHUP),
+        ("onnxruntime", signal.SIGINT),
+    ],
+)
+def test_a_signal_during_imports_is_silent(inputs: Path, tmp_path: Path, module: str, number: int) -> None:
+    arguments = ["segment", str(inputs / "good.tif"), "the buildings", "-o", str(tmp_path / "m.tif")]
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING, module, str(int(number)), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    code, word = ENDS[number]
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", f"{word}; no file was left half written.\n")
+    assert not (tmp_path / "m.tif").exists()
+
+
+def test_what_killed_runs_left_is_offered_and_removed(
+    run: Callable[..., Any], inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from terraprompt.io.leftovers import owner
+
+    if not (dead := os.fork()):
+        os._exit(0)
+    os.waitpid(dead, 0)
+    monkeypatch.chdir(tmp_path)
+    (out := tmp_path / "out").mkdir()
+    (left := out / f".tmp-{owner().partition('-')[0]}-{dead}-0-m.tif").write_bytes(bytes(2_000_000))
+    (used := out / f".tmp-{owner()}-0-m.tif").write_bytes(b"in use")
+    done = run("segment", inputs / "good.tif", "the buildings", "-o", out / "m.tif")
+    assert f"killed left {left} (2.0 MB). Remove with: terraprompt clean --remove {out}" in done.said
+    listed = run("clean", out)
+    assert (listed.code, listed.out, left.exists()) == (0, f"{left} (2.0 MB)\n", True)
+    assert "1 leftover, 2.0 MB. Remove with --remove." in listed.said
+    assert run("clean", "--remove", out).out == f"{left} (2.0 MB)\n"
+    assert (left.exists(), used.exists()) == (False, True)
+    assert "0 leftovers" in run("clean", out).said

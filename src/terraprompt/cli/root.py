@@ -15,20 +15,20 @@ from terraprompt import __version__
 from terraprompt.cli.help import HelpGroup, VerbTyper
 from terraprompt.errors import TerrapromptError
 
-__all__ = ["VERBS", "app", "load_verb", "main"]
+__all__ = ["VERBS", "app", "load_verb", "run"]
 
 #: A verb, which is also its module here, to the first paragraph of its help: shown without importing the module.
 VERBS = {
     "segment": "Find in SCENE what INSTRUCTION, points or boxes ask for.",
     "info": "Print size, bands, CRS, pixel size and the stretch that segmenting SCENE would use.",
     "demo": "Render a georeferenced scene and segment it with a text, a reasoning text, a point and a box.",
+    "clean": "List, or remove, what runs that were killed left behind; what a living process uses stays.",
     "models": "List the installed engines, describe one, or convert weights.",
     "reasoner": "Check a reasoner, or measure the coordinates it answers in.",
     "train": "Train on the train split of DATA, of QUESTIONS, or of both; val is never looked at.",
     "dataset": "Data sets: list, check, index, download, forge, review.",
     "evaluate": "Ask ENGINE about every sample of a data set, score the answers by a protocol, and write a report.",
 }
-_INTERRUPTED = 130
 
 
 def load_verb(name: str) -> Any:
@@ -54,7 +54,7 @@ app = VerbTyper(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done, 1 error, 2 wrong usage, 3 ran and found nothing, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 error, 2 wrong usage, 3 ran and found nothing, 130 interrupted, 143 terminated.",
 )
 for _name, _help in VERBS.items():
     app.command(_name, help=_help)(lambda: None)
@@ -76,7 +76,7 @@ def _options(
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; an error of the package becomes one line on stderr and exit code 1.
 
     Args:
@@ -90,7 +90,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TerrapromptError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(1)
-    except SystemExit as stop:
-        if stop.code == _INTERRUPTED:  # typer turns Ctrl-C into this code without a word
-            typer.echo("Interrupted; no file was left half written.", err=True)
-        raise

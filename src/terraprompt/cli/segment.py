@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -159,6 +161,8 @@ def segment(
     if layer is not None and vector is None:
         raise typer.BadParameter("--layer names the layer of --vector. Give that too.")
     _check_targets(targets, overwrite, layer)
+    if not quiet and not as_json:
+        _offer_leftovers(targets)
     if bbox_crs is not None and bbox is None:
         raise typer.BadParameter("--bbox-crs says what --bbox is in. Give --bbox too.")
     with open_scene(
@@ -247,6 +251,24 @@ def _check_targets(targets: dict[str, Path | None], overwrite: bool, layer: str 
         seen[real] = name
     if (path := targets["probability"]) is not None and path.suffix.lower() == ".png":
         raise OutputError("A PNG cannot hold probabilities.", received=path, hint="Use .tif.")
+
+
+def _offer_leftovers(targets: dict[str, Path | None]) -> None:
+    """Name what killed runs left where this one works and writes, and how to remove it."""
+    from terraprompt.io.leftovers import leftovers
+
+    folders = dict.fromkeys(path.resolve().parent for path in targets.values() if path is not None)
+    work = Path(tempfile.gettempdir())
+    found = {folder: left for folder in (work, *folders) if (left := leftovers(folder))}
+    if found:
+        lines = [left for lefts in found.values() for left in lefts]
+        size, more = sum(left.size for left in lines) / 1e6, "" if len(lines) == 1 else f" and {len(lines) - 1} more"
+        where = shlex.join(str(folder) for folder in found if folder != work)
+        typer.echo(
+            f"Note: runs that were killed left {lines[0].path}{more} ({size:,.1f} MB). Remove with: "
+            f"{' '.join(filter(None, ('terraprompt clean --remove', where)))}",
+            err=True,
+        )
 
 
 def _spare_inputs(targets: dict[str, Path | None], inputs: Iterable[Path | None]) -> None:

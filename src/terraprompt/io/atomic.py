@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["atomic_path", "remove_temporaries", "write_atomic"]
+from terraprompt.io.leftovers import TEMPORARY, owner
 
-_PREFIX = ".tmp-"
+__all__ = ["atomic_path", "remove_temporaries", "write_atomic"]
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def atomic_path(path: Path, *, durable: bool = True, sidecars: bool = False, par
     Raises:
         OSError: as it comes.
     """
-    prefix = f"{_PREFIX}{secrets.token_hex(6)}-"
+    prefix = f"{TEMPORARY}{owner()}-{secrets.token_hex(6)}-"
     temporary = path.with_name(f"{prefix}{path.stem[-80:]}{path.suffix.lower()}")
     if parents:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,5 +60,5 @@ def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> N
 
 def remove_temporaries(folder: Path) -> None:
     """Remove what a process that was killed left in a folder and below it; nothing may be writing there."""
-    for path in folder.rglob(f"{_PREFIX}*"):
+    for path in folder.rglob(f"{TEMPORARY}*"):
         path.unlink()

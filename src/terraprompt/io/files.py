@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -20,6 +21,7 @@ from rasterio.errors import RasterioError
 
 from terraprompt.errors import OutputError
 from terraprompt.io.atomic import atomic_path
+from terraprompt.io.leftovers import WORK, owner
 
 __all__ = ["JSON_SUFFIXES", "WorkFolder", "check_writable", "is_database", "replacing", "translated", "unknown_suffix"]
 
@@ -29,6 +31,11 @@ JSON_SUFFIXES = (".json", ".geojson")
 
 # What GDAL and editors leave beside a file; it describes the old content, so it goes with it.
 _SIDECARS = (".aux.xml", ".ovr", ".msk", "-wal", "-shm", "-journal")
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# As C's strerror and SQLite say it; SQLite calls a limit on the size of files an I/O error.
+_NO_ROOM_WORDS = re.compile("no space left|disk is full|disk quota|file too large|disk i/o error", re.IGNORECASE)
+_LITTLE = 1 << 20  # bytes
 
 # pyogrio's errors share no base class of their own.
 _WRITE_ERRORS = (
@@ -135,7 +142,13 @@ def replacing(
     beside = {part: check_writable(path.with_suffix(part), overwrite, kind=kind) for part in parts}
     with translated(path):
         with atomic_path(path, sidecars=True) as temporary:
-            yield temporary
+            try:
+                with translated(path):  # while what was written still fills the disk
+                    yield temporary
+            except OutputError as error:
+                if error.received != temporary:
+                    raise
+                raise OutputError(error.what, received=path, hint=error.hint) from error
             if path.exists() and not overwrite:
                 raise OutputError("The output appeared meanwhile.", received=path, hint="Choose another name.")
             for part, place in beside.items():
@@ -159,12 +172,20 @@ def translated(path: Path) -> Iterator[None]:
 def _output_error(path: Path, error: Exception) -> OutputError:
     number = getattr(error, "errno", None)
     hint = "What was there before is untouched."
-    full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-    if full or number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    said = f"{error} {error.__cause__}"  # rasterio's errors point at GDAL's
+    if number in _NO_ROOM or _NO_ROOM_WORDS.search(said) or _is_full(path):
         hint = f"The disk is full or a limit was reached. {hint}"
     elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
         hint = f"Choose a folder you may write to. {hint}"
     return OutputError(f"Writing failed: {str(error).rstrip('.')}.", received=path, hint=hint)
+
+
+def _is_full(path: Path) -> bool:
+    """GDAL does not always say why it could not write."""
+    try:
+        return shutil.disk_usage(path if path.is_dir() else path.parent).free < _LITTLE
+    except OSError:
+        return False
 
 
 class WorkFolder:
@@ -177,7 +198,7 @@ class WorkFolder:
 
     def __init__(self, parent: Path) -> None:
         try:
-            self.path = Path(tempfile.mkdtemp(prefix="terraprompt-", dir=parent))
+            self.path = Path(tempfile.mkdtemp(prefix=f"{WORK}{owner()}-", dir=parent))
         except OSError as error:
             raise _output_error(Path(parent), error) from error
         self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)

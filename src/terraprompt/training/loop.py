@@ -7,11 +7,8 @@ import logging
 import math
 import os
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
@@ -25,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from terraprompt.errors import CheckpointError, ConfigError, TerrapromptError
+from terraprompt.io.interruption import saves_first
 from terraprompt.io.progress import Progress
 from terraprompt.training.step import SEED_STRIDE, LoopConfig, Movable, TrainStep, cosine
 
@@ -201,9 +199,9 @@ class TrainLoop:
             samples, self.task.collate, batch=config.batch, micro_batch_size=self.micro_batch_size,
             rank=self.accelerator.process_index, ranks=self.accelerator.num_processes, start=self.step, workers=workers,
         )  # fmt: skip
-        with _interruption() as interrupted:
+        with saves_first("Saving after this step", log) as interrupted:
             for passes in stream:
-                if self._any(interrupted.is_set()) or (stop and stop()):
+                if self._any(bool(interrupted)) or (stop and stop()):
                     break
                 line = self.train_step(passes)
                 if main and (self.step % config.log_every == 0 or self.step in (1, config.steps)):
@@ -216,8 +214,6 @@ class TrainLoop:
                 if self.step % config.save_every == 0:
                     self.save()
             self.save()
-            if interrupted.is_set():
-                raise KeyboardInterrupt
 
     def _any(self, flag: bool) -> bool:
         if self.accelerator.num_processes == 1:
@@ -354,24 +350,3 @@ def cut_metrics(metrics: Path, step: int) -> None:
 
 def _checkpoints(run: Path) -> list[Path]:
     return sorted(p for p in run.glob(f"{_CHECKPOINT}*") if p.suffix != ".part")
-
-
-@contextmanager
-def _interruption() -> Iterator[threading.Event]:
-    """Set on the first Ctrl-C; the second interrupts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(number: int, frame: Any) -> None:
-        event.set()
-        signal.signal(signal.SIGINT, before)
-        log.warning("Saving after this step; interrupt again to stop at once.")
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
