@@ -94,7 +94,7 @@ def propose(view: EncodedScene, text: str, *, reduce: bool = True) -> Proposals:
     if not valid.any():
         raise SceneError("No pixel within the extent is valid.", hint="Choose another bbox.")
     with view.engine_errors([whole]):
-        return proposals_to_scene(engine.propose(image, text), scene, shape)
+        return proposals_to_scene(engine.propose(scene.flip.array(image), text), scene, shape)
 
 
 def ask_windows(

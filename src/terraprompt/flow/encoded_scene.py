@@ -92,7 +92,7 @@ class EncodedScene:
                 for tile, image in zip(here, given, strict=True)
             ]
             with self.engine_errors(here):
-                made = self.engine.encode(pixels)
+                made = self.engine.encode([self.scene.flip.array(image) for image in pixels])
             if len(made) != len(group):
                 raise EngineError(
                     f'The engine "{self.engine.name}" gave {len(made)} embeddings for {len(group)} tiles.'
@@ -120,15 +120,18 @@ class EncodedScene:
         """
         if not tiles:
             return []
+        flip = self.scene.flip
         with self.engine_errors(tiles):
-            answers = self.engine.predict(embeddings, prompts)
+            seen = [flip.prompt(prompt, tile.shape) for tile, prompt in zip(tiles, prompts, strict=True)]
+            answers = self.engine.predict(embeddings, seen)
             if len(answers) != len(tiles):
                 raise EngineError(f"{len(answers)} answers came back for {len(tiles)} tiles.")
         checked = []
         for tile, answer in zip(tiles, answers, strict=True):
             with self.engine_errors([tile]):
                 sure = replace(answer, presence=None) if certain else answer
-                logits, notes = apply_presence(sure, tile.shape), notes_to_scene(answer.notes, tile)
+                logits = flip.array(apply_presence(sure, tile.shape))
+                notes = notes_to_scene(answer.notes, tile, flip)
                 checked.append(replace(answer, logits=logits, notes=notes))
         return checked
 

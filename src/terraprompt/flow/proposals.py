@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from terraprompt.engines.base import Proposals
+from terraprompt.geometry.flip import Flip, FlippedFrame
 from terraprompt.geometry.frame import Frame
+from terraprompt.io.rle import RunLengths
 from terraprompt.outputs import Result, Status
 from terraprompt.raster import Scene, Tile
 
@@ -20,12 +22,12 @@ _PLACES = {"box": 4, "crop": 4, "boxes": 4, "points": 2}
 
 
 def proposals_to_scene(proposals: Proposals, scene: Scene, overview: tuple[int, int]) -> Proposals:
-    """What was proposed on an overview of (height, width), in pixels of the scene, and noted there.
+    """What was proposed on a north-up overview of (height, width), in pixels of the scene, and noted there.
 
     Raises:
         PromptError: a prompt lies outside the overview.
     """
-    frame = Frame.stretch((scene.height, scene.width), overview)
+    frame = FlippedFrame(Frame.stretch((scene.height, scene.width), overview), scene.flip)
     prompts = []
     for prompt in proposals.prompts:
         points = frame.points_back(np.reshape(prompt.points, (-1, 2))).tolist()
@@ -88,18 +90,20 @@ def with_notes(
     return replace(result, reason=reason, notes=notes)
 
 
-def notes_to_scene(notes: Mapping[str, Any], tile: Tile) -> dict[str, Any]:
+def notes_to_scene(notes: Mapping[str, Any], tile: Tile, flip: Flip | None = None) -> dict[str, Any]:
     """An answer's notes as JSON values, with what they say about places moved from the tile's grid to the scene.
 
+    The engine saw the grid turned over by ``flip``. Masks ("mask", run lengths) and maps ("cells") are turned back.
     Moved are values under the keys "box", "crop", "boxes" and "points", at any depth; of other forms than rows of
     numbers they are told as they are.
     """
-    moved = _moved(_plain(notes), tile.frame)
+    moved = _moved(_plain(notes), FlippedFrame(tile.frame, flip or Flip()))
     return {str(key): value for key, value in moved.items()}
 
 
-def _moved(value: Any, frame: Frame) -> Any:
+def _moved(value: Any, frame: FlippedFrame) -> Any:
     if isinstance(value, Mapping):
+        value = _turned_back(value, frame.flip)
         return {
             key: _rows(item, frame, _PLACES[key], alone=key in ("box", "crop"))
             if key in _PLACES and not isinstance(item, Mapping)
@@ -109,7 +113,17 @@ def _moved(value: Any, frame: Frame) -> Any:
     return [_moved(item, frame) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _rows(value: Any, frame: Frame, width: int, *, alone: bool) -> Any:
+def _turned_back(value: Mapping[str, Any], flip: Flip) -> Mapping[str, Any]:
+    """Notes with their masks and maps as the scene is stored."""
+    if flip and isinstance(value.get("mask"), Mapping):
+        mask = RunLengths.encode(flip.array(RunLengths.of(value["mask"]).load()))
+        value = {**value, "mask": {"size": [mask.height, mask.width], "counts": mask.counts}}
+    if flip and "cells" in value:
+        value = {**value, "cells": flip.array(np.asarray(value["cells"])).tolist()}
+    return value
+
+
+def _rows(value: Any, frame: FlippedFrame, width: int, *, alone: bool) -> Any:
     """Rows of at least ``width`` numbers, moved; anything else as it is."""
     given = [value] if alone else value or []
     try:

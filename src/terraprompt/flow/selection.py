@@ -32,7 +32,8 @@ def apply_selector(result: Result, selector: Selector, scene: Scene) -> Result:
 def select_objects(objects: Sequence[SegmentedObject], selector: Selector, scene: Scene) -> list[int]:
     """Ids of the objects that the selector means.
 
-    Left and right are those of the picture; north, south, east and west those of the map, also on a rotated raster.
+    Left and right are those of the picture as it is shown, a south-up raster turned over; north, south, east and west
+    those of the map, also on a rotated raster.
 
     Args:
         objects: of the whole scene.
@@ -67,11 +68,13 @@ def _extent(item: SegmentedObject, to_frame: tuple[float, float, float, float, f
 
 
 def _picture_frame(scene: Scene) -> Frame:
-    """From where outlines are given (the map, or pixels without a CRS) to pixels of the scene."""
+    """From where outlines are given (the map, or pixels without a CRS) to pixels of the scene as it is shown."""
     if scene.crs is None:
         return (1.0, 0.0, 0.0, 1.0, 0.0, 0.0), scene.width, scene.height
     t = ~scene.transform
-    return (t.a, t.b, t.d, t.e, t.c, t.f), scene.width, scene.height
+    a, b, x = (-t.a, -t.b, scene.width - t.c) if scene.flip.left_right else (t.a, t.b, t.c)
+    d, e, y = (-t.d, -t.e, scene.height - t.f) if scene.flip.up_down else (t.d, t.e, t.f)
+    return (a, b, d, e, x, y), scene.width, scene.height
 
 
 def _map_frame(scene: Scene) -> Frame:

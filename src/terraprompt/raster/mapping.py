@@ -12,9 +12,10 @@ import pyproj
 from numpy.typing import ArrayLike, NDArray
 from pyproj.exceptions import CRSError, ProjError
 
+from terraprompt.geometry.flip import Flip
 from terraprompt.geometry.types import Box
 
-__all__ = ["bounds", "box_to_pixels", "extent", "has_place", "outline", "parse_crs", "to_pixels"]
+__all__ = ["bounds", "box_to_pixels", "extent", "has_place", "north_up", "outline", "parse_crs", "to_pixels"]
 
 
 #: Affine of a raster, pixel to map, its width and height.
@@ -60,6 +61,28 @@ def has_place(crs: Any) -> bool:
     except (ProjError, ValueError):
         return False
     return True
+
+
+def north_up(crs: Any, transform: Any) -> Flip:
+    """How a raster is turned over to be seen north up and not mirrored; no flip without a CRS.
+
+    A picture turned by less than 45 degrees from north up, from south up or from either mirrored counts as such; one
+    turned by about a quarter is flipped only if it is mirrored.
+
+    Args:
+        crs: anything that :func:`parse_crs` takes, or None.
+        transform: affine of the raster, pixel to map.
+    """
+    if not crs:
+        return Flip()
+    directions = [axis.direction.casefold() for axis in parse_crs(crs).axis_info[:2]]
+    # On a grid that counts westing and southing (South Africa) x grows to the west and y to the south.
+    x = -1 if "west" in directions else 1
+    y = -1 if "south" in directions and {"east", "west"} & set(directions) else 1
+    right, down = (x * transform.a, y * transform.d), (x * transform.b, y * transform.e)
+    if abs(right[0]) >= abs(right[1]):
+        return Flip(right[0] < 0, down[1] > 0)
+    return Flip(False, right[0] * down[1] - right[1] * down[0] > 0)
 
 
 def _turned(xy: NDArray[np.float64], crs: pyproj.CRS, frame: Frame) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from terraprompt.errors import ConfigError, PromptError, SceneError
+from terraprompt.geometry.flip import Flip
 from terraprompt.geometry.types import Box
 from terraprompt.io.redact import redact_source
 from terraprompt.prompt import Prompt
@@ -128,6 +129,7 @@ class Scene:
         crs: rasterio CRS, or None.
         transform: affine, pixel to map, of this scene.
         gsd_m: ground metres per pixel at the centre, or None.
+        flip: how the picture is turned over to be north up; engines see it so, :meth:`read` gives it as it is stored.
         files: that the scene is read from: the raster, its sidecars, the sources of a VRT.
         remarks: what the user must know of this file: what was guessed, what was not followed.
         read_options: what the user decided about reading, as JSON values; empty by default.
@@ -173,6 +175,7 @@ class Scene:
         self.gsd_m: float | None = (
             ground_size(self._crs, self.transform, self.width, self.height) if self._crs is not None else None
         )
+        self.flip = mapping.north_up(self._crs, self.transform)
         self._validity = self._how_valid()
 
     def _judge_alpha(self, *, strict: bool) -> None:
@@ -242,7 +245,10 @@ class Scene:
         return warped
 
     def _remark_on_place(self) -> None:
-        """Say where the scene has no place that results could have."""
+        """Say where the scene is turned over, and where it has no place that results could have."""
+        if self.flip:
+            how = "south up" if self.flip == Flip(False, True) else "turned over"
+            self.remarks.append(f"The raster is stored {how}; the model sees it north up, outputs are as it is stored.")
         if is_unplaced(self._dataset):
             self.remarks.append(
                 "The scene is placed by RPCs or control points only; results are in pixels, without a place. "

@@ -19,6 +19,7 @@ from terraprompt.outputs.formats.style import LINE as CASING
 from terraprompt.outputs.provenance import PROVENANCE_KEYS, as_text
 from terraprompt.outputs.result import Status
 from terraprompt.outputs.work_files import MASK_NODATA, gdal
+from terraprompt.raster.mapping import north_up
 from terraprompt.raster.pixel_area import to_map
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def draw_picture(
     for marks in (noted(result.notes), result.prompt if prompt is None else prompt):
         if marks is not None:
             mark(image, marks, (size[1] / result.width, size[0] / result.height))
+    image = Image.fromarray(north_up(result.crs, result.transform).array(np.asarray(image)))
     return _caption(image, result, size[1] / result.width)
 
 
