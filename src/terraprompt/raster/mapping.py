@@ -64,10 +64,9 @@ def has_place(crs: Any) -> bool:
 
 
 def north_up(crs: Any, transform: Any) -> Flip:
-    """How a raster is turned over to be seen north up and not mirrored; no flip without a CRS.
+    """How a mirrored raster is turned over: up to down, or left to right where that leaves north up.
 
-    A picture turned by less than 45 degrees from north up, from south up or from either mirrored counts as such; one
-    turned by about a quarter is flipped only if it is mirrored.
+    A raster that is only rotated is no mirrored one, by half a turn neither; nothing is known without a CRS.
 
     Args:
         crs: anything that :func:`parse_crs` takes, or None.
@@ -80,9 +79,10 @@ def north_up(crs: Any, transform: Any) -> Flip:
     x = -1 if "west" in directions else 1
     y = -1 if "south" in directions and {"east", "west"} & set(directions) else 1
     right, down = (x * transform.a, y * transform.d), (x * transform.b, y * transform.e)
-    if abs(right[0]) >= abs(right[1]):
-        return Flip(right[0] < 0, down[1] > 0)
-    return Flip(False, right[0] * down[1] - right[1] * down[0] > 0)
+    if right[0] * down[1] - right[1] * down[0] <= 0:
+        return Flip()
+    sideways = right[0] < 0 and abs(right[0]) >= abs(right[1])
+    return Flip(sideways, not sideways)
 
 
 def _turned(xy: NDArray[np.float64], crs: pyproj.CRS, frame: Frame) -> NDArray[np.float64]:
