@@ -14,7 +14,7 @@ import rasterio
 from PIL import Image
 from rasterio.transform import from_origin
 
-from flow_engines import PointedEngine
+from flow_engines import BoxFilterEngine, PointedEngine
 from terraprompt.engines.base import Embedding, Proposals, Proposer, TileSpec
 from terraprompt.errors import BudgetError, EngineError, ReasonerError, SceneError
 from terraprompt.flow.session import Session, segment
@@ -328,6 +328,10 @@ def test_the_picture_shows_what_was_proposed_and_thought(roofs: Path, tmp_path: 
 
 
 def test_marks_of_the_picture_without_evidence(roofs: Path, tmp_path: Path) -> None:
-    with segment(roofs, Prompt(boxes=(BOXES[0],)), engine=PointedEngine()) as result:
-        result.save_picture(tmp_path / "p.png")
-        assert not (np.asarray(Image.open(tmp_path / "p.png")) == [90, 220, 255]).all(-1).any()
+    """Those of the prompt alone; a text has none."""
+    for name, prompt in (("box", Prompt(boxes=(BOXES[0],))), ("text", "the bright roofs")):
+        engine = PointedEngine() if name == "box" else BoxFilterEngine()
+        with segment(roofs, prompt, engine=engine) as result:
+            result.save_picture(tmp_path / f"{name}.png")
+        marks = (np.asarray(Image.open(tmp_path / f"{name}.png")) == [90, 220, 255]).all(-1).any()
+        assert marks == (name == "box")

@@ -156,8 +156,8 @@ def segment(
         if output is None and vector is None:
             raise typer.BadParameter("--style is of -o and --vector. Give one of them.")
         targets["mask_style"] = None if output is None else output.with_suffix(".qml")
-        in_database = vector is None or vector.suffix.lower() == ".gpkg"
-        targets["vector_style"] = None if in_database else vector.with_suffix(".qml")
+        if vector is not None and vector.suffix.lower() != ".gpkg":
+            targets["vector_style"] = vector.with_suffix(".qml")
     if layer is not None and vector is None:
         raise typer.BadParameter("--layer names the layer of --vector. Give that too.")
     _check_targets(targets, overwrite, layer)

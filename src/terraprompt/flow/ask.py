@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.engines.base import Embedding, Proposals, Proposer
+from terraprompt.engines.base import Answer, Embedding, Proposals, Proposer
 from terraprompt.errors import LimitError, SceneError
 from terraprompt.flow.encoded_scene import EncodedScene, batches
 from terraprompt.flow.evidence import Evidence
@@ -24,26 +24,50 @@ from terraprompt.language.understand import Understood
 from terraprompt.prompt import Prompt
 from terraprompt.raster import Tile, read_bands, read_tile
 
-__all__ = ["ask_tiles", "ask_whole", "ask_windows", "propose"]
+__all__ = ["TileQuestion", "ask_tiles", "ask_whole", "ask_windows", "propose"]
 
 #: Pixels of the largest scene that is looked at as one picture.
 _LARGEST_PICTURE = 64_000_000
 
 
-def ask_tiles(
-    view: EncodedScene,
-    prompts: Sequence[Prompt],
-    understood: Understood,
-    limit: np.float32,
-    progress: Progress | None,
-    evidence: Evidence,
-) -> Iterator[StitchedRows]:
-    """Ask every tile that holds a valid pixel, a row of tiles at a time; each tile is encoded once.
+@dataclass(frozen=True, slots=True)
+class TileQuestion:
+    """What is asked of every tile, and how the answers become one.
 
-    ``limit`` is the logit above which a pixel is target: negated answers are mirrored there.
+    Attributes:
+        prompts: of :attr:`understood`: first what is found, then what is left out.
+        understood: how they belong together.
+        limit: the logit above which a pixel is target: negated answers are mirrored there.
+        evidence: where notes and remarks go.
     """
-    union = len(understood.phrases)
-    tiles, stitcher = view.plan, Stitcher(view.plan)
+
+    prompts: Sequence[Prompt]
+    understood: Understood
+    limit: np.float32
+    evidence: Evidence
+
+    def combine(self, answers: Sequence[Answer]) -> Logits:
+        """One answer of those to the prompts on a tile."""
+        union = len(self.understood.phrases)
+        logits = answers[0].logits
+        for answer in answers[1:union]:
+            logits = np.maximum(logits, answer.logits)
+        for answer in answers[union:]:
+            logits = np.minimum(logits, 2 * self.limit - answer.logits)
+        for answer in answers:
+            self.evidence.add(answer)
+        return 2 * self.limit - logits if self.understood.negated else logits
+
+
+def ask_tiles(
+    view: EncodedScene, questions: Sequence[TileQuestion], progress: Progress | None
+) -> Iterator[tuple[StitchedRows, ...]]:
+    """Ask every tile that holds a valid pixel, a row of tiles at a time; each is read and encoded once.
+
+    Yields:
+        The rows of each question, the same rows at a time.
+    """
+    tiles, stitchers = view.plan, [Stitcher(view.plan) for _ in questions]
     known = {row for row in range(tiles.rows) if view.is_encoded(row)}
     unread = [row for row in range(tiles.rows) if row not in known]
     asked = 0
@@ -58,20 +82,14 @@ def ask_tiles(
                 # Copies, so that nothing an engine keeps holds on to the whole band.
                 images = None if band is None else [band.image(tile).copy() for tile in group]
                 embeddings = view.encode(group, images)
-                asked_each = [view.predict(group, embeddings, [prompt] * len(group)) for prompt in prompts]
-                for tile, *answers in zip(group, *asked_each, strict=True):
-                    logits = answers[0].logits
-                    for answer in answers[1:union]:
-                        logits = np.maximum(logits, answer.logits)
-                    for answer in answers[union:]:
-                        logits = np.minimum(logits, 2 * limit - answer.logits)
-                    stitcher.add(tile, 2 * limit - logits if understood.negated else logits)
-                    for answer in answers:
-                        evidence.add(answer)
+                for question, stitcher in zip(questions, stitchers, strict=True):
+                    each = [view.predict(group, embeddings, [prompt] * len(group)) for prompt in question.prompts]
+                    for tile, *answers in zip(group, *each, strict=True):
+                        stitcher.add(tile, question.combine(answers))
                 done += len(group)
                 if progress is not None:
                     progress(done, len(tiles))
-            yield stitcher.end_row(valid)
+            yield tuple(stitcher.end_row(valid) for stitcher in stitchers)
     if not asked:
         raise SceneError("No pixel within the extent is valid.", hint="Choose another bbox.")
 

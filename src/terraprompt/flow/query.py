@@ -9,6 +9,7 @@ from typing import Any
 
 from terraprompt.engines.base import Proposals
 from terraprompt.errors import LimitError, PromptError
+from terraprompt.flow.ask import TileQuestion
 from terraprompt.flow.evidence import Evidence
 from terraprompt.flow.objects import ObjectRules
 from terraprompt.flow.proposals import failure, no_target_reason, with_notes
@@ -34,6 +35,7 @@ class Query:
         understood: the sentence taken apart, for an engine with a closed vocabulary.
         refusal: why nothing is asked, or "".
         proposals: of an engine that proposes.
+        question: what is asked of every tile, for a text that is answered so.
         bands: logits of the scene, top to bottom.
         evidence: notes and remarks, collected while rows are made.
         failed: why what was proposed cannot be answered, or "".
@@ -47,6 +49,7 @@ class Query:
     understood: Understood | None = None
     refusal: str = ""
     proposals: Proposals | None = None
+    question: TileQuestion | None = None
     bands: Iterator[StitchedRows] = field(default_factory=lambda: iter(()))
     evidence: Evidence = field(default_factory=Evidence)
     failed: str = ""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from itertools import tee
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +22,9 @@ from terraprompt.engines.base import Engine, KnowsWords, Proposer
 from terraprompt.errors import (
     ConfigError,
     EngineError,
+    PromptError,
 )
-from terraprompt.flow.ask import ask_tiles, ask_whole, ask_windows, propose
+from terraprompt.flow.ask import TileQuestion, ask_tiles, ask_whole, ask_windows, propose
 from terraprompt.flow.encoded_scene import EncodedScene
 from terraprompt.flow.evidence import ScenePrediction
 from terraprompt.flow.objects import ObjectRules
@@ -49,9 +53,13 @@ from terraprompt.raster.source import Bands
 __all__ = ["Session", "segment"]
 
 
+@overload
+def segment(src: str | os.PathLike[str], prompt: PromptLike, **options: Any) -> Result: ...
+@overload
+def segment(src: str | os.PathLike[str], prompt: Sequence[PromptLike], **options: Any) -> list[Result]: ...
 def segment(
     src: str | os.PathLike[str],
-    prompt: PromptLike,
+    prompt: PromptLike | Sequence[PromptLike],
     *,
     engine: Engine | str = "nano",
     bands: Bands = None,
@@ -67,13 +75,14 @@ def segment(
     progress: Progress | None = None,
     workdir: Path | None = None,
     **options: Any,
-) -> Result:
+) -> Result | list[Result]:
     """Find in a raster what the prompt asks for.
 
     Args:
         src: any raster that GDAL reads.
         prompt: a sentence, a :class:`Prompt` with points or boxes, or features (a GeoDataFrame, anything with
             ``__geo_interface__``): see :func:`terraprompt.io.prompt_file.prompt_from_features`.
+            A list or tuple of them: each gets a result, and the scene is read and encoded once.
         engine: name of an installed engine, or one that is loaded.
         bands: as in :func:`terraprompt.raster.open_scene`.
         bbox: as in :func:`terraprompt.raster.open_scene`. Pixel coordinates of the prompt count from its corner.
@@ -97,9 +106,12 @@ def segment(
     with open_scene(
         src, bands, bbox=bbox, bbox_crs=bbox_crs, nodata=nodata, allow_remote=allow_remote, warp=warp, dem=dem
     ) as scene:
-        # One prompt needs no memory of what was seen.
-        session = Session(engine, scene, stretch=stretch, batch=batch, cache_bytes=0)
-        return session.segment(prompt, settings=settings, progress=progress, workdir=workdir)
+        many = isinstance(prompt, list | tuple)
+        prompts = prompt if isinstance(prompt, list | tuple) else [cast(PromptLike, prompt)]
+        # One prompt needs no memory of what was seen; windows of several may overlap.
+        session = Session(engine, scene, stretch=stretch, batch=batch, cache_bytes=1 << 28 if many else 0)
+        results = session.segment_all(prompts, settings=settings, progress=progress, workdir=workdir)
+        return results if many else results[0]
 
 
 class Session(EncodedScene):
@@ -140,23 +152,72 @@ class Session(EncodedScene):
             EngineError: the engine does not answer such prompts, or failed; the message names the tile.
             OutputError: the work files cannot be written.
         """
-        query = self._query(prompt, (settings or SegmentSettings()).updated(options), progress)
-        scene, settings = self.scene, query.settings
-        with MaskWriter.create(
-            workdir or Path(tempfile.gettempdir()),
-            scene.width,
-            scene.height,
-            crs=scene.crs,
-            transform=scene.transform,
-            threshold=settings.threshold,
-        ) as writer:
-            for band in query.rows():
-                writer.write_band(band.top, band.logits, band.valid)
-            if query.failed:
-                return query.failure(scene)
-            result = writer.finish(query.provenance, **query.rules.refinement)
-        answer = query.annotate(query.rules.apply(result, scene, query.evidence))
-        return replace(answer, backdrop=self.preview, prompt=query.asked if query.asked.is_spatial else None)
+        (result,) = self.segment_all([prompt], settings=settings, progress=progress, workdir=workdir, **options)
+        return result
+
+    def segment_all(
+        self,
+        prompts: Sequence[PromptLike],
+        *,
+        settings: SegmentSettings | None = None,
+        progress: Progress | None = None,
+        workdir: Path | None = None,
+        **options: Any,
+    ) -> list[Result]:
+        """Segment the scene by several prompts; texts of every tile share one reading and one encoding of the scene.
+
+        Args:
+            prompts: as in :meth:`segment`.
+            settings: of all of them.
+            progress: as in :meth:`segment`.
+            workdir: as in :meth:`segment`; takes some 3 bytes a pixel for each prompt.
+            options: as in :meth:`segment`.
+
+        Returns:
+            A result for each prompt, in their order.
+
+        Raises:
+            PromptError: there is none; or as :meth:`segment`, of any of them.
+        """
+        if not prompts:
+            raise PromptError("There is no prompt.", hint="Give at least one.")
+        given = (settings or SegmentSettings()).updated(options)
+        queries = [self._query(prompt, given, progress) for prompt in prompts]
+        self._join(queries, progress)
+        scene, results = self.scene, list[Result]()
+        with ExitStack() as stack:
+            writers = [
+                stack.enter_context(
+                    MaskWriter.create(
+                        workdir or Path(tempfile.gettempdir()), scene.width, scene.height,
+                        crs=scene.crs, transform=scene.transform, threshold=given.threshold,
+                    )
+                )
+                for _ in queries
+            ]  # fmt: skip
+            pairs = list(zip(queries, writers, strict=True))
+            joint = [pair for pair in pairs if pair[0].question is not None]
+            for group in ([joint] if joint else []) + [[pair] for pair in pairs if pair[0].question is None]:
+                for rows in zip(*(query.rows() for query, _ in group), strict=True):
+                    for (_, writer), band in zip(group, rows, strict=True):
+                        writer.write_band(band.top, band.logits, band.valid)
+            for query, writer in pairs:
+                if query.failed:
+                    results.append(query.failure(scene))
+                    continue
+                result = writer.finish(query.provenance, **query.rules.refinement)
+                answer = query.annotate(query.rules.apply(result, scene, query.evidence))
+                marks = query.asked if query.asked.is_spatial else None
+                results.append(replace(answer, backdrop=self.preview, prompt=marks))
+        return results
+
+    def _join(self, queries: Sequence[Query], progress: Progress | None) -> None:
+        """Give queries that ask every tile their share of one pass over the scene, to be read side by side."""
+        joint = [(query, query.question) for query in queries if query.question is not None]
+        if joint:
+            columns = tee(ask_tiles(self, [question for _, question in joint], progress), len(joint))
+            for number, ((query, _), rows) in enumerate(zip(joint, columns, strict=True)):
+                query.bands = map(itemgetter(number), rows)
 
     def predict_mask(
         self,
@@ -171,6 +232,7 @@ class Session(EncodedScene):
         model's own mask, nothing sieved or filled. Takes some 10 bytes a pixel.
         """
         query = self._query(prompt, settings or SegmentSettings(), progress)
+        self._join([query], progress)
         scene, settings = self.scene, query.settings
         logits = np.full((scene.height, scene.width), ABSENT, np.float32)
         valid = np.zeros(logits.shape, bool)
@@ -283,7 +345,8 @@ class Session(EncodedScene):
             return ask_windows(self, asked.objects(), closer, progress, query.evidence, None)
         understood = query.understood or Understood((asked.text or "",))
         prompts = [replace(asked, text=text) for text in (*understood.phrases, *understood.minus)]
-        return ask_tiles(self, prompts, understood, settings.threshold_logit, progress, query.evidence)
+        query.question = TileQuestion(prompts, understood, settings.threshold_logit, query.evidence)
+        return iter(())
 
     def look_at(self, tile: Tile) -> NDArray[np.uint8]:
         """The stretched pixels of a window, uint8 (*tile.shape, 3), for pictures."""
