@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,7 +58,8 @@ def show(
 
 def convert(
     source: Annotated[
-        str, typer.Argument(metavar="SRC", help="Folder of a released checkpoint, its hub name, or mobile_sam.pt.")
+        str,
+        typer.Argument(metavar="SRC", help="Folder of a released checkpoint, its hub name, mobile_sam.pt, or a .gguf."),
     ],
     target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write.")],
     preset: Annotated[str, typer.Option(help="Which member of the family it is.")] = "unigeoseg-official",
@@ -68,16 +70,23 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Convert a released UniGeoSeg or MobileSAM checkpoint: every tensor is accounted for, or nothing is written.
+    """Convert a released UniGeoSeg or MobileSAM checkpoint (every tensor is accounted for), or a language model's GGUF.
 
     Use the result with ``terraprompt segment … --engine unigeoseg --weights DST``, or of MobileSAM (mobile_sam.pt, or a
-    folder with encoder.onnx and sam.onnx) with ``--segmenter DST``.
+    folder with encoder.onnx and sam.onnx) with ``--segmenter DST``, or of a GGUF with
+    ``terraprompt train --preset tiny --language DST``.
     """
     from terraprompt.segmenters.mobile_sam import convert_mobile_sam, is_mobile_sam
 
     if is_mobile_sam(source):
         tensors = convert_mobile_sam(source, target, overwrite=overwrite)
         _print_facts({"written": str(target), "preset": "mobile-sam", "tensors": tensors}, as_json)
+        return
+    from terraprompt.engines.gguf import convert_gguf, is_gguf
+
+    if is_gguf(source):
+        made = convert_gguf(source, target, dtype=dtype, overwrite=overwrite)
+        _print_facts({"written": str(target), **asdict(made)}, as_json)
         return
     from terraprompt.engines.convert import convert as convert_weights
     from terraprompt.io.hub import weights_folder

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from terraprompt import __version__
-from terraprompt.errors import CheckpointError, OutputError
+from terraprompt.errors import CheckpointError
+from terraprompt.io.atomic import atomic_folder, check_replaceable
 from terraprompt.io.identity import file_sha256
 from terraprompt.io.tensors import load_pickled_tensors
 from terraprompt.models.unigeoseg.config import UniGeoSegConfig
@@ -89,7 +90,7 @@ def convert(
         raise CheckpointError("Unknown precision.", received=dtype, hint=f"Known: {', '.join(_DTYPES)}.")
     if target.exists() and not overwrite:
         raise CheckpointError("The target exists.", received=target, hint="Choose another, or pass --overwrite.")
-    _spare(target)
+    check_replaceable(target)
     with ExitStack() as stack:
         files, tensors = _open(source, stack)
         shapes = {name: shape for name, (shape, _) in tensors.items()}
@@ -240,10 +241,7 @@ def _written_whole(
     Yields:
         The folder, for more files, and the number of tensors.
     """
-    part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with atomic_folder(target) as part:
         written = _write_shards(part, tensors, shard_bytes)
         (part / "config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")
         files = {path.name: _facts(path) for path in sorted(part.glob("*.safetensors"))}
@@ -252,26 +250,6 @@ def _written_whole(
         }  # fmt: skip
         (part / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
         yield part, written
-        _spare(target)
-        if target.exists():
-            shutil.rmtree(target)
-        part.rename(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _spare(target: Path) -> None:
-    """Refuse to replace what is no folder of weights: a file, or a folder with folders in it (a home, a project).
-
-    Raises:
-        OutputError: such is at ``target``.
-    """
-    if target.exists() and not (target.is_dir() and not any(path.is_dir() for path in target.iterdir())):
-        raise OutputError(
-            "What is at the target is no folder of weights alone; it is never replaced.",
-            received=target,
-            hint="Choose another folder.",
-        )
 
 
 def _facts(path: Path) -> dict[str, Any]:

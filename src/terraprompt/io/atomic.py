@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from terraprompt.errors import OutputError
 from terraprompt.io.leftovers import TEMPORARY, owner
 
-__all__ = ["atomic_path", "remove_temporaries", "write_atomic"]
+__all__ = ["atomic_folder", "atomic_path", "check_replaceable", "remove_temporaries", "write_atomic"]
 
 
 @contextmanager
@@ -50,6 +51,44 @@ def atomic_path(path: Path, *, durable: bool = True, sidecars: bool = False, par
                         shutil.rmtree(left)
                     else:
                         left.unlink()
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder beside ``path``, which takes its place at the end; whatever goes wrong, the old one stays.
+
+    Yields:
+        The folder, empty.
+
+    Raises:
+        OutputError: see :func:`check_replaceable`.
+    """
+    check_replaceable(path)
+    part = path.with_name(f".{path.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        check_replaceable(path)
+        if path.exists():
+            shutil.rmtree(path)
+        part.rename(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse to replace what is no folder of weights: a file, or a folder with folders in it (a home, a project).
+
+    Raises:
+        OutputError: such is at ``path``.
+    """
+    if path.exists() and not (path.is_dir() and not any(inside.is_dir() for inside in path.iterdir())):
+        raise OutputError(
+            "What is at the target is no folder of weights alone; it is never replaced.",
+            received=path,
+            hint="Choose another folder.",
+        )
 
 
 def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:

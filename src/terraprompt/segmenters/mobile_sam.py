@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from terraprompt.errors import CheckpointError
+from terraprompt.io.atomic import atomic_folder
 from terraprompt.io.tensors import load_pickled_tensors
 from terraprompt.models.sam.mobile_sam import MobileSam, MobileSamConfig
 
@@ -128,15 +128,8 @@ def convert_mobile_sam(
     if target.exists() and not overwrite:
         raise CheckpointError("The target exists.", received=target, hint="Choose another, or pass --overwrite.")
     model = load_mobile_sam(source, config)
-    part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
+    with atomic_folder(target) as part:
         model.save_pretrained(part)
-        if target.exists():
-            shutil.rmtree(target)
-        part.rename(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return len(model.state_dict())
 
 
