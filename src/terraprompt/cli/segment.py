@@ -140,6 +140,7 @@ def segment(
     from terraprompt.outputs import Status, check_target
     from terraprompt.outputs.evidence import write_evidence
     from terraprompt.outputs.formats.geopackage import layer_name
+    from terraprompt.outputs.formats.lonlat import check_place
     from terraprompt.raster import open_scene
     from terraprompt.raster.pixel_area import NO_GROUND
 
@@ -176,6 +177,8 @@ def segment(
         ):  # fmt: skip
             if area and opened.ground is None:
                 raise ConfigError(f"{option} is in square metres, but {NO_GROUND}.", received=area, hint=hint)
+        if vector is not None and vector.suffix.lower() in (".geojson", ".json"):
+            check_place(opened.crs)
         prompt = _prompt(instruction, point or [], box or [], prompt_file, prompt_layer, prompt_crs, task, opened)
         left_out: tuple[str, ...] = ()
         if prompt_file is not None:

@@ -12,8 +12,9 @@ from pyproj.exceptions import ProjError
 from shapely import LinearRing, Polygon
 
 from terraprompt.errors import OutputError
+from terraprompt.raster.mapping import has_place
 
-__all__ = ["lonlat_bounds", "to_lonlat", "unwrapped_lonlat"]
+__all__ = ["check_place", "lonlat_bounds", "to_lonlat", "unwrapped_lonlat"]
 
 #: Decimals of RFC 7946: about a centimetre.
 _STEP = 1e-7
@@ -30,15 +31,30 @@ def unwrapped_lonlat(polygons: Any, crs: Any) -> NDArray[np.object_]:
     Raises:
         OutputError: no way from ``crs`` to longitude and latitude, or not for these places.
     """
+    check_place(crs)
     try:
         transformer = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
         return np.array([_polygon(p, transformer) for p in np.atleast_1d(polygons)], object)
     except ProjError as error:
-        raise OutputError(
-            "The scene's CRS has no place on the Earth in longitude and latitude, which GeoJSON needs.",
-            received=getattr(crs, "to_string", lambda: crs)(),
-            hint="Write .gpkg, .fgb or .parquet, which keep the CRS as it is.",
-        ) from error
+        raise _no_place(crs) from error
+
+
+def check_place(crs: Any) -> None:
+    """Refuse a CRS without a way to longitude and latitude; None is no CRS and passes.
+
+    Raises:
+        OutputError: the CRS is that of a site grid or of another body.
+    """
+    if crs and not has_place(crs):
+        raise _no_place(crs)
+
+
+def _no_place(crs: Any) -> OutputError:
+    return OutputError(
+        "The scene's CRS has no place on the Earth in longitude and latitude, which GeoJSON needs.",
+        received=getattr(crs, "to_string", lambda: crs)(),
+        hint="Write .gpkg, .fgb or .parquet, which keep the CRS as it is.",
+    )
 
 
 def _polygon(shape: Any, transformer: Transformer) -> Any:

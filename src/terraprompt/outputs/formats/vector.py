@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from terraprompt.errors import OutputError
-from terraprompt.outputs.formats.lonlat import to_lonlat, unwrapped_lonlat
+from terraprompt.outputs.formats.lonlat import check_place, to_lonlat, unwrapped_lonlat
 from terraprompt.outputs.provenance import PROVENANCE_KEYS, as_text
 from terraprompt.raster.pixel_area import to_map
 
@@ -112,6 +112,7 @@ def _write_ogr(result: Result, table: FeatureTable, path: Path, driver: str, lay
     metadata: dict[str, str] | None = None
     polygons, crs = table.polygons, result.crs.to_wkt() if result.crs is not None else None
     if driver == "GeoJSON" and result.crs is not None:
+        check_place(result.crs)
         options = {"RFC7946": "YES", "COORDINATE_PRECISION": "7"}
         if len(polygons):
             polygons, crs = to_lonlat(unwrapped_lonlat(polygons, result.crs)), "EPSG:4326"
