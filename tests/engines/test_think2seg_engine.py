@@ -214,6 +214,25 @@ def test_very_many_points_are_capped(make: Make) -> None:
     assert "more than 64 points" in got.notes["mended"][-1]
 
 
+@pytest.mark.parametrize(
+    ("options", "boxes", "points"),
+    [({}, 1, 2), ({"points": 0}, 1, 0), ({"boxes": False}, 0, 2), ({"points": 1}, 1, 2), ({"points": None}, 1, 2)],
+)
+def test_what_is_asked_for_is_a_setting(
+    server: EndpointServer, options: dict[str, Any], boxes: int, points: int
+) -> None:
+    """The paper's ablation at inference: the question follows, and a segmenter gets what was asked for."""
+    server.script = lambda _: Say(wrapped(ITEM))
+    engine = think2seg(endpoint=server.url, model="m", units="pixels", side=100, schema=False, **options)
+    (prompt,) = engine.propose(IMAGE, "the tank").prompts
+    assert (len(prompt.boxes), len(prompt.points)) == (boxes, points)
+    words = server.asked[-1].words
+    assert ("bbox_2d" in words, "positive_points" in words) == (
+        options.get("boxes", True),
+        options.get("points", 2) != 0,
+    )
+
+
 # Units that must be found out
 
 

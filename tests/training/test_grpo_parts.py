@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,8 +24,15 @@ from terraprompt.training.grpo_processor import ReasonerProcessor
 from terraprompt.training.grpo_rewards import THINK2SEG, GroupDraw, rewards_of
 from terraprompt.training.recipe import load_recipe, recipe_names
 from terraprompt.training.rewards import matching_reward
-from terraprompt.training.sft_examples import MemorySample, answer_text, instances_of, pack_questions, sft_examples
-from terraprompt.vlm.answer_parser import Instance, Verdict, parse_strict, tagged
+from terraprompt.training.sft_examples import (
+    MemorySample,
+    answer_text,
+    asked_wordings,
+    instances_of,
+    pack_questions,
+    sft_examples,
+)
+from terraprompt.vlm.answer_parser import AnswerRules, Instance, Verdict, parse_strict, tagged
 from terraprompt.vlm.conventions import Convention, Units, View
 from terraprompt.vlm.local import load_local
 from tiny_lvlm import KINDS, write_tiny
@@ -176,6 +184,58 @@ def test_lessons_are_answers_that_the_rewards_accept(units: Units) -> None:
         assert scores[0] >= 2  # box; its points may be far from the centre
         (back,) = convention.to_source(read.instances, (SIDE, SIDE))
         assert back.box == pytest.approx(instances_of(question.load_mask())[0].box, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    "rules", [AnswerRules(points=0), AnswerRules(boxes=False), AnswerRules(points=1), AnswerRules(negatives=2)]
+)
+def test_lessons_of_other_rules_earn_their_format_and_point_beside_the_target(rules: AnswerRules) -> None:
+    asked = questions(2)
+    for question, lesson in zip(asked, sft_examples(asked, CONVENTION, rules=rules), strict=True):
+        read = parse_strict(lesson.answer, rules)
+        assert read.verdict is Verdict.OK
+        (instance,) = CONVENTION.to_source(read.instances, (SIDE, SIDE))
+        assert (instance.box is not None) == rules.boxes
+        assert instance.labels == (1,) * (rules.points or 0) + (0,) * rules.negatives
+        mask = question.load_mask()
+        for (x, y), label in zip(instance.points, instance.labels, strict=True):
+            assert mask[int(y), int(x)] == label
+        drawn = GroupDraw(BoxFiller(), CONVENTION, asked)
+        assert drawn(read.instances, asked.index(question)).any()
+
+
+def test_wordings_are_prompts_each_or_one(tmp_path: Path) -> None:
+    asked = questions(3)
+    assert asked_wordings(asked, "each") == [(i, w) for i in range(3) for w in range(2)]
+    drawn = asked_wordings(asked, "one", 3)
+    assert [i for i, _ in drawn] == [0, 1, 2]
+    assert drawn == asked_wordings(asked, "one", 3)
+    assert len({tuple(asked_wordings(asked, "one", seed)) for seed in range(8)}) > 1
+    assert len(sft_examples(asked, CONVENTION, wordings="each")) == 6
+    with pytest.raises(ConfigError, match="wordings"):
+        asked_wordings(asked, "all")
+
+
+@pytest.mark.parametrize(
+    ("name", "processes", "per_step", "generations", "epochs"),
+    [
+        ("think2seg-3b", 2, 4, 16, 5),
+        ("think2seg-7b", 4, 8, 12, 8),
+        ("think2seg-internvl3-8b", 4, 8, 10, 8),
+        ("think2seg-llava-7b", 4, 8, 12, 8),
+    ],
+)
+def test_the_published_budget(name: str, processes: int, per_step: int, generations: int, epochs: int) -> None:
+    """GPUs, prompts a step, answers a prompt and epochs are the paper's; steps follow from EarthReason's train split:
+    2,371 images with six questions each (UniGeoSeg, Table 10: 14,225 samples of it), every wording a prompt."""
+    recipe = load_recipe(name)
+    images = [replace(questions(1)[0], instructions=("?",) * 6)] * 2371
+    budget = recipe.grpo.budget(images, recipe.processes)
+    assert recipe.processes == processes
+    assert (budget.prompts, budget.prompts_per_step, budget.generations) == (14_226, per_step, generations)
+    assert budget.steps == epochs * (14_226 // per_step)
+    assert f"{budget.steps} steps of {per_step} prompts x {generations} answers" in budget.line()
+    assert budget.passes * processes * recipe.grpo.micro_batch_size == per_step * generations
 
 
 def test_samples_of_files_teach_and_reward_as_questions_do(tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ from terraprompt.vlm.answer_parser import (
     structured_to_tagged,
     tagged,
 )
+from terraprompt.vlm.conventions import Convention, Units, View
 from terraprompt.vlm.placement import without_duplicates
+from terraprompt.vlm.wording import answer_schema, question_words
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/think2seg/cases.json").read_text())
 CASES = {case["name"]: case for case in GOLDEN["cases"]}
@@ -168,9 +170,53 @@ def test_thought_names_and_negative_points() -> None:
     assert parse_strict(three, AnswerRules(points=None)).ok
 
 
+def test_strict_and_lenient_take_the_same_of_two_answers() -> None:
+    """The release's expression is greedy and lets a second part pass; both readers read the last one."""
+    first, second = (f"```json\n[{ITEM.replace('30', side)}]\n```" for side in ("99", "30"))
+    for text in (
+        f"<think>a</think><answer>{first}</answer><answer>{second}</answer>",
+        f"<think>a</think><answer>{first} Better: {second}</answer>",
+        f"<answer>{first}</answer> wait <answer>{second}",
+        f"{first}\n{second}",
+    ):
+        strict, lenient = parse_strict(text), parse_lenient(text)
+        assert strict.instances == lenient.instances
+        assert strict.instances[0].box == (4, 6, 30, 28)
+    assert tagged(f"<think>a</think><answer>{first}</answer><answer>{second}</answer>")
+
+
+BOX, POINTS = '{"bbox_2d": [4, 6, 30, 28]}', '{"positive_points": [[10, 12], [20, 22]]}'
+
+
+@pytest.mark.parametrize(
+    ("rules", "good", "bad", "lenient"),
+    [
+        (AnswerRules(points=0), BOX, (ITEM, POINTS), ((4, 6, 30, 28), ())),
+        (AnswerRules(boxes=False), POINTS, (ITEM, BOX), (None, ((10, 12), (20, 22)))),
+        (AnswerRules(points=1), '{"bbox_2d": [1, 1, 5, 5], "positive_points": [[2, 2]]}', (ITEM, BOX), None),
+    ],
+)
+def test_a_box_or_points_alone(rules: AnswerRules, good: str, bad: tuple[str, ...], lenient: Any) -> None:
+    """The ablation of the paper: what was not asked for is a fault in training, and left out otherwise."""
+    assert parse_strict(wrapped(f"[{good}]"), rules).ok
+    assert parse_lenient(wrapped(f"[{good}]"), rules).instances == parse_strict(wrapped(f"[{good}]"), rules).instances
+    for item in bad:
+        assert not parse_strict(wrapped(f"[{item}]"), rules).ok
+        assert parse_lenient(wrapped(f"[{item}]"), rules).ok
+    if lenient is not None:
+        (found,) = parse_lenient(wrapped(f"[{ITEM}]"), rules).instances
+        assert (found.box, found.points) == lenient
+    words = question_words("tanks", Convention(Units.PIXELS, View("square", side=840)), (9, 9), rules=rules)
+    assert ("bbox_2d" in words) == rules.boxes
+    assert ("positive_points" in words) == (rules.points != 0)
+    schema = answer_schema(rules)["properties"]["instances"]["items"]["properties"]
+    assert ("bbox_2d" in schema, "positive_points" in schema) == (rules.boxes, rules.points != 0)
+
+
 def test_rules_and_instances_are_checked() -> None:
-    with pytest.raises(ConfigError):
-        AnswerRules(points=0)
+    for faulty in ({"points": -1}, {"points": 0, "negatives": 1}, {"points": 0, "boxes": False}):
+        with pytest.raises(ConfigError):
+            AnswerRules(**faulty)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="one label"):
         Instance(None, ((1, 1),), (1, 0))
 
@@ -187,7 +233,7 @@ def test_a_schema_bound_answer_takes_the_tagged_form() -> None:
     ("text", "expected"),
     [
         ("<think>a</think><answer>b</answer>\n", True),
-        ("<think>a</think><answer>b</answer><answer>c</answer>", False),
+        ("<think>a</think><answer>b</answer><answer>c</answer>", True),
         ("<think><think>a</think></think><answer>b</answer>", False),
         ("<answer>b</answer><think>a</think>", False),
         ("<think>a</think>so<answer>b</answer>", False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,23 @@ __all__ = ["register"]
 
 Data = Annotated[Path | None, typer.Option(help="Folder with annotations.jsonl, images and masks; its train split.")]
 Rendered = Annotated[int, typer.Option(min=0, help="Rendered scenes added, or alone without --data.")]
+Questions = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Labelled questions, [LAYOUT=]PATH: any layout of `dataset list` that has masks, or an index; their train "
+        "split. May be repeated."
+    ),
+]
+LayoutName = Annotated[str, typer.Option(help="How --questions are laid out where they do not say it.")]
+Wordings = Annotated[
+    str | None, typer.Option(help="Of a question with several: each is a prompt (the recipe's), or one is drawn.")
+]
+Points = Annotated[
+    int | None, typer.Option(min=0, help="Positive points that an answer holds for each object; 0 = a box alone.")
+]
+Negatives = Annotated[int | None, typer.Option(min=0, help="Negative points of each object.")]
+NoBox = Annotated[bool, typer.Option("--no-box", help="Answers hold points alone.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print samples, prompts and steps; train nothing.")]
 Run = Annotated[Path, typer.Option(help="Folder for checkpoints, metrics, curves and weights.")]
 RecipeName = Annotated[str | None, typer.Option(help="E.g. think2seg-3b, think2seg-7b, or a .toml file of yours.")]
 Start = Annotated[str | None, typer.Option(help="Checkpoint of the reasoner: folder or hub name; else the recipe's.")]
@@ -48,6 +66,8 @@ def register(group: typer.Typer) -> None:
 
 def grpo(
     data: Data = None,
+    questions: Questions = None,
+    layout: LayoutName = "earthreason",
     rendered: Rendered = 0,
     run: Run = Path("runs/grpo"),
     recipe: RecipeName = None,
@@ -63,6 +83,10 @@ def grpo(
     lora: Lora = None,
     units: Units = None,
     side: Side = None,
+    wordings: Wordings = None,
+    points: Points = None,
+    negatives: Negatives = None,
+    no_box: NoBox = False,
     terms: Annotated[
         str | None,
         typer.Option(help="Reward, with commas between, of: target no_target format tags matching non_repetition."),
@@ -76,6 +100,7 @@ def grpo(
     precision: Precision = None,
     seed: Seed = 0,
     resume: Resume = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
 ) -> None:
     """Learn from masks alone: answers point a frozen segmenter, and what it draws is compared with the mask.
@@ -91,7 +116,8 @@ def grpo(
     given: dict[str, Any] = {
         "steps": steps, "prompts": prompts, "generations": generations, "micro_batch_size": micro_batch_size, "lr": lr,
         "lora_rank": lora, "units": units, "side": side, "vllm": vllm, "vllm_server": vllm_server,
-        "save_every": save_every, "precision": _precision(precision, device),
+        "save_every": save_every, "precision": _precision(precision, device), "wordings": wordings, "points": points,
+        "negatives": negatives, "boxes": False if no_box else None,
         "terms": None if terms is None else tuple(term.strip() for term in terms.split(",")),
     }  # fmt: skip
     config = replace(
@@ -100,9 +126,14 @@ def grpo(
         evaluate_every=evaluate_every if held_out else 0,
         **{name: value for name, value in given.items() if value is not None},
     )
+    if dry_run:
+        learned, _ = _questions(data, questions, layout, rendered, seed, held_out)
+        processes = int(os.environ.get("WORLD_SIZE", chosen.processes))
+        typer.echo(f"{chosen.name or 'no recipe'}, {processes} processes: {config.budget(learned, processes).line()}")
+        return
     if not chosen.segmenter:
         raise ConfigError("GRPO needs a frozen segmenter.", hint="Name one with --segmenter, e.g. nano or sam2-small.")
-    learned, apart = _questions(data, rendered, seed, held_out)
+    learned, apart = _questions(data, questions, layout, rendered, seed, held_out)
     drawing = load_segmenter(chosen.segmenter, device=_own(device), precision="fp32" if device == "cpu" else "bf16")
     done = train_grpo(
         learned, chosen.start, drawing, run, config, held_out=apart, device=device, resume=resume, progress=not quiet
@@ -112,6 +143,8 @@ def grpo(
 
 def sft(
     data: Data = None,
+    questions: Questions = None,
+    layout: LayoutName = "earthreason",
     rendered: Rendered = 0,
     run: Run = Path("runs/sft"),
     recipe: RecipeName = None,
@@ -123,6 +156,10 @@ def sft(
     lora: Lora = None,
     units: Units = None,
     side: Side = None,
+    wordings: Wordings = None,
+    points: Points = None,
+    negatives: Negatives = None,
+    no_box: NoBox = False,
     save_every: SaveEvery = None,
     device: Device = None,
     precision: Precision = None,
@@ -144,12 +181,21 @@ def sft(
         "steps": steps, "batch": batch, "micro_batch_size": micro_batch_size, "lr": lr, "lora_rank": lora,
         "save_every": save_every,
         "units": units or chosen.grpo.units, "side": side or chosen.grpo.side,
+        "points": chosen.grpo.points if points is None else points,
+        "negatives": chosen.grpo.negatives if negatives is None else negatives,
+        "boxes": chosen.grpo.boxes and not no_box,
         "precision": _precision(precision, device),
     }  # fmt: skip
     config = replace(SftConfig(seed=seed), **{name: value for name, value in given.items() if value is not None})
-    learned, _ = _questions(data, rendered, seed, 0)
+    learned, _ = _questions(data, questions, layout, rendered, seed, 0)
     convention = taught_convention(chosen.start, config.units, config.side)
-    examples = sft_examples(learned, convention, seed=seed)
+    examples = sft_examples(
+        learned,
+        convention,
+        rules=config.rules,
+        wordings=wordings or (chosen.grpo.wordings if recipe else "one"),
+        seed=seed,
+    )
     with progress("Training", quiet=quiet) as report:
         where = "cpu" if device == "cpu" else None
         train_sft(examples, chosen.start, run, config, device=where, resume=resume, progress=report)
@@ -166,29 +212,43 @@ def _recipe(name: str | None, start: str | None, segmenter: str | None) -> Recip
     return found
 
 
-def _questions(data: Path | None, rendered: int, seed: int, held_out: int) -> tuple[list[Sample], list[Sample]]:
+def _questions(
+    data: Path | None, sets: Sequence[str] | None, layout: str, rendered: int, seed: int, held_out: int
+) -> tuple[list[Sample], list[Sample]]:
     """Questions to learn from, and of ``held_out`` other images."""
     import numpy as np
 
     from terraprompt.datasets.pack import read_pack
+    from terraprompt.datasets.registry import open_dataset
+    from terraprompt.training.question_sets import parse_set
     from terraprompt.training.rendered import render_scenes
-    from terraprompt.training.sft_examples import pack_questions, scene_questions
+    from terraprompt.training.sft_examples import dataset_questions, pack_questions, scene_questions
 
-    if data is None and not rendered:
-        raise DatasetError("There is nothing to train on.", hint="Give --data, --rendered, or both.")
+    if data is None and not rendered and not sets:
+        raise DatasetError("There is nothing to train on.", hint="Give --questions, --data or --rendered.")
     found: list[Sample] = []
+    for text in sets or ():
+        one = parse_set(text, layout)
+        if one.weight is not None:
+            raise ConfigError("Questions of a reasoner have no weights.", received=text, hint="Leave the weight out.")
+        found += dataset_questions(open_dataset(one.layout, one.path, split="train").samples)
     if data is not None:
         found += pack_questions(read_pack(data, split="train"), seed=seed)
     found += scene_questions(render_scenes(rendered, seed), seed=seed)
-    images = sorted({question.id.rpartition("/")[0] for question in found})
+    images = sorted({_image_of(question) for question in found})
     if held_out >= len(images):
         raise ConfigError("Fewer images must be held out than there are.", received=f"{held_out} of {len(images)}")
     order = np.random.default_rng(seed).permutation(len(images))
     apart = {images[i] for i in order[:held_out]}
     split: tuple[list[Sample], list[Sample]] = ([], [])
     for question in found:
-        split[question.id.rpartition("/")[0] in apart].append(question)
+        split[_image_of(question) in apart].append(question)
     return split
+
+
+def _image_of(question: Sample) -> str:
+    """The image's file; of a picture in memory what its questions' names begin with."""
+    return question.image.as_posix() if question.image.name else question.id.rpartition("/")[0]
 
 
 def _device(name: str | None) -> str:

@@ -117,6 +117,9 @@ def think2seg(
     precision: str = "fp32",
     multimask: bool | None = None,
     rules: AnswerRules | None = None,
+    points: int | None = 2,
+    negatives: int = 0,
+    boxes: bool = True,
     schema: bool | None = None,
     **reasoner: Any,
 ) -> Think2SegEngine:
@@ -128,7 +131,10 @@ def think2seg(
         device: torch device of segmenter and local reasoner.
         precision: of the segmenter.
         multimask: of the segmenter.
-        rules: as in :class:`Think2SegEngine`.
+        rules: as in :class:`Think2SegEngine`; None = what the next three say.
+        points: positive points that are asked for, a target; 0 = a box alone, None = any number.
+        negatives: negative points that are asked for, a target.
+        boxes: ask for boxes; False = points alone.
         schema: whether an endpoint binds its answers to a JSON schema where it can (the default); False for checkpoints
             that were trained on the tagged form.
         reasoner: fields of :class:`terraprompt.engines.propose.ReasonerOptions`.
@@ -139,7 +145,7 @@ def think2seg(
         CheckpointError: weights that are missing, damaged or of another architecture.
         EngineError: unknown segmenter or option.
     """
-    rules = rules or AnswerRules()
+    rules = rules or AnswerRules(points, negatives, boxes)
     structured: dict[str, Any] = {} if schema is None else {"structured": "auto" if schema else "off"}
     options = ReasonerOptions.of("think2seg", reasoner)
     limits = options.limits(256)

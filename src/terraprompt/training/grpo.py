@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -36,11 +37,12 @@ from terraprompt.training.reasoner import (
     start_reasoner,
     train_vision,
 )
-from terraprompt.training.sft_examples import instances_of
+from terraprompt.training.sft_examples import WORDINGS, asked_wordings, instances_of
+from terraprompt.vlm.answer_parser import AnswerRules
 from terraprompt.vlm.local import LocalReasoner
 from terraprompt.vlm.wording import DEFAULT_TEMPLATE
 
-__all__ = ["CURVES", "GrpoConfig", "GrpoRun", "train_grpo"]
+__all__ = ["CURVES", "GrpoBudget", "GrpoConfig", "GrpoRun", "train_grpo"]
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +94,10 @@ class GrpoConfig:
         lora_alpha, lora_targets: of the adapters; the targets are a pattern of module names.
         units, side: of the reasoner's coordinates and the square that it is shown; None = the default of its family.
         template: the question, see :mod:`terraprompt.vlm.wording`.
+        wordings: "each": every wording of a sample is a prompt of its own (Think2Seg-RS); "one": one of them, drawn by
+            the seed.
+        points, negatives, boxes: what an item of an answer holds, see
+            :class:`~terraprompt.vlm.answer_parser.AnswerRules`.
         vllm: "off", "colocate" (generates on the training GPUs) or "server".
         vllm_memory: share of a GPU that vLLM takes when colocated.
         vllm_server: address, for "server".
@@ -121,6 +127,10 @@ class GrpoConfig:
     units: str | None = None
     side: int | None = None
     template: str = DEFAULT_TEMPLATE
+    wordings: str = "each"
+    points: int = 2
+    negatives: int = 0
+    boxes: bool = True
     vllm: str = "off"
     vllm_memory: float = 0.3
     vllm_server: str | None = None
@@ -149,10 +159,35 @@ class GrpoConfig:
             raise ConfigError("lr, temperature, epsilon, beta or top_k is out of range.", received=self)
         if (self.steps is not None and self.steps < 1) or self.epochs <= 0 or self.lora_rank < 0:
             raise ConfigError("Steps, epochs or the rank of LoRA is out of range.", received=self)
+        if self.wordings not in WORDINGS:
+            raise ConfigError(
+                "Unknown choice of wordings.", received=self.wordings, hint=f"Known: {', '.join(WORDINGS)}."
+            )
+        _ = self.rules
         if self.precision not in ("bf16", "fp32"):
             raise ConfigError("Unknown precision.", received=self.precision, hint="Known: bf16, fp32.")
         if self.vllm not in ("off", "colocate", "server"):
             raise ConfigError("Unknown way of vLLM.", received=self.vllm, hint="Known: off, colocate, server.")
+
+    @property
+    def rules(self) -> AnswerRules:
+        """What an item of an answer holds."""
+        return AnswerRules(self.points, self.negatives, self.boxes)
+
+    def budget(self, samples: Sequence[Sample], processes: int = 1) -> GrpoBudget:
+        """What a training on ``samples`` takes; a rest of prompts that fills no step is left to another epoch's order.
+
+        Raises:
+            ConfigError: the completions of a step cannot be dealt out evenly, or there are too few prompts for a step.
+        """
+        prompts = len(asked_wordings(samples, self.wordings))
+        each = prompts // self.prompts
+        if not each:
+            raise ConfigError("A step has more prompts than there are.", received=f"{self.prompts} of {prompts}")
+        steps = self.steps or math.ceil(self.epochs * each)
+        return GrpoBudget(
+            len(samples), prompts, self.prompts, self.generations, self.grad_accum_steps(processes), steps
+        )
 
     def grad_accum_steps(self, processes: int) -> int:
         """Passes that add up to one step.
@@ -168,6 +203,33 @@ class GrpoConfig:
                 hint="Choose another micro_batch_size.",
             )
         return count
+
+
+@dataclass(frozen=True, slots=True)
+class GrpoBudget:
+    """Numbers of a training.
+
+    Attributes:
+        samples, prompts: of the data; a sample has a prompt a wording, or one.
+        prompts_per_step, generations: groups of a step and completions of a group.
+        passes: of each process in a step.
+        steps: in all.
+    """
+
+    samples: int
+    prompts: int
+    prompts_per_step: int
+    generations: int
+    passes: int
+    steps: int
+
+    def line(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.samples} samples, {self.prompts} prompts; {self.steps} steps of {self.prompts_per_step} prompts x "
+            f"{self.generations} answers = {self.prompts_per_step * self.generations} completions, "
+            f"{self.passes} passes a process; {self.steps * self.prompts_per_step / self.prompts:.3g} epochs"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,7 +267,7 @@ def train_grpo(
     ``adapter``). A run that was stopped goes on with ``resume``, and goes the way it would have gone.
 
     Args:
-        samples: what is asked, with masks; each wording of a sample is a prompt of its own.
+        samples: what is asked, with masks; ``config.wordings`` says which wordings of a sample are prompts.
         start: folder or hub name of a local reasoner's checkpoint; also the frozen reference.
         segmenter: frozen; draws what the completions point at.
         run: a folder without another training.
@@ -235,8 +297,9 @@ def train_grpo(
     checkpoint = last_checkpoint(run, resume=resume)
     reasoner = start_reasoner(
         start, precision=config.precision, units=config.units, side=config.side,
-        template=config.template, max_tokens=config.max_tokens,
+        template=config.template, rules=config.rules, max_tokens=config.max_tokens,
     )  # fmt: skip
+    log.info("%s", config.budget(samples, int(os.environ.get("WORLD_SIZE", "1"))).line())
     train_vision(reasoner.model, config.vision)
     draw = GroupDraw(segmenter, reasoner.convention, everything, keep=config.prompts + 1)
     trainer = _trainer(everything, len(samples), reasoner, draw, run, config, device=device, progress=progress)
@@ -361,7 +424,7 @@ def _rows(
                 out.setdefault("truth_points", []).append(points)
         return out
 
-    asked = [(i, w) for i in indices for w in range(len(samples[i].instructions))]
+    asked = [(indices[i], w) for i, w in asked_wordings([samples[i] for i in indices], config.wordings, config.seed)]
     if one_wording:
         asked = [(i, i % len(samples[i].instructions)) for i in indices]
     columns = {"sample": [i for i, _ in asked], "wording": [w for _, w in asked]}

@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 from terraprompt.errors import CheckpointError, ConfigError
 from terraprompt.training.grpo_processor import copy_processor_files
 from terraprompt.training.loop import TrainLoop, check_run, cut_metrics
+from terraprompt.vlm.answer_parser import AnswerRules
 from terraprompt.vlm.conventions import Convention
 from terraprompt.vlm.families import family_of
 from terraprompt.vlm.local import LocalReasoner, load_local, local_folder
@@ -60,6 +61,7 @@ def start_reasoner(
     units: str | None = None,
     side: int | None = None,
     template: str = DEFAULT_TEMPLATE,
+    rules: AnswerRules | None = None,
     max_tokens: int = 1024,
 ) -> LocalReasoner:
     """The reasoner to train, asked and read in the convention that its training fixes.
@@ -69,7 +71,7 @@ def start_reasoner(
         CheckpointError: it cannot be loaded.
     """
     # on the CPU: the trainer of each process puts it where it belongs
-    made = load_local(start, device="cpu", precision=precision, template=template, max_tokens=max_tokens)
+    made = load_local(start, device="cpu", precision=precision, template=template, rules=rules, max_tokens=max_tokens)
     return made.with_convention(_teachable(chosen_convention(made.convention, units, side)))
 
 

@@ -23,6 +23,7 @@ from terraprompt.training.loop import TrainLoop, check_run
 from terraprompt.training.reasoner import LANGUAGE_LINEAR, export, lora_config, start_reasoner, train_vision
 from terraprompt.training.sft_examples import SftExample
 from terraprompt.training.step import LoopConfig, TrainStep, group_parameters
+from terraprompt.vlm.answer_parser import AnswerRules
 from terraprompt.vlm.local import LocalReasoner
 from terraprompt.vlm.wording import DEFAULT_TEMPLATE
 
@@ -38,7 +39,7 @@ class SftConfig(LoopConfig):
     Attributes:
         steps: optimiser steps; 0 = as many as ``epochs`` make.
         epochs: passes over the examples.
-        checkpointing, vision, lora_rank, lora_alpha, lora_targets, units, side, template: see
+        checkpointing, vision, lora_rank, lora_alpha, lora_targets, units, side, template, points, negatives, boxes: see
             :class:`terraprompt.training.grpo.GrpoConfig`.
     """
 
@@ -54,6 +55,9 @@ class SftConfig(LoopConfig):
     units: str | None = None
     side: int | None = None
     template: str = DEFAULT_TEMPLATE
+    points: int = 2
+    negatives: int = 0
+    boxes: bool = True
     save_every: int = 200
     keep: int = 1
 
@@ -61,6 +65,12 @@ class SftConfig(LoopConfig):
         LoopConfig.__post_init__(self)
         if self.epochs <= 0 or self.lora_rank < 0:
             raise ConfigError("Epochs or the rank of LoRA is out of range.", received=self)
+        _ = self.rules
+
+    @property
+    def rules(self) -> AnswerRules:
+        """What an item of an answer holds."""
+        return AnswerRules(self.points, self.negatives, self.boxes)
 
 
 class _Examples(Dataset[tuple[int, dict[str, Tensor]]]):
@@ -206,7 +216,12 @@ def train_sft(
         config = replace(config, steps=max(1, math.ceil(config.epochs * len(examples) / config.batch)))
     check_run(run, resume=resume)
     reasoner = start_reasoner(
-        start, precision=config.precision, units=config.units, side=config.side, template=config.template
+        start,
+        precision=config.precision,
+        units=config.units,
+        side=config.side,
+        template=config.template,
+        rules=config.rules,
     )
     facts = {"start": str(start), "examples": len(examples)}
     trainer = _SftTrainer(_SftStep(reasoner, config, facts), config, run, device=device)

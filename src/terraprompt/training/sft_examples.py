@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +24,25 @@ from terraprompt.language.absence import absent_categories
 from terraprompt.language.writer import category_instruction
 from terraprompt.prompt import Task
 from terraprompt.training.rendered import RENDERED, RenderedScene
-from terraprompt.vlm.answer_parser import Instance
+from terraprompt.vlm.answer_parser import AnswerRules, Instance
 from terraprompt.vlm.conventions import Convention, Units
 
 __all__ = [
+    "WORDINGS",
     "MemorySample",
     "SftExample",
     "answer_text",
+    "asked_wordings",
+    "dataset_questions",
     "instances_of",
     "pack_questions",
     "rounded",
     "scene_questions",
     "sft_examples",
 ]
+
+#: How a sample with several wordings is asked: each is a prompt of its own (Think2Seg-RS), or one of them is.
+WORDINGS = ("each", "one")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,16 +85,24 @@ class SftExample:
 
 
 def instances_of(
-    mask: NDArray[np.generic], *, points: int = 2, least: int = 16, most: int = 16
+    mask: NDArray[np.generic],
+    *,
+    points: int = 2,
+    negatives: int = 0,
+    boxes: bool = True,
+    least: int = 16,
+    most: int = 16,
 ) -> tuple[Instance, ...]:
     """Connected parts of a mask (8 neighbours) as tight boxes with interior points, the largest part first.
 
     The first point is the pixel farthest from the edge of the part; each further one is as deep in the part and as far
-    from the others as can be had together.
+    from the others as can be had together. Negative points are chosen alike, off the mask and near the box.
 
     Args:
         mask: (height, width), not 0 = target.
         points: of each instance; a part of fewer pixels repeats them.
+        negatives: negative points of each instance; none where the mask leaves no pixel near the box.
+        boxes: False leaves the boxes out.
         least: parts of fewer pixels are left out, unless all are that small.
         most: parts that are kept at most.
     """
@@ -95,60 +110,130 @@ def instances_of(
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     order = [int(i) for i in np.argsort(-sizes, kind="stable")[:most]]
     kept = [i for i in order if sizes[i] >= least] or order
-    return tuple(_instance(labels == i + 1, points) for i in kept)
+    empty = np.asarray(mask) == 0
+    return tuple(_instance(labels == i + 1, empty, points, negatives, boxes) for i in kept)
 
 
-def _instance(part: NDArray[np.bool_], points: int) -> Instance:
+def _instance(part: NDArray[np.bool_], empty: NDArray[np.bool_], points: int, negatives: int, boxes: bool) -> Instance:
     box = tight_box(part)
     x0, y0, x1, y1 = (int(v) for v in box)
-    inside = np.pad(part[y0:y1, x0:x1], 1)
+    spots = _deep_points(part[y0:y1, x0:x1], (x0, y0), points)
+    beside: list[tuple[float, float]] = []
+    if negatives:
+        reach = max(4, round(0.25 * max(x1 - x0, y1 - y0)))
+        left, top = max(x0 - reach, 0), max(y0 - reach, 0)
+        around = empty[top : y1 + reach, left : x1 + reach]
+        beside = _deep_points(around, (left, top), negatives) if around.any() else []
+    labels = (1,) * len(spots) + (0,) * len(beside)
+    return Instance(box if boxes else None, (*spots, *beside), labels)
+
+
+def _deep_points(inside: NDArray[np.bool_], corner: tuple[int, int], count: int) -> list[tuple[float, float]]:
+    """Centres of ``count`` pixels far from the edge of a region and from each other."""
+    inside = np.pad(inside, 1)
     depth = ndimage.distance_transform_edt(inside)
     spots: list[tuple[float, float]] = []
     away = np.full(inside.shape, np.inf)
     rows, columns = np.indices(inside.shape)
-    for _ in range(points):
+    for _ in range(count):
         score = np.where(inside, np.minimum(depth, away / 2), -1.0)
         row, column = np.unravel_index(int(score.argmax()), score.shape)
-        spots.append((x0 + float(column) - 0.5, y0 + float(row) - 0.5))
+        spots.append((corner[0] + float(column) - 0.5, corner[1] + float(row) - 0.5))
         away = np.minimum(away, np.hypot(rows - row, columns - column))
-    return Instance(box, tuple(spots))
+    return spots
 
 
 def answer_text(instances: Sequence[Instance], think: str) -> str:
     """The tagged form that the format rewards accept; numbers without needless decimals."""
-    items = [
-        {
-            **({} if v.box is None else {"bbox_2d": [_short(n) for n in v.box]}),
-            "positive_points": [
-                [_short(x), _short(y)] for (x, y), label in zip(v.points, v.labels, strict=True) if label
-            ],
-        }
-        for v in instances
-    ]
+
+    def points(instance: Instance, wanted: int) -> list[list[int | float]]:
+        pairs = zip(instance.points, instance.labels, strict=True)
+        return [[_short(x), _short(y)] for (x, y), label in pairs if label == wanted]
+
+    items: list[dict[str, Any]] = []
+    for v in instances:
+        item: dict[str, Any] = {} if v.box is None else {"bbox_2d": [_short(n) for n in v.box]}
+        item |= {"positive_points": points(v, 1)} if 1 in v.labels or v.box is None else {}
+        items.append(item | ({"negative_points": points(v, 0)} if 0 in v.labels else {}))
     return f"<think>{think}</think><answer>```json\n{json.dumps(items)}\n```</answer>"
 
 
+class _Composed(Sequence[SftExample]):
+    """Examples that are composed when they are asked for: neither images nor masks are held."""
+
+    def __init__(
+        self, asked: list[tuple[Sample, str]], convention: Convention, rules: AnswerRules, step: float
+    ) -> None:
+        self.asked, self.convention, self.rules, self.step = asked, convention, rules, step
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    @overload
+    def __getitem__(self, index: int) -> SftExample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[SftExample]: ...
+    def __getitem__(self, index: int | slice) -> SftExample | Sequence[SftExample]:
+        if isinstance(index, slice):
+            return _Composed(self.asked[index], self.convention, self.rules, self.step)
+        sample, words = self.asked[index]
+        image, mask, rules = sample.load_image(), sample.load_mask(), self.rules
+        points = 2 if rules.points is None else rules.points
+        placed = instances_of(mask, points=points, negatives=rules.negatives, boxes=rules.boxes)
+        found = self.convention.from_source(placed, mask.shape[:2])
+        return SftExample(image, words, answer_text([rounded(v, self.step) for v in found], _thought(len(found))))
+
+
+def asked_wordings(samples: Sequence[Sample], wordings: str, seed: int = 0) -> list[tuple[int, int]]:
+    """What is asked, as (place of the sample, place of the wording): each wording, or one a sample, drawn by the seed.
+
+    Raises:
+        ConfigError: ``wordings`` is neither "each" nor "one".
+    """
+    if wordings not in WORDINGS:
+        raise ConfigError("Unknown choice of wordings.", received=wordings, hint=f"Known: {', '.join(WORDINGS)}.")
+    if wordings == "each":
+        return [(i, w) for i, sample in enumerate(samples) for w in range(len(sample.instructions))]
+    rng = np.random.default_rng(seed)
+    return [(i, int(rng.integers(len(sample.instructions)))) for i, sample in enumerate(samples)]
+
+
 def sft_examples(
-    samples: Sequence[Sample], convention: Convention, *, points: int = 2, step: float | None = None, seed: int = 0
-) -> list[SftExample]:
-    """Compose an example from each sample: boxes and interior points of its mask, a short thought, one wording.
+    samples: Sequence[Sample],
+    convention: Convention,
+    *,
+    rules: AnswerRules | None = None,
+    wordings: str = "one",
+    step: float | None = None,
+    seed: int = 0,
+) -> Sequence[SftExample]:
+    """Compose examples from samples: boxes and points of the mask, a short thought, the wording.
 
     Args:
         samples: with masks; one without target teaches the empty list.
         convention: the reasoner's.
-        points: of each instance.
+        rules: what an item holds; None = a box and two interior points.
+        wordings: "one" of a sample, drawn by the seed, or "each".
         step: coordinates are rounded to multiples of this; None = 1, of fractions 0.001.
         seed: draws the wording.
     """
-    rng = np.random.default_rng(seed)
     step = step or (0.001 if convention.units is Units.UNIT else 1.0)
-    made = []
-    for sample in samples:
-        image, mask = sample.load_image(), sample.load_mask()
-        found = convention.from_source(instances_of(mask, points=points), mask.shape[:2])
-        text = answer_text([rounded(v, step) for v in found], _thought(len(found)))
-        made.append(SftExample(image, sample.instructions[int(rng.integers(len(sample.instructions)))], text))
-    return made
+    asked = [(samples[i], samples[i].instructions[w]) for i, w in asked_wordings(samples, wordings, seed)]
+    return _Composed(asked, convention, rules or AnswerRules(), step)
+
+
+def dataset_questions(samples: Iterable[Sample]) -> list[Sample]:
+    """The samples of a data set that ask in words and have a mask; no pixels are read.
+
+    Raises:
+        DatasetError: there are none.
+    """
+    found = [s for s in samples if s.instructions and s.truth is not None and s.task is not Task.INTERACTIVE]
+    if not found:
+        raise DatasetError(
+            "There is nothing to train on: no question in words has a mask.", hint="Choose another split or data set."
+        )
+    return found
 
 
 def rounded(instance: Instance, step: float) -> Instance:

@@ -148,18 +148,28 @@ class Instance:
 class AnswerRules:
     """What an item must hold.
 
+    What an item must not hold is a fault for :func:`parse_strict`; :func:`parse_lenient` leaves it out (negative points
+    are a fault there too).
+
     Attributes:
-        points: positive points an item; None = any number (:func:`parse_strict` still wants one).
+        points: positive points an item; None = any number (:func:`parse_strict` still wants one); 0 = a box alone.
         negatives: negative points an item; 0 = the key ``negative_points`` must not be there (found unstable by the
             authors of Think2Seg-RS).
+        boxes: False = points alone. True = :func:`parse_strict` wants no box where there are points, as published, but
+            the question asks for one.
     """
 
     points: int | None = 2
     negatives: int = 0
+    boxes: bool = True
 
     def __post_init__(self) -> None:
-        if (self.points is not None and self.points < 1) or self.negatives < 0:
-            raise ConfigError("An item needs at least one point and no fewer than 0 negative ones.", received=self)
+        if (self.points is not None and self.points < 0) or self.negatives < 0:
+            raise ConfigError("Numbers of points are not negative.", received=self)
+        if self.points == 0 and (self.negatives or not self.boxes):
+            raise ConfigError(
+                "An item without positive points is a box alone.", received=self, hint="Ask for points, or for boxes."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,9 +291,12 @@ def is_refusal(text: str) -> bool:
 
 
 def tagged(text: str) -> bool:
-    """Whether the whole text is ``<think>…</think><answer>…</answer>``, each tag once, with white space around."""
-    once = all(text.count(tag) == 1 for tag in ("<think>", "</think>", "<answer>", "</answer>"))
-    return once and re.fullmatch(r"\s*<think>.*</think>\s*<answer>.*</answer>\s*", text, re.DOTALL) is not None
+    """Whether the whole text is ``<think>…</think><answer>…</answer>``, with white space around.
+
+    One thought; a second answer part passes, as the release's greedy expression lets it (the last one is read).
+    """
+    one_thought = text.count("<think>") == text.count("</think>") == 1
+    return one_thought and re.fullmatch(r"\s*<think>.*</think>\s*<answer>.*</answer>\s*", text, re.DOTALL) is not None
 
 
 def reasoning_of(text: str) -> str:
@@ -355,11 +368,12 @@ def _parse_items(text: str, rules: AnswerRules, *, strict: bool) -> ParsedAnswer
 
 
 def _fenced_list(text: str) -> Any:
-    answer = _ANSWER.search(text)
-    fence = _FENCE.search(answer[1] if answer else text)
-    if fence is None or not fence[2]:
+    """The list in the last fence of the last answer: what :func:`_last_list` takes too."""
+    answers = _ANSWER.findall(text)
+    fences = _FENCE.findall(answers[-1] if answers else text)
+    if not fences or not fences[-1][1]:
         raise _FaultError(Verdict.NO_FENCE, "Put the JSON list between ```json and ```.")
-    return _decoded(fence[1])
+    return _decoded(fences[-1][0])
 
 
 def _last_list(text: str) -> Any:
@@ -507,10 +521,21 @@ def _instance(item: Any, number: int, rules: AnswerRules, strict: bool) -> Insta
             wrong = f"Item {number}: bbox_2d must hold four numbers [x1, y1, x2, y2], not {shown}."
             raise _FaultError(Verdict.BAD_BOX, wrong)
         box = (corners[0], corners[1], corners[2], corners[3])
+    if strict and box is None and rules.points == 0:
+        raise _FaultError(Verdict.BAD_BOX, f"Item {number} needs bbox_2d.")
+    if box is not None and not rules.boxes:
+        if strict:
+            raise _FaultError(Verdict.BAD_BOX, f"Item {number} must not have bbox_2d.")
+        box = None if item.get("positive_points") else box  # points alone were asked for; a lone box is what was meant
+    if rules.points == 0:
+        if strict and "positive_points" in item:
+            raise _FaultError(Verdict.WRONG_COUNT, f"Item {number} must not have positive_points.")
+        if box is not None:
+            item = {key: value for key, value in item.items() if key != "positive_points"}
     wanted = rules.points if strict else None
     if not strict and box is not None and item.get("positive_points", []) == []:
         item = {key: value for key, value in item.items() if key != "positive_points"}
-    positive = _points(item, "positive_points", number, wanted, strict)
+    positive = _points(item, "positive_points", number, wanted, strict and rules.points != 0)
     negative: tuple[Point, ...] = ()
     if "negative_points" in item or (strict and rules.negatives):
         if not rules.negatives:

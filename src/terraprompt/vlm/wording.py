@@ -24,7 +24,7 @@ DEFAULT_TEMPLATE = """\
 This is an overhead image, taken from an aircraft or a satellite.
 Task: {instruction}
 Find everything in the image that fulfils the task, one item for each separate object or area. {form}
-In every item "bbox_2d" is the tight box [x1, y1, x2, y2] round the object{points}. Coordinates are {units}.
+In every item {item}. Coordinates are {units}.
 If nothing in the image fulfils the task, the list is empty: []."""
 
 #: Several targets, or none; keys as the Qwen family was trained with.
@@ -53,14 +53,32 @@ First reason between <think> and </think>, then answer between <answer> and </an
 [{item}]
 ```</answer>"""
 _PREVIOUS = 4000
+_FIELDS = {"instruction", "form", "item", "points", "units", "width", "height"}
 _SCHEMA = 'Reason in "think", then list the items in "instances".'
 
 
+_BOX_WORDS = '"bbox_2d" is the tight box [x1, y1, x2, y2] round the object'
+
+
 def _points_words(rules: AnswerRules) -> str:
+    if rules.points == 0:
+        return ""
     names = {None: "one or more", 1: "exactly one", 2: "exactly two"}
     count = names.get(rules.points, f"exactly {rules.points}")
-    words = f', "positive_points" holds {count} [x, y] well inside it'
+    inside = "it" if rules.boxes else "the object"
+    words = f', "positive_points" holds {count} [x, y] well inside {inside}'
     return words + (f', "negative_points" {rules.negatives} [x, y] near it but outside' if rules.negatives else "")
+
+
+def _item_form(rules: AnswerRules) -> str:
+    """An item as the answer shall have it."""
+    pair = "[x, y]"
+    parts = ['"bbox_2d": [x1, y1, x2, y2]'] if rules.boxes else []
+    if rules.points != 0:
+        parts.append(f'"positive_points": [{", ".join([pair] * (rules.points or 1))}]')
+    if rules.negatives:
+        parts.append(f'"negative_points": [{", ".join([pair] * rules.negatives)}]')
+    return "{" + ", ".join(parts) + "}"
 
 
 def check_template(template: str) -> str:
@@ -73,9 +91,10 @@ def check_template(template: str) -> str:
         fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
     except ValueError as error:
         raise ConfigError(f"The template is broken: {error}.", hint="Write {{ and }} for braces.") from None
-    if "instruction" not in fields or not fields <= {"instruction", "form", "points", "units"}:
+    if "instruction" not in fields or not fields <= _FIELDS:
         raise ConfigError(
-            "A template holds {instruction} and at will {form}, {points}, {units}.", received=sorted(fields)
+            "A template holds {instruction} and at will {form}, {item}, {points}, {units}, {width}, {height}.",
+            received=sorted(fields),
         )
     return template
 
@@ -96,18 +115,21 @@ def question_words(
         convention: units and view that the words speak of.
         size: of the source image.
         rules: how many points are asked for.
-        template: with ``{instruction}``, ``{form}`` (how to write the answer), ``{points}``, ``{units}``.
+        template: with ``{instruction}``, ``{form}`` (how to write the answer), ``{item}`` (what an item holds, in
+            words), ``{points}`` (the part of it on points), ``{units}``; ``{width}`` and ``{height}`` of the image as
+            it is shown, in pixels.
         structured: the server is bound to :func:`answer_schema`, so that no tags are asked for.
     """
-    pair = "[x, y]"
-    positive = ", ".join([pair] * (rules.points or 1))
-    item = f'{{"bbox_2d": [x1, y1, x2, y2], "positive_points": [{positive}]'
-    item += f', "negative_points": [{", ".join([pair] * rules.negatives)}]}}' if rules.negatives else "}"
+    points = _points_words(rules)
+    height, width = convention.view.size(size)
     return template.format(
         instruction=instruction,
-        form=_SCHEMA if structured else _TAGS.format(item=item),
-        points=_points_words(rules),
+        form=_SCHEMA if structured else _TAGS.format(item=_item_form(rules)),
+        item=(_BOX_WORDS + points) if rules.boxes else points.removeprefix(", "),
+        points=points,
         units=convention.describe(size),
+        width=width,
+        height=height,
     )
 
 
@@ -135,7 +157,9 @@ def answer_schema(rules: AnswerRules) -> dict[str, Any]:
         limits = {"minItems": 1} if count is None else {"minItems": count, "maxItems": count}
         return {"type": "array", "items": numbers(2), **limits}
 
-    parts = {"bbox_2d": numbers(4), "positive_points": pairs(rules.points)}
+    parts = {"bbox_2d": numbers(4)} if rules.boxes else {}
+    if rules.points != 0:
+        parts["positive_points"] = pairs(rules.points)
     if rules.negatives:
         parts["negative_points"] = pairs(rules.negatives)
     item = {"type": "object", "properties": parts, "required": list(parts), "additionalProperties": False}
