@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]
 
 
 class Task(StrEnum):
-    """The three kinds of instruction (UniGeoSeg, section 1)."""
+    """The three kinds of instruction (UniGeoSeg, section 1), in the order in which tensors number them."""
 
     INTERACTIVE = "interactive"
     REFERRING = "referring"

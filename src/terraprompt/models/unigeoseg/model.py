@@ -178,8 +178,8 @@ class UniGeoSeg(nn.Module):
         """Where the memory acts, or None without memory."""
         return self.config.memory.scope if self.config.memory else None
 
-    def predict_masks(self, query: Tensor, pixels: PixelFeatures, image: Tensor) -> Prediction:
-        """Queries (M, C) about ``image`` (M,) to masks."""
+    def predict_masks(self, query: Tensor, pixels: PixelFeatures, image: Tensor | None) -> Prediction:
+        """Queries (M, C) about ``image`` (M,) to masks; None = one of each image, in order."""
         drawing = self.mask_decoder(query, pixels, image)
         presence = self.presence(drawing.query)[:, 0] if self.presence is not None else None
         return Prediction(drawing.logits, presence)

@@ -95,13 +95,13 @@ def _sample_maps(
     """
     batch, count, heads, channels = values.shape
     gathered = values.new_zeros(batch * heads, channels, count)
+    centre = (2 * reference - 1)[None, None, :, None]  # of each token, in [-1, 1]
     start = 0
     for level, (h, w) in enumerate(shapes):
         grid_values = values[:, start : start + h * w].permute(0, 2, 3, 1).reshape(batch * heads, -1, h, w)
         start += h * w
-        scale = torch.tensor([w, h], dtype=offsets.dtype, device=offsets.device)
-        where = reference[None, :, None, None] + offsets[:, :, :, level] / scale
-        grid = (2 * where - 1).transpose(1, 2).flatten(0, 1)
+        cell = torch.tensor([2 / w, 2 / h], dtype=offsets.dtype, device=offsets.device)
+        grid = (centre + offsets[:, :, :, level].transpose(1, 2) * cell).flatten(0, 1)
         sampled = F.grid_sample(grid_values, grid.to(grid_values.dtype), mode="bilinear", align_corners=False)
         weight = weights[:, :, :, level].transpose(1, 2).flatten(0, 1)[:, None]
         gathered = gathered + (sampled * weight).sum(-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,13 +93,19 @@ class TextEnhancement(nn.Module):
         Returns:
             (M, L, D); padding positions are whatever falls out and must stay masked.
         """
-        branches: dict[Task, Callable[[Tensor], Tensor]] = {
+        branches: dict[Task, Callable[[Any], Tensor]] = {
             Task.INTERACTIVE: lambda i: self._interactive(tokens[i], coordinates[i]),
             Task.REFERRING: lambda i: self._referring(tokens[i], mask[i], pool),
             Task.REASONING: lambda i: self._reasoning(tokens[i], mask[i]),
         }
         if self.config.branch != "task":
             task = torch.full_like(task, TASK_INDEX[Task(self.config.branch)])
+        if torch.compiler.is_exporting():  # a graph has no branches: all are computed, one is taken
+            every = [
+                branches[name](slice(None)).expand_as(tokens) for name in sorted(branches, key=TASK_INDEX.__getitem__)
+            ]
+            out = torch.stack(every, 1)[torch.arange(len(tokens)), task]
+            return tokens + out if self.config.residual else out
         out = torch.zeros_like(tokens)
         for name, branch in branches.items():
             index = (task == TASK_INDEX[name]).nonzero()[:, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -33,8 +34,11 @@ class SameConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         (kh, kw), (sh, sw) = self.kernel_size, self.stride
-        bottom = max((-(-x.shape[-2] // sh) - 1) * sh + kh - x.shape[-2], 0)
-        right = max((-(-x.shape[-1] // sw) - 1) * sw + kw - x.shape[-1], 0)
+        if torch.compiler.is_exporting():  # of images whose sides are multiples of the stride: constants
+            bottom, right = kh - sh, kw - sw
+        else:
+            bottom = max((-(-x.shape[-2] // sh) - 1) * sh + kh - x.shape[-2], 0)
+            right = max((-(-x.shape[-1] // sw) - 1) * sw + kw - x.shape[-1], 0)
         x = F.pad(x, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
         out: Tensor = self._conv_forward(x, self.weight, self.bias)
         return out
