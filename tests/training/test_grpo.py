@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from terraprompt.errors import CheckpointError, ConfigError, DatasetError
+from terraprompt.io.interruption import Interruption, ends_by_signal
 from terraprompt.training.grpo import GrpoConfig, GrpoRun, train_grpo
+from terraprompt.training.reasoner import SavesInTime
 from terraprompt.training.sft import SftConfig, train_sft
 from terraprompt.vlm.local import load_local
 from tiny_lvlm import write_tiny
@@ -200,6 +205,9 @@ def test_a_run_is_not_written_over(whole: GrpoRun, warm: Path) -> None:
         lambda: GrpoConfig(steps=0),
         lambda: GrpoConfig(precision="fp8"),
         lambda: GrpoConfig(vllm="maybe"),
+        lambda: GrpoConfig(save_seconds=-1),
+        lambda: GrpoConfig(save_seconds=float("nan")),
+        lambda: SftConfig(save_seconds=float("inf")),
         lambda: SftConfig(batch=0),
         lambda: SftConfig(epochs=0),
         lambda: SftConfig(precision="fp8"),
@@ -230,3 +238,37 @@ def test_the_warm_up_resumes_and_says_what_it_lacks(rank: int, warm: Path, tmp_p
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     assert (folder / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "signalled", "save", "stop"),
+    [(0, False, False, False), (1e9, False, False, False), (1e-9, False, True, False), (0, True, True, True)],
+)
+def test_a_step_ends_in_a_checkpoint_when_it_is_time(seconds: float, signalled: bool, save: bool, stop: bool) -> None:
+    came = Interruption()
+    if signalled:
+        came.numbers.append(15)
+    control = SimpleNamespace(should_save=False, should_training_stop=False)
+    callback = SavesInTime(SimpleNamespace(num_processes=1), seconds, came)
+    callback.on_step_end(None, None, control)
+    assert (control.should_save, control.should_training_stop) == (save, stop)
+    control.should_save = True  # by steps: stays
+    callback.on_step_end(None, None, control)
+    assert control.should_save
+    callback.on_save(None, None, control)
+
+
+def test_a_signal_is_answered_with_a_checkpoint_that_is_gone_on_from(warm: Path, tmp_path: Path) -> None:
+    class Signalling(BoxFiller):
+        def embed(self, images: Any) -> Any:
+            if not self.embedded:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().embed(images)
+
+    config = replace(STEP, steps=2, save_every=100)
+    with ends_by_signal() as came, pytest.raises(KeyboardInterrupt):
+        train_grpo(questions(), warm, Signalling(), tmp_path / "run", config)
+    assert came.numbers == [signal.SIGTERM]
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-1"]
+    done = train_grpo(questions(), warm, BoxFiller(), tmp_path / "run", config, resume=True)
+    assert done.trainer.state.global_step == 2

@@ -15,7 +15,8 @@ import pytest
 import torch
 from labeled_images import parking, rendered, street, tiny, town
 
-from terraprompt.errors import CheckpointError, TerrapromptError
+from terraprompt.errors import CheckpointError, ConfigError, TerrapromptError
+from terraprompt.io.interruption import ends_by_signal
 from terraprompt.models.sentence import packaged_sentence_encoder
 from terraprompt.models.unigeoseg import Prediction, UniGeoSeg
 from terraprompt.training import nano_step
@@ -97,16 +98,49 @@ def test_a_trainer_on_another_device_leaves_the_shared_encoder_where_it_is(
     assert NanoTrainer(UniGeoSeg(tiny()), shared, CONFIG, tmp_path / "cpu").task.sentences.encoder is shared
 
 
-def test_interrupted_training_saves_and_resumes_as_if_nothing_had_happened(whole: NanoTrainer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_training_saves_and_resumes_as_if_nothing_had_happened(
+    whole: NanoTrainer, tmp_path: Path, number: int
+) -> None:
     first = trainer(tmp_path / "parts")
-    with pytest.raises(KeyboardInterrupt):
-        first.fit(crops(), stop=lambda: first.step == 2 and os.kill(os.getpid(), signal.SIGINT) is not None)
+    with ends_by_signal(), pytest.raises(KeyboardInterrupt):
+        first.fit(crops(), stop=lambda: first.step == 2 and os.kill(os.getpid(), number) is not None)
     assert 2 <= first.step < 4
     second = trainer(tmp_path / "parts")
     second.resume()
     assert second.step == first.step
     second.fit(crops())
     assert all(torch.equal(a, second.weights()[name]) for name, a in whole.weights().items())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "every", "kept"), [(1e-9, 100, [1, 2]), (0.0, 100, []), (0.0, 1, [1, 2]), (1e9, 100, []), (1e9, 2, [2])]
+)
+def test_checkpoints_after_seconds_or_steps(whole: NanoTrainer, tmp_path: Path, seconds, every, kept) -> None:
+    """The process dies in its third step; what was kept goes on as if nothing had happened."""
+    first = trainer(tmp_path, replace(CONFIG, save_seconds=seconds, save_every=every))
+
+    def die() -> bool:
+        if first.step == 2:
+            raise MemoryError
+        return False
+
+    with pytest.raises(MemoryError):
+        first.fit(crops(), stop=die)
+    assert [int(path.name[5:]) for path in sorted(tmp_path.glob("step-*"))] == kept
+    if not kept:
+        return
+    second = trainer(tmp_path, replace(CONFIG, save_seconds=7.0, keep=9, log_every=3))  # how it is saved may change
+    second.resume()
+    assert second.step == 2
+    second.fit(crops())
+    assert all(torch.equal(a, second.weights()[name]) for name, a in whole.weights().items())
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf])
+def test_intervals_that_make_no_sense(seconds: float) -> None:
+    with pytest.raises(ConfigError, match="save_seconds"):
+        replace(CONFIG, save_seconds=seconds)
 
 
 def test_what_is_frozen_stays_and_the_rest_moves(tmp_path: Path) -> None:

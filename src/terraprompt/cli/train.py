@@ -101,6 +101,9 @@ def train(
     lr: Annotated[
         float | None, typer.Option(min=0, help="Peak learning rate; the backbone learns at 0.4 of it.")
     ] = None,
+    save_seconds: Annotated[
+        float | None, typer.Option(min=0, help="Seconds between checkpoints, if steps are slow; default 600.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")] = False,
     tokenizer: Annotated[
         Path | None, typer.Option(help="Causal members: folder of the language model's tokenizer, which knows [SEG].")
@@ -177,7 +180,9 @@ def train(
         base = TINY if preset == "tiny" else CausalTrainConfig(precision=precision)
         if batch is not None and micro_batch_size is None and batch % (base.micro_batch_size or 1):
             micro_batch_size = 1
-        asked: dict[str, Any] = {"batch": batch, "micro_batch_size": micro_batch_size, "lr": lr, "seed": seed}
+        asked: dict[str, Any] = {
+            "batch": batch, "micro_batch_size": micro_batch_size, "lr": lr, "seed": seed, "save_seconds": save_seconds,
+        }  # fmt: skip
         settings = replace(
             base, precision=precision, checkpointing=checkpointing, **{k: v for k, v in asked.items() if v is not None}
         )
@@ -200,7 +205,7 @@ def train(
             typer.echo(str(run / "weights"))
         return
     taught = _open_questions(sets, run, resume=resume, cpu=device == "cpu")
-    given: dict[str, Any] = {"batch": batch}
+    given: dict[str, Any] = {"batch": batch, "save_seconds": save_seconds}
     if lr is not None:
         given |= {"lr": lr, "backbone_lr": 0.4 * lr}
     first = None if start is None else packaged("nano") if start == "nano" else Path(start)

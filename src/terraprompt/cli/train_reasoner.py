@@ -53,6 +53,7 @@ Side = Annotated[int | None, typer.Option(min=28, help="Show squares of so many 
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; without it, cuda where there is one.")]
 Precision = Annotated[str | None, typer.Option(help="fp32 or bf16; without it, bf16 on a GPU.")]
 SaveEvery = Annotated[int | None, typer.Option(min=1, help="Steps between checkpoints.")]
+SaveSeconds = Annotated[float | None, typer.Option(min=0, help="Seconds between them, if steps are slow; default 600.")]
 Seed = Annotated[int, typer.Option(help="Of order, wordings and draws.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
@@ -96,6 +97,7 @@ def grpo(
     held_out: Annotated[int, typer.Option(min=0, help="Images set apart for the curve of held-out prompts.")] = 0,
     evaluate_every: Annotated[int, typer.Option(min=1, help="Steps between their evaluations.")] = 50,
     save_every: SaveEvery = None,
+    save_seconds: SaveSeconds = None,
     device: Device = None,
     precision: Precision = None,
     seed: Seed = 0,
@@ -116,8 +118,8 @@ def grpo(
     given: dict[str, Any] = {
         "steps": steps, "prompts": prompts, "generations": generations, "micro_batch_size": micro_batch_size, "lr": lr,
         "lora_rank": lora, "units": units, "side": side, "vllm": vllm, "vllm_server": vllm_server,
-        "save_every": save_every, "precision": _precision(precision, device), "wordings": wordings, "points": points,
-        "negatives": negatives, "boxes": False if no_box else None,
+        "save_every": save_every, "save_seconds": save_seconds, "precision": _precision(precision, device),
+        "wordings": wordings, "points": points, "negatives": negatives, "boxes": False if no_box else None,
         "terms": None if terms is None else tuple(term.strip() for term in terms.split(",")),
     }  # fmt: skip
     config = replace(
@@ -161,6 +163,7 @@ def sft(
     negatives: Negatives = None,
     no_box: NoBox = False,
     save_every: SaveEvery = None,
+    save_seconds: SaveSeconds = None,
     device: Device = None,
     precision: Precision = None,
     seed: Seed = 0,
@@ -179,7 +182,7 @@ def sft(
     device = _device(device)
     given: dict[str, Any] = {
         "steps": steps, "batch": batch, "micro_batch_size": micro_batch_size, "lr": lr, "lora_rank": lora,
-        "save_every": save_every,
+        "save_every": save_every, "save_seconds": save_seconds,
         "units": units or chosen.grpo.units, "side": side or chosen.grpo.side,
         "points": chosen.grpo.points if points is None else points,
         "negatives": chosen.grpo.negatives if negatives is None else negatives,

@@ -85,10 +85,10 @@ def saves_first(say: str, log: Any) -> Iterator[Interruption]:
     before: dict[int, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, before[number])
-        if os.getpid() != owner:
-            os.kill(os.getpid(), number)
+        if os.getpid() != owner:  # a worker that was forked feeds the work that is to be saved
+            signal.signal(number, signal.SIG_DFL)
             return
+        signal.signal(number, before[number])
         came.numbers.append(number)
         log.warning("%s; interrupt again to stop at once.", say)
 

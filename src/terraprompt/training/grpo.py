@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 
 from terraprompt.datasets.sample import Sample
 from terraprompt.errors import ConfigError, DatasetError
+from terraprompt.io.interruption import saves_first
 from terraprompt.segmenters.base import PromptableSegmenter
 from terraprompt.training.grpo_processor import ReasonerProcessor
 from terraprompt.training.grpo_rewards import THINK2SEG, GroupDraw, rewards_of
 from terraprompt.training.reasoner import (
     LANGUAGE_LINEAR,
     MetricsLog,
+    SavesInTime,
     WholeCheckpoints,
     export,
     last_checkpoint,
@@ -102,7 +104,7 @@ class GrpoConfig:
         vllm_memory: share of a GPU that vLLM takes when colocated.
         vllm_server: address, for "server".
         evaluate_every, evaluate_generations: held-out prompts: steps between evaluations, 0 = never; completions each.
-        save_every, keep: steps between checkpoints, and how many stay.
+        save_every, save_seconds, keep: steps, or seconds (0 = steps alone), between checkpoints, and how many stay.
         seed: of the order and the draws.
     """
 
@@ -137,6 +139,7 @@ class GrpoConfig:
     evaluate_every: int = 0
     evaluate_generations: int = 2
     save_every: int = 100
+    save_seconds: float = 600.0
     keep: int = 2
     seed: int = 0
 
@@ -155,6 +158,8 @@ class GrpoConfig:
             < 1
         ):
             raise ConfigError("Counts must be at least 1.", received=self)
+        if not 0 <= self.save_seconds < math.inf:
+            raise ConfigError("save_seconds must be a number that is not negative.", received=self.save_seconds)
         if self.lr <= 0 or self.temperature <= 0 or not 0 < self.epsilon < 1 or min(self.beta, self.top_k) < 0:
             raise ConfigError("lr, temperature, epsilon, beta or top_k is out of range.", received=self)
         if (self.steps is not None and self.steps < 1) or self.epochs <= 0 or self.lora_rank < 0:
@@ -311,7 +316,9 @@ def train_grpo(
         trainer.add_callback(MetricsLog(run / "metrics.jsonl", _NAMES, after))
     if config.evaluate_every and held_out and checkpoint is None:
         trainer.evaluate()
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with saves_first("Saving after this step", log) as came:
+        trainer.add_callback(SavesInTime(trainer.accelerator, config.save_seconds, came))
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return GrpoRun(trainer, reasoner, draw, export(trainer, reasoner, run / "weights"))
 
 

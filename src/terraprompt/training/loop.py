@@ -26,9 +26,10 @@ from terraprompt.io.interruption import saves_first
 from terraprompt.io.progress import Progress
 from terraprompt.training.step import SEED_STRIDE, LoopConfig, Movable, TrainStep, cosine
 
-__all__ = ["TrainLoop", "check_run", "cut_metrics", "step_batches"]
+__all__ = ["TrainLoop", "agreed", "check_run", "cut_metrics", "step_batches"]
 
 _CHECKPOINT = "step-"
+_OF_SAVING = ("save_every", "save_seconds", "keep", "log_every")
 #: What trainings write into their run folder, beside checkpoints.
 _WRITTEN = ("config.json", "metrics.jsonl", "curves.png", "nano.safetensors", "nano.json", "weights", "adapter")
 
@@ -175,7 +176,7 @@ class TrainLoop:
         stop: Callable[[], bool] | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Train until the budget ends; saves then, and also when stopped or interrupted (Ctrl-C).
+        """Train until the budget ends; saves then, at the intervals, and when stopped or interrupted (Ctrl-C, SIGTERM).
 
         Args:
             samples: sample ``i`` of the training at index ``i``, ``steps * batch`` in all.
@@ -184,7 +185,8 @@ class TrainLoop:
             progress: told steps done and to do.
 
         Raises:
-            KeyboardInterrupt: after the step in hand was finished and saved.
+            KeyboardInterrupt: after the step in hand was finished and saved. (A SIGTERM that nobody handles ends the
+                process then.)
         """
         config = self.config
         if len(samples) != config.steps * config.batch:  # type: ignore[arg-type]
@@ -192,7 +194,8 @@ class TrainLoop:
                 "The stream is not as long as the training.",
                 received=f"{len(samples)} samples for {config.steps} steps of {config.batch}",  # type: ignore[arg-type]
             )
-        started, main, metrics = time.monotonic(), self.accelerator.is_main_process, self.run / "metrics.jsonl"
+        started = saved = time.monotonic()
+        main, metrics = self.accelerator.is_main_process, self.run / "metrics.jsonl"
         if main:
             cut_metrics(metrics, self.step)
         stream = step_batches(
@@ -201,7 +204,12 @@ class TrainLoop:
         )  # fmt: skip
         with saves_first("Saving after this step", log) as interrupted:
             for passes in stream:
-                if self._any(bool(interrupted)) or (stop and stop()):
+                due = config.save_seconds and time.monotonic() - saved >= config.save_seconds
+                ends, due = agreed(self.accelerator, bool(interrupted), bool(due))
+                if due and self.step:
+                    self.save()
+                    saved = time.monotonic()
+                if ends or (stop and stop()):
                     break
                 line = self.train_step(passes)
                 if main and (self.step % config.log_every == 0 or self.step in (1, config.steps)):
@@ -213,13 +221,8 @@ class TrainLoop:
                     progress(self.step, config.steps)
                 if self.step % config.save_every == 0:
                     self.save()
+                    saved = time.monotonic()
             self.save()
-
-    def _any(self, flag: bool) -> bool:
-        if self.accelerator.num_processes == 1:
-            return flag
-        found = torch.tensor([int(flag)], device=self.accelerator.device)
-        return bool(self.accelerator.reduce(found, "sum").item())
 
     def save(self) -> None:
         """Write ``step-…``: weights, optimiser, averages, state of chance; the folder appears whole or not at all."""
@@ -257,7 +260,7 @@ class TrainLoop:
             step = int(facts.pop("step"))
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError("The checkpoint cannot be read.", received=f"{found[-1]}: {error}") from error
-        if facts != self.settings():
+        if _identity(facts) != _identity(self.settings()):
             raise CheckpointError(
                 "The checkpoint was written with another configuration or model.",
                 received=found[-1],
@@ -276,6 +279,14 @@ class TrainLoop:
 
     def _trained(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.bare.named_parameters() if p.requires_grad}
+
+
+def agreed(accelerator: Any, *flags: bool) -> tuple[bool, ...]:
+    """Each flag as any process has it, so that all do the same; all processes must call."""
+    if accelerator.num_processes == 1:
+        return flags
+    found = torch.tensor([int(flag) for flag in flags], device=accelerator.device)
+    return tuple(map(bool, accelerator.reduce(found, "sum").tolist()))
 
 
 def step_batches(
@@ -346,6 +357,12 @@ def cut_metrics(metrics: Path, step: int) -> None:
             except ValueError:  # a line that was being written when the process was killed
                 break
         metrics.write_text("".join(kept))
+
+
+def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that change nothing in the result."""
+    train = {name: value for name, value in settings.get("train", {}).items() if name not in _OF_SAVING}
+    return {**settings, "train": train}
 
 
 def _checkpoints(run: Path) -> list[Path]:

@@ -15,8 +15,9 @@ import torch
 from transformers import TrainerCallback
 
 from terraprompt.errors import CheckpointError, ConfigError
+from terraprompt.io.interruption import Interruption
 from terraprompt.training.grpo_processor import copy_processor_files
-from terraprompt.training.loop import TrainLoop, check_run, cut_metrics
+from terraprompt.training.loop import TrainLoop, agreed, check_run, cut_metrics
 from terraprompt.vlm.answer_parser import AnswerRules
 from terraprompt.vlm.conventions import Convention
 from terraprompt.vlm.families import family_of
@@ -27,6 +28,7 @@ from terraprompt.vlm.wording import DEFAULT_TEMPLATE
 __all__ = [
     "LANGUAGE_LINEAR",
     "MetricsLog",
+    "SavesInTime",
     "WholeCheckpoints",
     "export",
     "last_checkpoint",
@@ -144,6 +146,32 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
         tidy = {name: round(value, 6) if isinstance(value, float) else value for name, value in row.items()}
         with self.path.open("a") as stream:
             stream.write(json.dumps(tidy) + "\n")
+
+
+class SavesInTime(TrainerCallback):  # type: ignore[misc]
+    """Saves after so many seconds, and when a signal came, which also ends the training.
+
+    Args:
+        accelerator: of the trainer.
+        seconds: between checkpoints; 0 = as the trainer's own settings say, and on signals.
+        came: signals.
+    """
+
+    def __init__(self, accelerator: Any, seconds: float, came: Interruption) -> None:
+        self.accelerator, self.seconds, self.came = accelerator, seconds, came
+        self._saved = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Called by the trainer."""
+        due = self.seconds and time.monotonic() - self._saved >= self.seconds
+        ends, due = agreed(self.accelerator, bool(self.came), bool(due))
+        control.should_save = control.should_save or ends or due
+        control.should_training_stop = control.should_training_stop or ends
+        return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by the trainer."""
+        self._saved = time.monotonic()
 
 
 class WholeCheckpoints:

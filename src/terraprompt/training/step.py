@@ -34,6 +34,7 @@ class LoopConfig:
         ema: decay of averaged weights, which are then exported; 0 for none.
         precision: "bf16" (autocast, weights stay as they are) or "fp32".
         save_every: steps between checkpoints.
+        save_seconds: seconds between checkpoints, where steps are slow; 0 = by steps alone.
         keep: checkpoints that are kept.
         log_every: steps between lines of metrics.
         seed: of weights, samples, points and dropout.
@@ -49,6 +50,7 @@ class LoopConfig:
     warmup: float = 0.03
     precision: str = "bf16"
     save_every: int = 500
+    save_seconds: float = 600.0
     keep: int = 2
     log_every: int = 10
     seed: int = 0
@@ -57,6 +59,8 @@ class LoopConfig:
         counts = (self.batch, self.micro_batch_size or 1, self.save_every, self.keep, self.log_every)
         if self.steps < 0 or min(counts) < 1:
             raise ConfigError("Batches and intervals must be at least 1, steps not negative.", received=self)
+        if not 0 <= self.save_seconds < math.inf:
+            raise ConfigError("save_seconds must be a number that is not negative.", received=self.save_seconds)
         if self.precision not in ("bf16", "fp32"):
             raise ConfigError("Unknown precision of training.", received=self.precision, hint="Known: bf16, fp32.")
         if not 0 <= self.ema < 1 or not 0 <= self.warmup < 1 or self.lr <= 0:
