@@ -179,7 +179,7 @@ def _samples(scene: Scene) -> Iterator[_Sample]:
         pieces: list[list[_Values]] = [[] for _ in channels]
         count = 0
         for values, valid in reads:
-            # The edge of a patch is not the scene's: a collar shows only where the whole is read at once.
+            # The edge of a block is not the scene's: a collar shows only where the whole is seen at once.
             fill = _undeclared_fill(scene, values, valid) if valid.size == total else None
             if fill is not None:
                 valid = valid & ~fill
@@ -252,12 +252,42 @@ def _first_look(scene: Scene) -> tuple[int, _Reads]:
         whole = (scene.read(*box, shape=shape, average=False) for box in [(0, 0, scene.width, scene.height)])
         return shape[0] * shape[1], whole
     side_x, side_y = min(_PATCH, scene.width), min(_PATCH, scene.height)
-    places = [
-        (int(x), int(y))
-        for y in np.linspace(0, scene.height - side_y, _PATCHES).astype(int)
-        for x in np.linspace(0, scene.width - side_x, _PATCHES).astype(int)
-    ]
-    return len(places) * side_x * side_y, (scene.read(x, y, side_x, side_y) for x, y in places)
+    tops = np.linspace(0, scene.height - side_y, _PATCHES).astype(int).tolist()
+    lefts = np.linspace(0, scene.width - side_x, _PATCHES).astype(int).tolist()
+    return _PATCHES * side_y * _PATCHES * side_x, _patches(scene, tops, lefts, (side_y, side_x))
+
+
+def _patches(scene: Scene, tops: list[int], lefts: list[int], side: tuple[int, int]) -> _Reads:
+    """Patches spread over a scene from edge to edge, those on the edge first.
+
+    Where one of these looks like a collar, all come at once, side by side: a picture of the scene in little.
+    """
+    places = [(y, x) for y in tops for x in lefts]
+    border = [(y, x) for y, x in places if y in (tops[0], tops[-1]) or x in (lefts[0], lefts[-1])]
+    seen = {place: scene.read(place[1], place[0], side[1], side[0]) for place in border}
+    if any(_has_solid_side(*patch) for patch in seen.values()):
+        rest = {place: scene.read(place[1], place[0], side[1], side[0]) for place in places if place not in seen}
+        seen |= rest
+        rows = [[seen[y, x] for x in lefts] for y in tops]
+        yield (
+            np.concatenate([np.concatenate([patch for patch, _ in row], axis=2) for row in rows], axis=1),
+            np.concatenate([np.concatenate([good for _, good in row], axis=1) for row in rows], axis=0),
+        )
+        return
+    yield from seen.values()
+    inside = [place for place in places if place not in seen]
+    seen.clear()
+    for y, x in inside:
+        yield scene.read(x, y, side[1], side[0])
+
+
+def _has_solid_side(values: NDArray[Any], valid: NDArray[np.bool_]) -> bool:
+    """Whether the outermost pixels along a side of a patch are valid and all of one grey value."""
+    for side in (np.s_[:_BLOCK, :], np.s_[-_BLOCK:, :], np.s_[:, :_BLOCK], np.s_[:, -_BLOCK:]):
+        strip = values[:, *side]
+        if valid[side].all() and (strip == strip[0, 0, 0]).all():
+            return True
+    return False
 
 
 def _every_block(scene: Scene) -> tuple[int, _Reads]:
