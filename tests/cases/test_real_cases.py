@@ -227,7 +227,7 @@ def test_words_of_another_language_are_never_a_bare_found(run: Run, tmp_path: Pa
     scene = FILES / "foreign-and-nonsense-words/scene.tif"
     done, mask = mask_of(run, scene, "les bâtiments", tmp_path / "m.tif")
     assert (done.code, done.json["status"]) == (3, "no_target")
-    assert any('cannot follow "les bâtiments"' in remark for remark in done.json["remarks"])
+    assert any('"bâtiments" is French for "buildings"' in remark for remark in done.json["remarks"])
     assert not (mask == 1).any()
 
 

@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any
 
 from terraprompt.language.categories import training_vocabulary
+from terraprompt.language.foreign import foreign_nouns
 from terraprompt.language.frames import frames
 from terraprompt.language.grammar import strip_command
 from terraprompt.language.parse_selector import Selector, describe, parse_selector
@@ -342,6 +343,8 @@ class _Reader:
         """The text with misspelt nouns put right, and what was put right."""
         changed = {}
         words = _single_words(self.known)
+        if any(word not in words and not is_word(word) for word in foreign_nouns(text, self.known)):
+            return text, ()
         for token in dict.fromkeys(re.findall(r"[a-z]{3,}", text)):
             if token in words or token in _STOP or token in _all_words() or is_word(token):
                 continue
@@ -483,9 +486,13 @@ class _Reader:
     def _refused(self, text: str, unknown: Sequence[str] = ()) -> Understood:
         tokens = _tokens(text)
         words = tuple(unknown) or tuple(t for t in tokens if t not in _STOP) or (text.strip(),)
-        near = self._near(words)
+        meant = foreign_nouns(text, self.known)
+        near = [] if meant else self._near(words)
         near_text = f"Nearest: {', '.join(near)}. " if near else ""
-        foreign = not text.isascii() or not any(t in _frame_words() or t in _all_words() for t in tokens)
+        for word, names in meant.items():
+            said = (f'{" or ".join(of)} for "{training_vocabulary()[name].plural}"' for name, of in names.items())
+            near_text += f'"{word}" is {", ".join(said)}. '
+        foreign = meant or not text.isascii() or not any(t in _frame_words() or t in _all_words() for t in tokens)
         language = " It reads English." if foreign else ""
         reason = f'Nothing was asked: {self.engine} cannot follow "{text.strip()}".'
         return Understood(
