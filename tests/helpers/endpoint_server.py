@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-__all__ = ["Asked", "EndpointServer", "Raw", "Say", "Status", "endpoint_server"]
+from terraprompt.vlm import probe
+
+__all__ = ["Asked", "EndpointServer", "Raw", "Say", "Status", "endpoint_server", "forget_probes"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,11 @@ class EndpointServer:
             self.asked.clear()
 
     @property
+    def about_scene(self) -> list[Asked]:
+        """Requests that are no probe, in order."""
+        return [asked for asked in self.asked if probe.PROBE_TEXT not in asked.words]
+
+    @property
     def accepted(self) -> list[Asked]:
         """Requests that got a completion, in order."""
         return [asked for asked in self.asked if isinstance(self.script(asked) if callable(self.script) else None, Say)]
@@ -195,10 +202,16 @@ class _Server(ThreadingHTTPServer):
         """A client that goes away in the middle is part of the play."""
 
 
+def forget_probes() -> None:
+    """Let each reasoner be probed again."""
+    probe._settled.clear()
+
+
 @contextmanager
 def endpoint_server(script: Sequence[Behaviour] | Callable[[Asked], Behaviour] = (Say(),)) -> Iterator[EndpointServer]:
     """A running server on a free port of this machine."""
     play = EndpointServer(script)
+    forget_probes()  # a port may serve again
     httpd = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"play": play}))
     play.port = httpd.server_address[1]
     thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

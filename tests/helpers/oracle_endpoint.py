@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import ndimage
 
 from endpoint_server import Asked, Behaviour, Say
+from terraprompt.vlm.probe import PROBE_TEXT
 
 __all__ = ["Oracle", "Target", "boxed", "targets"]
 
@@ -68,6 +69,12 @@ class Oracle:
 
     def __call__(self, asked: Asked) -> Behaviour:
         height, width = asked.image.shape[:2]
+        if PROBE_TEXT in asked.words:
+            ys, xs = np.nonzero(asked.image.min(2) > 170)
+            drawn = (float(xs.min()), float(ys.min()), xs.max() + 1.0, ys.max() + 1.0)
+            middle = ((drawn[0] + drawn[2]) / 2, (drawn[1] + drawn[3]) / 2)
+            seen = [Target(drawn, (middle, middle))]
+            return Say(replace(self, size=(height, width), targets=seen).words((height, width)))
         self.shown.append((height, width))
         return Say(self.words((height, width)))
 

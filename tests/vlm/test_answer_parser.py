@@ -396,3 +396,59 @@ def test_a_schema_bound_answer_behind_reasoning_that_is_kept_apart() -> None:
     text = "<think>first</think>" + json.dumps({"think": "then", "instances": [json.loads(ITEM)]})
     parsed = parse_strict(structured_to_tagged(text))
     assert (parsed.verdict, parsed.reasoning) == (Verdict.OK, "first then")
+
+
+@pytest.mark.parametrize(
+    ("text", "boxes", "names"),
+    [
+        ("<loc0102><loc0205><loc0512><loc1023> roof", [(200, 100, 999, 500)], ["roof"]),
+        ("<loc0102><loc0205><loc0512><loc0614><seg000><seg127> a roof ; <loc0000><loc0000><loc0102><loc0102> pool",
+         [(200, 100, 600, 500), (0, 0, 100, 100)], ["a roof", "pool"]),
+        ("</s><s>roof<loc_100><loc_200><loc_300><loc_400></s>", [(100, 200, 300, 400)], ["roof"]),
+        ("roof<loc_1><loc_2><loc_3><loc_4><loc_5><loc_6><loc_7><loc_8>pool<loc_9><loc_9><loc_99><loc_99>",
+         [(1, 2, 3, 4), (5, 6, 7, 8), (9, 9, 99, 99)], ["roof", "roof", "pool"]),
+    ],
+)  # fmt: skip
+def test_location_tokens_are_boxes_in_thousandths(text: str, boxes: list[Any], names: list[str]) -> None:
+    for parsed in (parse_lenient(text), parse_phrases(text, "it")):
+        assert parsed.ok, parsed.feedback
+        assert [v.box for v in parsed.instances] == [pytest.approx(box, abs=1) for box in boxes]
+        assert parsed.thousandths
+        assert parsed.mended
+    assert [v.name for v in parse_phrases(text).instances] == names
+
+
+@pytest.mark.parametrize(
+    ("text", "points"),
+    [
+        ('<point x="61.5" y="40.4" alt="roof">roof</point>', [(615, 404)]),
+        ('<points x1="10.0" y1="20" x2="30.5" y2="40" alt="roofs">roofs</points>', [(100, 200), (305, 400)]),
+        ("Two: <point x='1' y='2'>a</point> <point x='3' y='4'>b</point>", [(10, 20), (30, 40)]),
+    ],
+)
+def test_point_tags_are_percent(text: str, points: list[Any]) -> None:
+    parsed = parse_lenient(text)
+    assert parsed.ok, parsed.feedback
+    assert [v.points for v in parsed.instances] == [(pytest.approx(point),) for point in points]
+    assert parsed.thousandths
+
+
+@pytest.mark.parametrize("text", ["<loc0102><loc0205><loc0512>", "<point>roof</point>", '<points x1="1" y2="2">'])
+def test_tokens_that_are_no_place_are_no_answer(text: str) -> None:
+    assert not parse_lenient(text).ok
+
+
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        ('```json\n[{"bbox_2d": [1, 2, 3, 4], "label": "roof"}]\n```', False),
+        ("[]", False),
+        ('{"bbox_2d": [1, 2, 3, 4]}', True),
+        ('[{"box_2d": [1, 2, 3, 4]}]', True),
+        ('[{"bbox_2d": "[1, 2, 3, 4]"}]', True),
+        ('{"objects": [{"bbox_2d": [1, 2, 3, 4]}]}', True),
+        ("<box>[[1, 2, 3, 4]]</box>", True),
+    ],
+)
+def test_other_shapes_are_said_to_be_mended(text: str, mended: bool) -> None:
+    assert bool(parse_lenient(text).mended) is mended

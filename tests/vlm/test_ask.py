@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpoint_server import EndpointServer, Raw, Say, Status, endpoint_server
+from endpoint_server import EndpointServer, Raw, Say, Status, endpoint_server, forget_probes
 from terraprompt.errors import BudgetError, ConfigError
 from terraprompt.vlm.answer_parser import Instance, Verdict
 from terraprompt.vlm.ask import AskLimits, Reading, ask
@@ -46,13 +46,23 @@ def server() -> Iterator[EndpointServer]:
 
 
 def answered(
-    server: EndpointServer, *script: Any, convention: Convention = PIXELS, **options: Any
+    server: EndpointServer,
+    *script: Any,
+    convention: Convention | None = PIXELS,
+    declared: Convention | None = None,
+    **options: Any,
 ) -> Reading[Instance]:
     server.play(*(Say(part) if isinstance(part, str) else part for part in script))
     link = {"retries": 1, "backoff": 0.001, "timeout": 0.5}
     asker = connect(
-        server.url, "m", convention=convention, server=link, structured="off", budget=options.pop("budget", None)
+        server.url,
+        "m",
+        convention=declared or convention,
+        server=link,
+        structured="off",
+        budget=options.pop("budget", None),
     )
+    forget_probes()
     limits = AskLimits(**{name: options.pop(name) for name in ("tries", "limit") if name in options})
     return ask(asker, IMAGE, "the tanks", limits, **options)
 
@@ -212,21 +222,18 @@ def test_a_wrong_convention_ends_as_a_failure_that_names_the_right_one(server: E
     assert "0..1000" in server.asked[1].body["messages"][2]["content"]
 
 
-def test_auto_decides_with_evidence_and_refuses_without(server: EndpointServer) -> None:
-    auto = Convention(Units.AUTO, SQUARE)
-    got = answered(server, wrapped(item([500, 500, 900, 900])), convention=auto)
+def test_units_that_are_not_known_are_asked_for_or_refused(server: EndpointServer) -> None:
+    auto, drawn = Convention(Units.AUTO, SQUARE), wrapped(item([300, 200, 650, 533]))
+    got = answered(server, drawn, wrapped(item([500, 500, 900, 900])), convention=None, declared=auto)
     assert got.status == "found"
     assert got.targets == (Instance((200, 100, 360, 180)),)
     assert got.convention.units is Units.THOUSAND
-    assert "taken for 0..1000" in got.notes[0]
-    near = Convention(Units.AUTO, View("square", side=1000))
-    got = answered(server, wrapped(item([50, 50, 90, 90])), convention=near)
-    assert got.status == "failed"
-    assert "calibrate" in got.reason
-    assert len(server.asked) == 1, "asking again would not tell"
-    wide = (RawAnswer((Instance((500, 500, 900, 900)),), (100, 100)),)
-    got = answered(server, wrapped(item([50, 50, 90, 90])), convention=auto, earlier=wide)
-    assert got.convention.units is Units.THOUSAND
+    got = answered(server, wrapped(item([500, 500, 900, 900])), convention=None, declared=auto)
+    assert (got.status, got.replies) == ("failed", ())
+    assert "The coordinate convention is not known" in got.reason
+    assert len(server.asked) == 1, "the scene is not asked about"
+    got = answered(server, Status(500, "oops"), convention=None, declared=auto)
+    assert "oops" in got.reason
 
 
 def test_nothing_to_place() -> None:

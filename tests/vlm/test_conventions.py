@@ -12,10 +12,8 @@ from terraprompt.errors import ConfigError
 from terraprompt.vlm.answer_parser import Instance
 from terraprompt.vlm.conventions import (
     Convention,
-    RawAnswer,
     Units,
     View,
-    detect,
     family_convention,
     smart_size,
 )
@@ -97,47 +95,3 @@ def test_units_by_name_and_in_words() -> None:
         convention.with_units("metres")
     with pytest.raises(ConfigError, match="calibrate"):
         convention.with_units("auto").frame((10, 10))
-
-
-def answers(units: Units, size: tuple[int, int], count: int, seed: int = 0) -> list[RawAnswer]:
-    rng = np.random.default_rng(seed)
-    convention = Convention(units, View("fit", side=max(size)))
-    out = []
-    for _ in range(count):
-        corners = np.sort(rng.uniform(0, 1, (3, 2, 2)), axis=1) * (size[1], size[0])
-        found = [Instance(tuple(box.ravel().tolist())) for box in corners]
-        out.append(RawAnswer(convention.from_source(found, size), size))
-    return out
-
-
-@pytest.mark.parametrize("units", UNITS)
-@pytest.mark.parametrize("size", [(300, 300), (600, 400), (840, 840), (1500, 1400)])
-def test_units_are_found_from_thirty_answers(units: Units, size: tuple[int, int]) -> None:
-    for seed in range(5):
-        found = detect(answers(units, size, 30, seed))
-        assert found.units is units, (found, seed)
-        assert found.confidence >= 0.95
-        assert sum(found.posterior.values()) == pytest.approx(1)
-
-
-def test_what_cannot_be_told_is_not_told() -> None:
-    for units in (Units.PIXELS, Units.THOUSAND):
-        found = detect(answers(units, (1000, 1000), 50))
-        assert found.units is None
-        assert found.confidence == pytest.approx(0.5)
-        assert "do not tell" in found.reason
-    assert detect(answers(Units.PIXELS, (840, 840), 2)).units is None
-    nothing = detect([RawAnswer((), (100, 100))])
-    assert (nothing.units, nothing.answers) == (None, 0)
-    assert detect([]).reason == "No answer holds a box or a point."
-
-
-def test_one_answer_is_enough_where_it_is_clear() -> None:
-    assert detect([RawAnswer((Instance((0.1, 0.2, 0.5, 0.9)),), (512, 512))]).units is Units.UNIT
-    assert detect([RawAnswer((Instance((900, 900, 990, 990)),), (512, 512))]).units is Units.THOUSAND
-    assert detect([RawAnswer((Instance(None, ((1300, 1200),)),), (1400, 1400))]).units is Units.PIXELS
-
-
-def test_a_stray_number_does_not_decide() -> None:
-    many = [*answers(Units.PIXELS, (600, 600), 40), RawAnswer((Instance((0, 0, 900, 300)),), (600, 600))]
-    assert detect(many).units is Units.PIXELS

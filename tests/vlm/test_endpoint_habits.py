@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from endpoint_server import Asked, Behaviour, EndpointServer, Raw, Say, Status, endpoint_server
 from terraprompt.errors import ConfigError, ReasonerError
 from terraprompt.vlm.ask import ask
+from terraprompt.vlm.conventions import family_convention
 from terraprompt.vlm.endpoint import EndpointReasoner, connect
 from terraprompt.vlm.transport import ServerConfig
 
@@ -27,6 +29,7 @@ def server() -> Iterator[EndpointServer]:
 
 
 def reasoner(server: EndpointServer, model: str = "qwen3-vl-8b", **settings: Any) -> EndpointReasoner:
+    settings.setdefault("convention", replace(family_convention(model), assumed=False))
     return connect(server.url, model, server={"retries": 1, "backoff": 0.01}, **settings)
 
 

@@ -283,8 +283,9 @@ def _print_table(reasoner: Reasoner, table: Calibration, answered: int, unread: 
         f"\n{reasoner.info.model}: {answered} answers read, {len(unread)} not. Offsets: median, of the box size."
     )
     typer.echo(table.reason)
-    if table.best is not None and table.candidates[0].name != reasoner.convention.units.value:
-        typer.echo(f"Use --units {table.best.units.value}{_hint(table)}")
+    if table.best is not None and table.candidates[0].name != reasoner.convention.name:
+        named = f'"{table.best.name}"' if table.best.y_first else table.best.name
+        typer.echo(f"Use --units {named}{_hint(table)}")
     if unread:
         typer.echo(f"First that was not read: {unread[0]}", err=True)
 

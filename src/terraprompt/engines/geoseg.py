@@ -27,8 +27,9 @@ from terraprompt.vlm.ask import AskLimits, Reading
 from terraprompt.vlm.base import Reasoner
 from terraprompt.vlm.box_calibration import BoxCalibration
 from terraprompt.vlm.box_refinement import Correction, Mode, refine
-from terraprompt.vlm.conventions import Convention
+from terraprompt.vlm.conventions import Convention, Units
 from terraprompt.vlm.ground import GroundedBox, ground_boxes
+from terraprompt.vlm.probe import Settled
 from terraprompt.vlm.wording import OFFICIAL_TEMPLATE, PHRASE_TEMPLATE
 
 __all__ = ["GeoSegEngine", "geoseg"]
@@ -99,7 +100,7 @@ class GeoSegEngine(ProposingEngine[GroundedBox]):
         self.info = self._info()
 
     def ask(
-        self, image: NDArray[np.uint8], instruction: str, convention: Convention | None, deadline: float | None
+        self, image: NDArray[np.uint8], instruction: str, convention: Convention, deadline: float | None
     ) -> Reading[GroundedBox]:
         """See :func:`terraprompt.vlm.ground.ground_boxes`."""
         return ground_boxes(
@@ -114,11 +115,13 @@ class GeoSegEngine(ProposingEngine[GroundedBox]):
             deadline=deadline,
         )
 
-    def convention(self, size: tuple[int, int]) -> tuple[Convention | None, str]:
-        """How to read coordinates, and from where that is known."""
+    def convention(self, size: tuple[int, int]) -> Settled:
+        """How to read coordinates about an image of ``size`` (height, width)."""
         if self.calibration is not None:
-            return self.calibration.convention, "calibration on labelled boxes"
-        return (None, "official: always pixels") if self.correction.mode == "official" else super().convention(size)
+            return Settled(self.calibration.convention, "calibration on labelled boxes")
+        if self.correction.mode == "official":
+            return Settled(self.reasoner.convention.with_units(Units.PIXELS), "official: always pixels")
+        return super().convention(size)
 
     def prompt(self, target: GroundedBox) -> Prompt:
         """The corrected box with its phrase."""

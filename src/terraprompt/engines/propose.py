@@ -6,8 +6,6 @@ the whole for a single image.
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -27,13 +25,11 @@ from terraprompt.segmenters.from_engine import UniGeoSegSegmenter
 from terraprompt.vlm.ask import AskLimits, Reading
 from terraprompt.vlm.base import Reasoner, Reply
 from terraprompt.vlm.budget import Budget
-from terraprompt.vlm.conventions import Convention, Units
+from terraprompt.vlm.conventions import Convention
 from terraprompt.vlm.open import open_reasoner
-from terraprompt.vlm.probe import probe
+from terraprompt.vlm.probe import Settled, settled_convention
 
 __all__ = ["ABSENT", "REMARK", "ProposingEngine", "ReasonerOptions", "Window", "evidence_text", "load_mask_segmenter"]
-
-log = logging.getLogger(__name__)
 
 #: Logit where nothing is drawn.
 ABSENT = -30.0
@@ -74,8 +70,8 @@ class ProposingEngine(Generic[_T]):
     prompts are drawn.
 
     Args:
-        reasoner: that is asked. One that answers in ``AUTO`` units is first asked about a picture whose answer is
-            known, once.
+        reasoner: that is asked; first about a picture whose answer is known, unless its units were named
+            (:func:`terraprompt.vlm.probe.settled_convention`).
         segmenter: draws.
         limits: on questions about one image and their targets.
         max_seconds: after which a query fails; None = any.
@@ -99,8 +95,6 @@ class ProposingEngine(Generic[_T]):
     ) -> None:
         self.reasoner, self.segmenter, self.limits, self.max_seconds = reasoner, segmenter, limits, max_seconds
         self.tile = tile or default_tile_spec(segmenter)
-        self._lock = threading.Lock()
-        self._probed: dict[tuple[int, int], tuple[Convention | None, str]] = {}
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -117,9 +111,9 @@ class ProposingEngine(Generic[_T]):
     # What the two engines differ in
 
     def ask(
-        self, image: NDArray[np.uint8], instruction: str, convention: Convention | None, deadline: float | None
+        self, image: NDArray[np.uint8], instruction: str, convention: Convention, deadline: float | None
     ) -> Reading[_T]:
-        """Ask the reasoner about an image; ``convention`` None = as the reasoner declares it."""
+        """Ask the reasoner about an image."""
         raise NotImplementedError
 
     def prompt(self, target: _T) -> Prompt:
@@ -162,12 +156,10 @@ class ProposingEngine(Generic[_T]):
         """
         deadline = None if self.max_seconds is None else time.monotonic() + self.max_seconds
         try:
-            convention, how = self.convention((image.shape[0], image.shape[1]))
-            if convention is None and self.reasoner.convention.units is Units.AUTO:
-                hint = "Name the units (--units pixels, 0..1 or 0..1000), or run terraprompt reasoner calibrate."
-                reason = f"The coordinate convention is not known: {how} {hint}"
-                return Proposals("failed", reason=evidence_text(reason), notes={"units_from": how})
-            reading = self.ask(image, instruction, convention, deadline)
+            settled = self.convention((image.shape[0], image.shape[1]))
+            if settled.fault:
+                return Proposals("failed", reason=evidence_text(settled.fault), notes={"units_from": settled.how})
+            reading = self.ask(image, instruction, settled.convention, deadline)
         except BudgetError:
             raise
         except (ReasonerError, LimitError) as error:
@@ -176,7 +168,7 @@ class ProposingEngine(Generic[_T]):
         notes = {
             "think": evidence_text(reading.reasoning),
             "units": reading.convention.units.value,
-            **({"units_from": how} if how else {}),
+            **({"units_from": settled.how} if settled.how else {}),
             "shown": {"width": shown[1], "height": shown[0]},
             "verdicts": list(reading.verdicts),
             "mended": [evidence_text(note, REMARK) for note in reading.notes],
@@ -184,32 +176,24 @@ class ProposingEngine(Generic[_T]):
             **_usage(reading.replies),
             **self.evidence(reading),
         }
+        mended = (evidence_text(note, REMARK) for note in reading.notes)
+        remarks = (*getattr(self.reasoner, "remarks", ()), *([settled.remark] if settled.remark else []), *mended)
         if reading.status == "failed":
-            return Proposals("failed", reason=evidence_text(reading.reason), notes=notes)
+            return Proposals("failed", reason=evidence_text(reading.reason), notes=notes, remarks=remarks)
         if reading.status == "no_target":
-            return Proposals("no_target", reason=_no_target_reason(reading.reasoning), notes=notes)
+            reason = _no_target_reason(reading.reasoning)
+            return Proposals("no_target", reason=reason, notes=notes, remarks=remarks)
         if deadline is not None and time.monotonic() > deadline:
             late = f"The query took more than {self.max_seconds:g} seconds before anything was drawn."
             return Proposals("failed", reason=late, notes=notes)
-        remarks = getattr(self.reasoner, "remarks", ())
         if refused := self.refusal(notes["calls"], len(reading.targets)):
             return Proposals("failed", reason=refused, notes=notes)
         prompts = tuple(map(self.prompt, reading.targets))
         return Proposals("found", prompts, notes=notes, deadline=deadline, remarks=remarks, certain=self.certain)
 
-    def convention(self, size: tuple[int, int]) -> tuple[Convention | None, str]:
-        """How to read coordinates about an image of ``size`` (height, width), and from where that is known.
-
-        (None, "") = as the reasoner declares it. A server may shrink what is large, so each size is asked about once.
-        """
-        if self.reasoner.convention.units is not Units.AUTO:
-            return None, ""
-        with self._lock:
-            if size not in self._probed:
-                probed = probe(self.reasoner, size)
-                log.info(probed.summary)
-                self._probed[size] = probed.convention, probed.summary
-            return self._probed[size]
+    def convention(self, size: tuple[int, int]) -> Settled:
+        """How to read coordinates about an image of ``size`` (height, width)."""
+        return settled_convention(self.reasoner, size)
 
     # One image
 

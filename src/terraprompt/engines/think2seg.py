@@ -62,7 +62,7 @@ class Think2SegEngine(ProposingEngine[Instance]):
         self.info = ModelInfo(name, draws.revision, draws.checksum, {**self.parts, "rules": asdict(self.rules)})
 
     def ask(
-        self, image: NDArray[np.uint8], instruction: str, convention: Convention | None, deadline: float | None
+        self, image: NDArray[np.uint8], instruction: str, convention: Convention, deadline: float | None
     ) -> Reading[Instance]:
         """See :func:`terraprompt.vlm.ask.ask`."""
         return ask(

@@ -93,6 +93,11 @@ _NATIVE = re.compile(
     r"(?:<ref>|<\|object_ref_start\|>|<\|ref\|>)([^<]*+)<"
     r"|(?:<box>|<\|box_start\|>|<\|det\|>|<\|begin_of_box\|>)([^<{]*+)<"
 )
+_LOCATIONS = re.compile(r"((?:<loc_?\d{1,4}>)++)(?:<seg\d{3}>)*+([^<;]*+)")
+_POINT_TAG = re.compile(r"<points? ([^>]*+)>")
+_POINT_PART = re.compile(r"\b([xy])(\d*)\s*=\s*[\"']?(\d{1,3}(?:\.\d+)?)")
+_TOKENS = "The answer was written in tokens of the model's family, not as it was asked for; they were read."
+_SHAPE = "The answer had another shape than was asked for; it was read as it was meant."
 _DIGITS = re.compile(r"-?\d++(?:\.\d++)?")
 _BROKEN = object()
 
@@ -182,6 +187,9 @@ class ParsedAnswer:
         verdict: see :class:`Verdict`.
         feedback: one sentence for the model that says what to mend; "" if the verdict is ok.
         skipped: parts of the answer that were not taken, one sentence each (:func:`parse_phrases` only).
+        mended: how the answer differed from the form that was asked for, one sentence each.
+        thousandths: the answer says itself what its numbers are (location tokens, percent); they are given as
+            thousandths of width and height here, x first.
     """
 
     reasoning: str
@@ -189,6 +197,8 @@ class ParsedAnswer:
     verdict: Verdict
     feedback: str = ""
     skipped: tuple[str, ...] = ()
+    mended: tuple[str, ...] = ()
+    thousandths: bool = False
 
     @property
     def ok(self) -> bool:
@@ -241,7 +251,9 @@ def parse_phrases(text: str, default: str = "") -> ParsedAnswer:
     targets: dict[Instance, None] = {}  # a set that keeps the order: models repeat themselves
     skipped: list[str] = []
     none_said = False
-    for entry in _entries(_native_items(spoken) or list(_fenced_values(spoken))):
+    native, located = _native_items(spoken), _located_items(spoken)
+    mended = (_TOKENS,) if native or located else ()
+    for entry in _entries(native or located or list(_fenced_values(spoken))):
         if entry is None:
             none_said = True
         elif (target := _target(entry, ordered=True, default=default)) is not None:
@@ -251,7 +263,11 @@ def parse_phrases(text: str, default: str = "") -> ParsedAnswer:
     if not targets and not none_said and (loose := _loose_target(spoken, ordered=True)) is not None:
         return ParsedAnswer(reasoning, (loose,), Verdict.OK)
     if targets:
-        return ParsedAnswer(reasoning, tuple(targets), Verdict.OK, skipped=tuple(skipped))
+        found = tuple(targets)
+        thousandths = not native and bool(located)
+        return ParsedAnswer(
+            reasoning, found, Verdict.OK, skipped=tuple(skipped), mended=mended, thousandths=thousandths
+        )
     if none_said and not skipped:
         return ParsedAnswer(reasoning, (), Verdict.NO_TARGET)
     skipped = skipped or [f"No target in the answer: {spoken.strip()[:120]!r}"]
@@ -356,15 +372,22 @@ def _parse_items(text: str, rules: AnswerRules, *, strict: bool) -> ParsedAnswer
     try:
         if not text.strip():
             raise _FaultError(Verdict.EMPTY, "The answer is empty.")
-        items = _fenced_list(text) if strict else _native_items(text.rpartition("</think>")[2]) or _last_list(text)
+        spoken = text.rpartition("</think>")[2]
+        native = None if strict else _native_items(spoken)
+        located = None if strict or native else _located_items(spoken)
+        items = _fenced_list(text) if strict else native or located or _last_list(text)
+        mended = (_TOKENS,) if native or located else ()
         if not strict:
-            items = _flat_items(items)
+            flat = _flat_items(items)
+            mended = mended or ((_SHAPE,) if flat != items else ())
+            items = flat
         if not isinstance(items, list):
             raise _FaultError(Verdict.NOT_A_LIST, "The JSON must be a list of objects, also for a single one.")
         instances = tuple(_instance(item, number, rules, strict) for number, item in enumerate(items, 1))
     except _FaultError as fault:
         return ParsedAnswer(reasoning, (), fault.verdict, fault.feedback)
-    return ParsedAnswer(reasoning, instances, Verdict.OK if instances else Verdict.NO_TARGET)
+    verdict = Verdict.OK if instances else Verdict.NO_TARGET
+    return ParsedAnswer(reasoning, instances, verdict, mended=mended, thousandths=bool(located))
 
 
 def _fenced_list(text: str) -> Any:
@@ -431,6 +454,32 @@ def _native_items(text: str) -> list[dict[str, Any]] | None:
         elif numbers := [float(number) for number in _DIGITS.findall(match[2])]:
             key, step = ("point_2d", 2) if len(numbers) == 2 else ("bbox_2d", 4)
             items += [{key: numbers[i : i + step], **label} for i in range(0, len(numbers), step)]
+    return items or None
+
+
+def _located_items(text: str) -> list[dict[str, Any]] | None:
+    """Items in tokens that say their own grid, in thousandths and x first; None if there are none.
+
+    PaliGemma writes y1 x1 y2 x2 in 1024ths and the label behind, Florence-2 x1 y1 x2 y2 in thousands and the label
+    before, Molmo points in percent. A run of other than four numbers (outlines, quadrangles apart) is no box.
+    """
+    items: list[dict[str, Any]] = []
+    last, label = 0, ""
+    for match in _LOCATIONS.finditer(text):
+        numbers = [float(number) for number in re.findall(r"\d+", match[1])]
+        before, last = text[last : match.start()].strip(" ;,\n"), match.end(1)
+        if "<loc_" in match[1]:
+            label = before.rpartition(">")[2].strip() or label
+            numbers = [number + 0.5 for number in numbers]  # the middle of a bin
+        else:
+            label = match[2].strip()
+            numbers = [numbers[i ^ 1] * 1000 / 1024 for i in range(len(numbers) // 2 * 2)]
+        if len(numbers) % 4 == 0:
+            named = {"label": label} if label else {}
+            items += [{"bbox_2d": numbers[i : i + 4], **named} for i in range(0, len(numbers), 4)]
+    for tag in _POINT_TAG.findall(text):
+        at = {(axis, number): 10 * float(value) for axis, number, value in _POINT_PART.findall(tag)}
+        items += [{"point_2d": [x, at["y", i]]} for (axis, i), x in at.items() if axis == "x" and ("y", i) in at]
     return items or None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
@@ -19,8 +19,9 @@ from terraprompt.errors import BudgetError, ConfigError, LimitError, ReasonerErr
 from terraprompt.io.text import sanitize_text
 from terraprompt.vlm.answer_parser import AnswerRules, Instance, Verdict, parse_lenient, reasoning_of
 from terraprompt.vlm.base import Reasoner, Reply
-from terraprompt.vlm.conventions import Convention, RawAnswer, Units, check_image
+from terraprompt.vlm.conventions import Convention, RawAnswer, check_image
 from terraprompt.vlm.placement import place
+from terraprompt.vlm.probe import settled_convention
 
 __all__ = [
     "AskLimits",
@@ -244,8 +245,28 @@ def read_image(
     instruction: str,
     reader: Reader[_S],
     deadline: float | None,
+    *,
+    settle: bool = False,
 ) -> Reading[_S]:
-    """Ask a reasoner about an image until ``reader`` can use the answer; errors as of :func:`ask`."""
+    """Ask a reasoner about an image until ``reader`` can use the answer; errors as of :func:`ask`.
+
+    ``settle``: find out the convention first, in place of the one that the reader was given.
+    """
+
+    def failed(reason: str) -> Reading[_S]:
+        return Reading("failed", (), reason, (), (), (), reader.declared)
+
+    remark = ""
+    if settle:
+        try:
+            settled = settled_convention(reasoner, reader.size)
+        except BudgetError:
+            raise
+        except ReasonerError as error:
+            return failed(str(error))
+        if settled.fault:
+            return failed(settled.fault)
+        reader.declared, remark = settled.convention, settled.remark
 
     def question(feedback: str | None, previous: str | None) -> Reply:
         return reasoner.reason(image, instruction, feedback=feedback, previous=previous)
@@ -255,7 +276,7 @@ def read_image(
         "failed" if got.value is None else "found" if got.value else "no_target",
         tuple(got.value or ()),
         got.reason,
-        tuple(reader.notes),
+        (*([remark] if remark else []), *reader.notes),
         got.verdicts,
         got.replies,
         reader.convention,
@@ -270,7 +291,6 @@ def ask(
     limits: AskLimits | None = None,
     *,
     rules: AnswerRules | None = None,
-    earlier: Sequence[RawAnswer] = (),
     convention: Convention | None = None,
     deadline: float | None = None,
 ) -> Reading[Instance]:
@@ -282,8 +302,8 @@ def ask(
         instruction: what to find.
         limits: on questions and instances.
         rules: what an item must hold.
-        earlier: ``answered`` of other readings, as evidence where the convention is ``AUTO``.
-        convention: in which answers are read, where it is known better (:mod:`.probe`); None = the reasoner's own.
+        convention: in which answers are read; None = the reasoner's own, which is asked for first where it is ``AUTO``
+            or assumed (:func:`terraprompt.vlm.probe.settled_convention`).
         deadline: ``time.monotonic()`` after which nothing more is asked.
 
     Returns:
@@ -299,15 +319,13 @@ def ask(
         declared=convention or reasoner.convention,
         limits=limits or AskLimits(),
         rules=rules,
-        earlier=earlier,
     )
-    return read_image(reasoner, image, instruction, reader, deadline)
+    return read_image(reasoner, image, instruction, reader, deadline, settle=convention is None)
 
 
 @dataclass(kw_only=True)
 class _InstanceReader(Reader[Instance]):
     rules: AnswerRules | None
-    earlier: Sequence[RawAnswer]
 
     def read(self, text: str) -> tuple[str, list[Instance]]:
         parsed = parse_lenient(text, self.rules)
@@ -317,8 +335,9 @@ class _InstanceReader(Reader[Instance]):
         if parsed.verdict is Verdict.NO_TARGET:
             return parsed.verdict, []
         limit, overlap = self.limits.limit, self.limits.overlap
-        placed = place(parsed.instances, self.declared, self.size, limit=limit, overlap=overlap, earlier=self.earlier)
-        self.notes, self.convention = list(placed.notes), placed.convention
-        if placed.fault:  # where the units cannot be found, asking again would not tell
-            raise UnusableReplyError(parsed.verdict, placed.fault, final=placed.convention.units is Units.AUTO)
+        self.convention = self.declared.of_answer(parsed)
+        placed = place(parsed.instances, self.convention, self.size, limit=limit, overlap=overlap)
+        self.notes = [*parsed.mended, *placed.notes]
+        if placed.fault:
+            raise UnusableReplyError(parsed.verdict, placed.fault)
         return parsed.verdict, list(placed.instances)

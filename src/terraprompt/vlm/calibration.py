@@ -68,7 +68,7 @@ class Candidate:
     """How well the answers fit under one convention.
 
     Attributes:
-        name: "pixels", "0..1", "0..1000" or "pixels of the original".
+        name: "pixels", "0..1", "0..1000", each also ", y first", or "pixels of the original".
         convention: the reading.
         agreement: mean over answers of the summed IoU of the best one-to-one match, divided by the larger of the two
             counts: 1 = every box exact, none missing, none too many.
@@ -110,7 +110,9 @@ def calibrate(answers: Sequence[LabeledAnswer], view: View) -> Calibration:
         answers: of images with at least one labelled box; one without an answered box counts 0 under every reading.
         view: how the images were shown.
     """
-    readings = [(unit.value, Convention(unit, view)) for unit in (Units.PIXELS, Units.UNIT, Units.THOUSAND)]
+    units = (Units.PIXELS, Units.UNIT, Units.THOUSAND)
+    known = [Convention(unit, view, y_first=y_first) for y_first in (False, True) for unit in units]
+    readings = [(convention.name, convention) for convention in known]
     if any(view.size(answer.size) != answer.size for answer in answers):
         readings.append(("pixels of the original", Convention(Units.PIXELS, _ORIGINAL)))
     candidates = [_candidate(name, convention, answers) for name, convention in readings]

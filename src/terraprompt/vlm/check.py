@@ -31,7 +31,7 @@ class EndpointReport:
         schema_followed: the answer to the tiny question follows it; None where no schema was asked for or accepted.
         verdict: of the reader, for the tiny question.
         answer: to it, shortened.
-        overlap: best mean IoU of the answer with the drawn box, and the units it is in; 0 if it cannot be read.
+        overlap: best IoU of the answers with the drawn boxes, and the units it is in; 0 if it cannot be read.
         units: of that reading.
         declared: the units of the convention in use.
         tokens: used by all questions; None where the server does not count.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
@@ -23,25 +23,18 @@ from PIL import Image
 from terraprompt.errors import ConfigError
 from terraprompt.geometry.frame import Frame
 from terraprompt.geometry.types import Size
-from terraprompt.vlm.answer_parser import Instance
+from terraprompt.vlm.answer_parser import Instance, ParsedAnswer
 
 __all__ = [
     "FAMILIES",
     "Convention",
-    "Detection",
     "RawAnswer",
     "Units",
     "View",
     "check_image",
-    "detect",
     "family_convention",
     "smart_size",
 ]
-
-
-_TOLERANCE = 1.02  # answers overshoot an edge by a little
-_STRAY = 1e-3  # share of coordinates that follow no convention
-_CERTAIN = 0.95
 
 
 class Units(StrEnum):
@@ -137,18 +130,24 @@ class Convention:
         y_first: coordinates are written y, x.
         scale: answered numbers are this many times the units (a server that shrinks pictures: below 1; a grid of 0..999
             or 0..100 in units of 0..1000).
+        assumed: told by the name of the model alone; see :func:`terraprompt.vlm.probe.settled_convention`.
     """
 
     units: Units
     view: View
     y_first: bool = False
     scale: float = 1.0
+    assumed: bool = False
 
     @property
     def name(self) -> str:
         """The units, the order and the scale in words."""
         scaled = "" if self.scale == 1 else f" times {self.scale:.3g}"
         return self.units.value + scaled + (", y first" if self.y_first else "")
+
+    def of_answer(self, answer: ParsedAnswer) -> Convention:
+        """The convention of one answer: tokens that say their own grid are read by it."""
+        return Convention(Units.THOUSAND, self.view) if answer.thousandths else self
 
     def in_units(self, instances: Iterable[Instance]) -> tuple[Instance, ...]:
         """Answered instances x first and in the plain units, as :meth:`frame` takes them."""
@@ -200,11 +199,15 @@ class Convention:
         }[self.units]
 
     def with_units(self, units: Units | str) -> Convention:
-        """The same view with other units."""
+        """The same view with other units, which may be followed by ", y first"."""
+        plain, comma, order = (part.strip() for part in units.partition(","))
         try:
-            return replace(self, units=Units(units))
+            if comma and (order != "y first" or Units(plain) is Units.AUTO):
+                raise ValueError(order)
+            return Convention(Units(plain), self.view, y_first=bool(comma))
         except ValueError:
-            raise ConfigError("Unknown units.", received=units, hint=f"Known: {', '.join(Units)}.") from None
+            known = f'Known: {", ".join(Units)}; all but auto may be followed by ", y first".'
+            raise ConfigError("Unknown units.", received=units, hint=known) from None
 
 
 _NATIVE = View("fit", side=1280)
@@ -227,7 +230,7 @@ def family_convention(model: str) -> Convention:
     """The default of the family that a model's name tells; ``AUTO`` for a name that tells none."""
     for pattern, convention in FAMILIES.items():
         if re.search(pattern, model, re.IGNORECASE):
-            return convention
+            return replace(convention, assumed=True)
     return Convention(Units.AUTO, _NATIVE)
 
 
@@ -242,73 +245,6 @@ class RawAnswer:
 
     instances: tuple[Instance, ...]
     size: Size
-
-
-@dataclass(frozen=True, slots=True)
-class Detection:
-    """Which units a set of answers is in.
-
-    Attributes:
-        units: None where the answers do not tell.
-        confidence: posterior probability of the best, under a uniform prior.
-        posterior: of each of the three.
-        answers: how many answers with at least one box or point there were.
-        reason: one sentence.
-    """
-
-    units: Units | None
-    confidence: float
-    posterior: dict[Units, float]
-    answers: int
-    reason: str
-
-
-def detect(answers: Sequence[RawAnswer]) -> Detection:
-    """Find the units of a set of answers from their range alone.
-
-    Each answer gives two draws: its largest x and its largest y. Under a convention they are taken as uniform over its
-    range (2 % more), one in a thousand as a stray. So a coordinate beyond the image rules pixels out, answers below 1
-    mean fractions, and many answers that never leave a small image speak, slowly, against 0..1000. Images near 1000
-    pixels cannot be told from 0..1000; there the answer is None, and labelled boxes
-    (:mod:`terraprompt.vlm.calibration`) are needed.
-    """
-    units = (Units.PIXELS, Units.UNIT, Units.THOUSAND)
-    likelihood = dict.fromkeys(units, 0.0)
-    count = 0
-    for seen in answers:
-        far = _largest_xy(seen.instances)
-        if far is None:
-            continue
-        count += 1
-        for unit in units:
-            likelihood[unit] += sum(
-                _log_density(value, extent) for value, extent in zip(far, unit.extent(seen.size), strict=True)
-            )
-    best = max(likelihood.values())
-    weights = {unit: math.exp(max(value - best, -700.0)) for unit, value in likelihood.items()}
-    posterior = {unit: weight / sum(weights.values()) for unit, weight in weights.items()}
-    leader = max(units, key=lambda unit: posterior[unit])
-    confidence = posterior[leader]
-    if count and confidence >= _CERTAIN:
-        return Detection(leader, confidence, posterior, count, f"{count} answers speak for {leader.value}.")
-    reason = (
-        f"{count} answers do not tell the units (best: {leader.value}, {confidence:.0%})."
-        if count
-        else "No answer holds a box or a point."
-    )
-    return Detection(None, confidence, posterior, count, reason)
-
-
-def _largest_xy(instances: Sequence[Instance]) -> tuple[float, float] | None:
-    corners = [corner for v in instances if v.box for corner in (v.box[:2], v.box[2:])]
-    spots = corners + [point for v in instances for point in v.points]
-    return (max(x for x, _ in spots), max(y for _, y in spots)) if spots else None
-
-
-def _log_density(value: float, extent: float) -> float:
-    reach = extent * _TOLERANCE
-    inside = (1 - _STRAY) / reach if value <= reach else 0.0
-    return math.log(inside + _STRAY / 1e5)
 
 
 def _mapped(instance: Instance, move: Callable[[ArrayLike], NDArray[np.float64]]) -> Instance:

@@ -15,7 +15,7 @@ from terraprompt.vlm.ask import AskLimits, Reader, Reading, UnusableReplyError, 
 from terraprompt.vlm.base import Reasoner
 from terraprompt.vlm.box_refinement import Correction, Refined
 from terraprompt.vlm.conventions import Convention, Units, check_image
-from terraprompt.vlm.placement import settle_units
+from terraprompt.vlm.placement import unit_fault
 
 __all__ = ["GroundedBox", "ground_boxes"]
 
@@ -61,7 +61,7 @@ def ground_boxes(
         instruction: what to find.
         limits: on questions and targets.
         correction: of the boxes; None = calibrated, unchanged.
-        convention: in which answers are read; None = the reasoner's own. Units ``AUTO`` are looked for in the answer.
+        convention: as in :func:`ask`.
         measured: the convention was measured on labelled boxes; an answer that seems to contradict it is believed.
         clean: applied to phrases; a target whose phrase becomes empty is dropped.
         deadline: as in :func:`ask`.
@@ -82,7 +82,8 @@ def ground_boxes(
         clean=clean,
         instruction=instruction,
     )
-    return read_image(reasoner, image, instruction, reader, deadline)
+    settle = convention is None and correction.mode != "official"
+    return read_image(reasoner, image, instruction, reader, deadline, settle=settle)
 
 
 @dataclass(kw_only=True)
@@ -112,17 +113,16 @@ class _PhraseReader(Reader[GroundedBox]):
         parsed = parse_phrases(text, self.instruction)
         if not parsed.ok:
             raise UnusableReplyError("unreadable", parsed.feedback)
-        self.notes += parsed.skipped[:8]
+        self.notes += [*parsed.mended, *parsed.skipped[:8]]
         if parsed.verdict is Verdict.NO_TARGET:
             return []
         limit = self.limits.limit
         instances = parsed.instances[:limit]
         if len(parsed.instances) > limit:
             self.notes.append(f"{len(parsed.instances)} targets were answered; the first {limit} are kept.")
-        self.convention, note, fault = settle_units(instances, self.declared, self.size, believe=self.measured)
-        self.notes += [note] if note else []
-        if fault:
-            raise UnusableReplyError("unusable", fault, final=self.convention.units is Units.AUTO)
+        self.convention = self.declared.of_answer(parsed)
+        if not self.measured and (fault := unit_fault(instances, self.convention, self.size)):
+            raise UnusableReplyError("unusable", fault)
         placed = self.convention.to_source(instances, self.size)
         made = [self._grounded(raw, there) for raw, there in zip(instances, placed, strict=True)]
         found = [target for target in made if target is not None]

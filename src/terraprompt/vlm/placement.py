@@ -10,9 +10,9 @@ import numpy as np
 from terraprompt.geometry.boxes import Box, nms
 from terraprompt.geometry.types import Size
 from terraprompt.vlm.answer_parser import Instance
-from terraprompt.vlm.conventions import Convention, RawAnswer, Units, detect
+from terraprompt.vlm.conventions import Convention, Units
 
-__all__ = ["Placement", "place", "settle_units", "without_duplicates"]
+__all__ = ["Placement", "place", "unit_fault", "without_duplicates"]
 
 
 _CONTRADICTING = 0.1  # share of instances beyond the image that no stray answers explain
@@ -27,7 +27,7 @@ class Placement:
         instances: in pixels of the source image, within it; boxes sorted, near duplicates gone.
         notes: what was done to the answer, one sentence each; empty if nothing.
         fault: why none of it can be used; "" if it can.
-        convention: in which it was read; the units are never ``AUTO``, unless nothing could be used.
+        convention: in which it was read.
     """
 
     instances: tuple[Instance, ...]
@@ -43,17 +43,15 @@ def place(
     *,
     limit: int = 256,
     overlap: float = 0.5,
-    earlier: Sequence[RawAnswer] = (),
 ) -> Placement:
     """Bring an answer onto its image.
 
     Args:
         instances: as answered.
-        convention: of the reasoner; units ``AUTO`` are looked for in this answer and the earlier ones.
+        convention: of the reasoner; in units ``AUTO`` nothing can be placed.
         size: (height, width) of the source image.
         limit: instances that are kept at most, the first ones.
         overlap: box IoU above which the smaller of two goes.
-        earlier: other answers of the same reasoner, as evidence for its units.
     """
     if not instances:
         return Placement((), (), "No instance was answered.", convention)
@@ -64,9 +62,7 @@ def place(
     inverted = sum(a.box != b.box for a, b in zip(kept, instances, strict=False))
     if inverted:
         notes.append(f"{_counted(inverted)} had corners the wrong way round; sorted.")
-    convention, note, fault = settle_units(kept, convention, size, earlier=earlier)
-    notes += [note] if note else []
-    if fault:
+    if fault := unit_fault(kept, convention, size):
         return Placement((), tuple(notes), fault, convention)
     inside = [_clipped(v, size) for v in convention.to_source(kept, size)]
     left = [v for v, _, _ in inside if v is not None]
@@ -86,35 +82,11 @@ def place(
     return Placement(unique, tuple(notes), fault, convention)
 
 
-def settle_units(
-    instances: Sequence[Instance],
-    convention: Convention,
-    size: Size,
-    *,
-    earlier: Sequence[RawAnswer] = (),
-    believe: bool = False,
-) -> tuple[Convention, str, str]:
-    """Find the units of an answer where they are ``AUTO``, and check that the answer can be in them.
-
-    Args:
-        instances: as answered, at least one.
-        convention: in which the answer is read.
-        size: (height, width) of the source image.
-        earlier: other answers of the same reasoner, as evidence.
-        believe: skip the check.
-
-    Returns:
-        The convention with its units (still ``AUTO`` if they cannot be found), a note and a fault; "" if none.
-    """
-    shown, note = convention.view.size(size), ""
+def unit_fault(instances: Sequence[Instance], convention: Convention, size: Size) -> str:
+    """Why an answer about an image of ``size`` (height, width) cannot be in these units; "" if it can."""
     if convention.units is Units.AUTO:
-        found = detect([*earlier, RawAnswer(tuple(instances), shown)])
-        if found.units is None:
-            fault = f"The coordinate convention is not known: {found.reason} Run terraprompt reasoner calibrate."
-            return convention, "", fault
-        convention = convention.with_units(found.units)
-        note = f"Coordinates were taken for {found.units.value} ({found.confidence:.0%} sure)."
-    return convention, note, "" if believe else _contradiction(convention.in_units(instances), convention.units, shown)
+        return "The coordinate convention is not known. Run terraprompt reasoner calibrate, or name it (--units)."
+    return _contradiction(convention.in_units(instances), convention.units, convention.view.size(size))
 
 
 def without_duplicates(instances: Sequence[Instance], *, limit: float = 0.5) -> tuple[Instance, ...]:
