@@ -186,7 +186,7 @@ def test_ablations_are_a_grid_of_evaluations(
         assert done.code == 0, done.err
         scores[name] = done.json["scores"]["overall"]
         assert scores[name]["failed"] == 0
-    assert len(server.asked) == 2, "what was answered is known to the other evaluations"
+    assert len(server.about_scene) == 2, "what was answered is known to the other evaluations"
     compared = run("evaluate", "compare", tmp_path / "A", tmp_path / "B", "--json")
     assert compared.code == 0, compared.err
 

@@ -103,7 +103,7 @@ def test_a_budget(ask: Any, server: EndpointServer, tmp_path: Path) -> None:
     kept = ("--cache", tmp_path / "replies", "--overwrite")
     assert ask("-o", tmp_path / "m.tif", "--tokens", 20000, *kept).code == 0
     assert ask("-o", tmp_path / "m.tif", "--tokens", 1, *kept).code == 0, "what is known costs nothing"
-    assert len(server.asked) == 1
+    assert len(server.about_scene) == 1
 
 
 def test_options_reach_the_question(ask: Any, server: EndpointServer, oracle: Oracle, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_the_environment_is_enough(
     monkeypatch.setenv("TERRAPROMPT_REASONER_MODEL", "qwen3-vl-test")
     assert run("segment", town.path, "the houses", "-e", "think2seg", "-o", tmp_path / "m.tif").code == 0
     assert run("segment", town.path, "the houses", "-o", tmp_path / "n.tif").code == 0, "nano asks nobody"
-    assert len(server.asked) == 1
+    assert len(server.about_scene) == 1
 
 
 def test_nobody_to_ask(run: Any, town: Any, tmp_path: Path) -> None:
@@ -171,10 +171,10 @@ def test_a_budget_in_the_middle_of_an_evaluation(
     assert done.code == 1
     assert "token budget is used up" in done.said
     assert "go on with --resume" in done.said
-    paid = len(server.asked)
+    paid = len(server.about_scene)
     assert paid > 1
     done = run("evaluate", *named, "--tokens", 1_000_000, "--resume", "--json")
     assert done.code == 0, done.err
     questions = done.json["scores"]["overall"]["samples"]
-    assert len(server.asked) == questions > paid, "nothing is asked twice"
+    assert len(server.about_scene) == questions > paid, "nothing is asked twice"
     assert done.json["scores"]["overall"]["failed"] == 0

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from transformers import BertConfig
 
-from endpoint_server import Asked, EndpointServer, Raw, Say, Status, endpoint_server
+from endpoint_server import Asked, EndpointServer, Raw, Say, Status, endpoint_server, forget_probes
 from small_segmenters import SIDE, sam2_model, saved
 from terraprompt.engines import registry
 from terraprompt.engines.base import Engine, Proposals, Proposer
@@ -73,6 +73,7 @@ Make = Callable[..., Think2SegEngine]
 def make(server: EndpointServer, nano: PromptableSegmenter) -> Make:
     def build(*script: Any, convention: Convention = PIXELS, segmenter: Any = nano, **options: Any) -> Think2SegEngine:
         if script:
+            forget_probes()
             server.play(*(Say(part) if isinstance(part, str) else part for part in script))
         link = {"retries": 1, "backoff": 0.001, "timeout": options.pop("timeout", 60.0)}
         known = {name: options.pop(name) for name in ("budget", "cache") if name in options}
