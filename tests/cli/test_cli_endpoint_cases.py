@@ -67,7 +67,7 @@ def test_native_tokens(
     assert done.json["status"] != "failed", done.err
     boxes = done.json["notes"]["grounded" if engine == "geoseg" else "boxes"]
     assert (boxes[0]["box"] if engine == "geoseg" else boxes[0]) == pytest.approx(BOX, abs=2)
-    assert len(server.asked) == 1
+    assert len(server.about_scene) == 1
 
 
 @pytest.mark.parametrize("refused", [("max_tokens",), ("temperature",), ("max_tokens", "temperature")])
