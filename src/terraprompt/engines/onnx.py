@@ -133,13 +133,14 @@ class OnnxEngine:
         return Embedding(size, _View(features), held + width * features["res2"][0, 0].nbytes * 4 // 3)
 
 
-def build_onnx(path: Path, *, name: str, graphs: Path | None = None) -> OnnxEngine:
+def build_onnx(path: Path, *, name: str, graphs: Path | None = None, threads: int = 0) -> OnnxEngine:
     """An engine from weights (safetensors beside its JSON card) and graphs.
 
     Args:
         path: of the weights.
         name: under which it answers.
         graphs: folder that ``terraprompt models export`` wrote; None takes the packaged ones.
+        threads: of one operation; 0 = ``OMP_NUM_THREADS``, or as many as there are cores.
 
     Raises:
         CheckpointError: damaged files, or weights of another architecture than the graphs.
@@ -162,7 +163,7 @@ def build_onnx(path: Path, *, name: str, graphs: Path | None = None) -> OnnxEngi
             received=f"{path} with {folder}",
             hint="Write graphs for them with: terraprompt models export",
         )
-    threads = int(os.environ.get("OMP_NUM_THREADS", 0))
+    threads = threads or int(os.environ.get("OMP_NUM_THREADS", 0))
     sessions = {
         graph: graph_session(folder / f"{graph}.onnx", {n: weights[n] for n in used[graph]}, threads=threads)
         for graph in GRAPHS

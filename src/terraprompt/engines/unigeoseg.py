@@ -175,7 +175,7 @@ def build(path: Path, *, name: str, device: str = "cpu", encoder: SentenceEncode
 
 
 def nano(
-    *, device: str = "cpu", weights: str | Path | None = None, runtime: str = "torch", **unknown: Any
+    *, device: str = "cpu", weights: str | Path | None = None, runtime: str = "torch", threads: int = 0, **unknown: Any
 ) -> UniGeoSegEngine | OnnxEngine:
     """The embedded model: works offline on a laptop.
 
@@ -183,6 +183,7 @@ def nano(
         device: torch device.
         weights: other weights of the same family, e.g. from ``terraprompt train``; None takes the packaged ones.
         runtime: "torch", or "onnx" for ONNX Runtime on the CPU, which gives the same masks.
+        threads: of ONNX Runtime; 0 = as many as there are cores.
         **unknown: refused with an error that names them.
 
     Raises:
@@ -190,7 +191,7 @@ def nano(
         CheckpointError: the weights are damaged, or of another architecture.
     """
     if unknown:
-        hint = "nano takes device, weights and runtime."
+        hint = "nano takes device, weights, runtime and threads."
         raise ConfigError("Unknown engine option.", received=sorted(unknown), hint=hint)
     if runtime not in ("torch", "onnx"):
         raise ConfigError("Unknown runtime.", received=runtime, hint="Known: torch, onnx.")
@@ -199,4 +200,4 @@ def nano(
         return build(path, name="nano", device=device)
     if device != "cpu":
         raise ConfigError("ONNX Runtime is used on the CPU alone.", received=device, hint="Use runtime torch.")
-    return build_onnx(path, name="nano")
+    return build_onnx(path, name="nano", threads=threads)
