@@ -1,5 +1,7 @@
 """The decoders against the stock Mask2Former of transformers, given the same weights."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import Mask2FormerConfig, SwinConfig
@@ -8,6 +10,7 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelDecoder,
 )
 
+from terraprompt.errors import ConfigError
 from terraprompt.models.unigeoseg.config import MaskDecoderConfig, PixelDecoderConfig
 from terraprompt.models.unigeoseg.mask_decoder import MaskDecoder
 from terraprompt.models.unigeoseg.pixel_decoder import PixelDecoder, PixelFeatures
@@ -55,6 +58,33 @@ def test_pixel_decoder_equals_mask2former(stock_config):
     torch.testing.assert_close(got.mask, want.mask_features, atol=2e-4, rtol=1e-4)
     for a, b in zip(got.scales, want.multi_scale_features, strict=True):
         torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("heads", [8, 1])  # narrow heads sample maps, wide ones rows of a table
+def test_fine_tokens_may_be_looked_at_without_looking_themselves(heads):
+    """A pixel decoder whose queries begin at stride 16: the literal rule, token by token."""
+    channels, shape = (8, 16, 24, 40), PixelDecoderConfig(WIDTH, 2, 48, heads, 4, 8, finest=16)
+    all_look, coarse_look = (
+        PixelDecoder(replace(shape, finest=8), channels).eval(),
+        PixelDecoder(shape, channels).eval(),
+    )
+    randomise(all_look, 0)
+    coarse_look.load_state_dict(all_look.state_dict())
+    features = [torch.randn(2, c, 64 // s, 96 // s) for c, s in zip(channels, (4, 8, 16, 32), strict=True)]
+    seen = []
+    for layer in all_look.layers:  # the full decoder with its finest tokens put back after every layer
+        layer.register_forward_hook(
+            lambda _, given, out: seen.append(0) or torch.cat([out[:, : 6 + 24], given[0][:, 6 + 24 :]], 1)
+        )
+    with torch.no_grad():
+        want, got = all_look(features), coarse_look(features)
+        projected = coarse_look.input_proj[2](features[1])
+    assert len(seen) == 2
+    for a, b in zip((got.mask, *got.scales), (want.mask, *want.scales), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(got.scales[2], projected)
+    with pytest.raises(ConfigError, match="stride 8 or 16"):
+        replace(shape, finest=4)
 
 
 def test_mask_decoder_equals_mask2former(stock_config):

@@ -145,6 +145,8 @@ class PixelDecoderConfig:
     """Deformable multi-scale pixel decoder.
 
     ``lateral_relu``: the ReLU after the lateral GroupNorm, a departure of the released weights from Mask2Former.
+    ``finest``: stride of the finest level whose tokens attend, 8 or 16. With 16 those of stride 8, four fifths of all,
+    are looked at and do not look themselves.
     """
 
     width: int = 256
@@ -154,6 +156,11 @@ class PixelDecoderConfig:
     points: int = 4
     groups: int = 32
     lateral_relu: bool = True
+    finest: int = 8
+
+    def __post_init__(self) -> None:
+        if self.finest not in (8, 16):
+            raise ConfigError("The tokens that attend begin at stride 8 or 16.", received=self.finest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,16 +60,16 @@ class DeformableAttention(nn.Module):
         """Attend.
 
         Args:
-            query: (B, N, C) tokens of all levels, with their position code.
-            reference: (N, 2) x, y in [0, 1] of each token.
-            value: (B, N, C) tokens that are sampled.
-            shapes: (height, width) of each level; N is their sum.
+            query: (B, Q, C) tokens that look, with their position code.
+            reference: (Q, 2) x, y in [0, 1] of each of them.
+            value: (B, N, C) tokens of all levels, which are sampled.
+            shapes: (height, width) of each level; N is the sum of their areas.
         """
         batch, count, width = query.shape
         offsets = self.sampling_offsets(query).view(batch, count, self.heads, self.levels, self.points, 2)
         weights = self.attention_weights(query).view(batch, count, self.heads, -1).softmax(-1)
         weights = weights.view(batch, count, self.heads, self.levels, self.points)
-        values = self.value_proj(value).view(batch, count, self.heads, width // self.heads)
+        values = self.value_proj(value).view(batch, -1, self.heads, width // self.heads)
         # Rows win where heads are wide and nothing is learned; maps win otherwise (measured on CPU, factors of 2).
         wide = values.shape[-1] >= 32 and not torch.is_grad_enabled()
         sample = _sample_rows if wide else _sample_maps
@@ -85,15 +85,16 @@ def _sample_maps(
 
     Args:
         values: (B, N, heads, c).
-        offsets: (B, N, heads, levels, points, 2) x, y in cells of each level.
-        weights: (B, N, heads, levels, points).
-        reference: (N, 2) x, y in [0, 1].
+        offsets: (B, Q, heads, levels, points, 2) x, y in cells of each level.
+        weights: (B, Q, heads, levels, points).
+        reference: (Q, 2) x, y in [0, 1].
         shapes: (height, width) of each level.
 
     Returns:
-        (B, N, heads * c).
+        (B, Q, heads * c).
     """
-    batch, count, heads, channels = values.shape
+    batch, _, heads, channels = values.shape
+    count = offsets.shape[1]
     gathered = values.new_zeros(batch * heads, channels, count)
     centre = (2 * reference - 1)[None, None, :, None]  # of each token, in [-1, 1]
     start = 0
@@ -112,14 +113,15 @@ def _sample_rows(
     values: Tensor, offsets: Tensor, weights: Tensor, reference: Tensor, shapes: Sequence[tuple[int, int]]
 ) -> Tensor:
     """As :func:`_sample_maps`: each query sums rows of a table, four neighbours a point, all levels together."""
-    batch, count, heads, _ = values.shape
+    batch, held, heads, _ = values.shape
+    count = offsets.shape[1]
     grid = torch.tensor([(w, h) for h, w in shapes], dtype=torch.float32, device=values.device)
     where = reference[:, None, None, None] * grid[:, None] + offsets.float() - 0.5  # counted from pixel centres
     columns, across = _neighbours(where[..., 0], grid[:, :1])
     lines, down = _neighbours(where[..., 1], grid[:, 1:])
     sizes = grid.prod(1).long()
     starts = (sizes.cumsum(0) - sizes)[:, None]
-    images = torch.arange(batch, device=values.device).view(-1, 1, 1, 1, 1) * count
+    images = torch.arange(batch, device=values.device).view(-1, 1, 1, 1, 1) * held
     of_head = torch.arange(heads, device=values.device)[:, None, None]
     stride = grid[:, :1].long() * heads
     left, right = ((images + starts + x) * heads + of_head for x in columns)
@@ -127,7 +129,7 @@ def _sample_rows(
     shares = torch.stack([y * x for y in (down[0] * weights, down[1] * weights) for x in across], -1)
     summed = F.embedding_bag(
         rows.view(batch * count * heads, -1),
-        values.reshape(batch * count * heads, -1).float(),
+        values.reshape(batch * held * heads, -1).float(),
         per_sample_weights=shares.view(batch * count * heads, -1).float(),
         mode="sum",
     )
@@ -155,8 +157,10 @@ class DeformableLayer(nn.Module):
         self.norm2 = nn.LayerNorm(config.width)
 
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
-        x = self.norm1(x + self.self_attn(x + position, reference, x, shapes))
-        out: Tensor = self.norm2(x + self.linear2(F.relu(self.linear1(x))))
+        """The first Q of the tokens (B, N, C), those that ``position`` (Q, C) is of, after looking at all."""
+        looking = x if len(position) == x.shape[1] else x[:, : len(position)]
+        looking = self.norm1(looking + self.self_attn(looking + position, reference, x, shapes))
+        out: Tensor = self.norm2(looking + self.linear2(F.relu(self.linear1(looking))))
         return out
 
 
@@ -171,6 +175,7 @@ class PixelDecoder(nn.Module):
         super().__init__()
         width, groups = config.width, config.groups
         self.width = width
+        self.looking = 3 if config.finest == 8 else 2  # levels whose tokens attend, coarse ones first
         res2, res3, res4, res5 = channels
         self.input_proj = nn.ModuleList(
             nn.Sequential(nn.Conv2d(c, width, 1), nn.GroupNorm(groups, width)) for c in (res5, res4, res3)
@@ -210,11 +215,13 @@ class PixelDecoder(nn.Module):
             references.append(torch.stack([xs, ys], -1).flatten(0, 1))
         x, position, reference = (
             torch.cat(tokens, 1),
-            torch.cat(positions).to(tokens[0].dtype),
-            torch.cat(references),
+            torch.cat(positions[: self.looking]).to(tokens[0].dtype),
+            torch.cat(references[: self.looking]),
         )
         for layer in self.layers:
             x = layer(x, position, reference, shapes)
+            if self.looking < len(tokens):
+                x = torch.cat([x, *tokens[self.looking :]], 1)
         scales = [
             part.transpose(1, 2).unflatten(2, shape)
             for part, shape in zip(x.split([h * w for h, w in shapes], 1), shapes, strict=True)
