@@ -4,8 +4,8 @@ python bench/ablations.py [NAME …] [--table N] [--steps 200] [--seed 0] [--out
 
 ``--table 6`` to ``9`` (or 13) takes the rows of a table of the paper; names join by a plus sign. Without names or table
 all rows run, one after the other; a row whose result is in --out already is not run again. Real imagery is found by
-TERRAPROMPT_DATA or ../shared/data. At this size and budget the scores show that every row runs, not which is XX
-that, give many seeds and steps.
+TERRAPROMPT_DATA or ../shared/data. At this size and budget the scores show that every row runs, not which is better;
+for that, give many seeds and steps.
 """
 
 from __future__ import annotations

@@ -9,8 +9,15 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from real_weights import real_file
+from terraprompt.engines.base import ModelInfo
+from terraprompt.engines.causal import CausalEngine
+from terraprompt.engines.dialogue import DialogueWriter
 from terraprompt.engines.gguf import convert_gguf, is_gguf
+from terraprompt.engines.language import ADDED_TOKENS, open_language
 from terraprompt.errors import CheckpointError
+from terraprompt.models.unigeoseg import preset
+from terraprompt.prompt import Prompt
+from terraprompt.training.starts import begin
 
 WORDS = ["<|endoftext|>", "a", "b", "c", "Ġ", "ab", "Ġc"]
 MERGES = ["a b", "Ġ c"]
@@ -123,12 +130,31 @@ def test_what_cannot_be_read_says_so_and_leaves_nothing(model, tmp_path, fault):
 
 
 @pytest.mark.real
-def test_smollm2_reads_and_knows_a_capital(tmp_path):
-    made = convert_gguf(real_file("smollm2.gguf"), tmp_path / "smollm2", dtype="bfloat16")
+def test_smollm2_knows_a_capital_and_reads_for_a_member(tmp_path):
+    folder = tmp_path / "smollm2"
+    made = convert_gguf(real_file("smollm2.gguf"), folder, dtype="bfloat16")
     assert (made.model_type, made.parameters, made.vocabulary) == ("llama", 134_515_008, 49_152)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "smollm2")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "smollm2", dtype=torch.float32)
-    sentence = "The capital of France is"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    sentence = tokenizer("The capital of France is", return_tensors="pt", add_special_tokens=False)["input_ids"]
     with torch.no_grad():
-        logits = model(**tokenizer(sentence, return_tensors="pt", add_special_tokens=False)).logits[0, -1]
-    assert tokenizer.decode(int(logits.argmax())) == " Paris"
+        out = stock(sentence, output_hidden_states=True)
+    assert tokenizer.decode(int(out.logits[0, -1].argmax())) == " Paris"
+
+    language = open_language(folder)
+    assert language.added == ADDED_TOKENS
+    torch.manual_seed(0)
+    model, report = begin(language.reads_for(preset("tiny")), language=language)
+    assert report.left == ()
+    with torch.no_grad():
+        states = model.reader.language(sentence).last_hidden_state
+    torch.testing.assert_close(states, out.hidden_states[-1], atol=1e-3, rtol=0)
+    writer = DialogueWriter.of(language.tokenizer, made.vocabulary + 2)
+    words = writer.instruction("the red roof in the 2nd row")
+    assert language.tokenizer.decode(words) == " the red roof in the 2nd row[SEG]"
+    engine = CausalEngine(model.eval(), writer, ModelInfo("tiny", "smollm2", "", {}))
+    [embedding] = engine.encode([np.full((96, 120, 3), 128, np.uint8)])
+    prompts = [Prompt("the red roof"), Prompt("every lake"), Prompt(boxes=((10, 10, 40, 50),))]
+    masks = [answer.logits for answer in engine.predict([embedding] * 3, prompts)]
+    assert all(np.isfinite(mask).all() for mask in masks)
+    assert not np.array_equal(masks[0], masks[1])
