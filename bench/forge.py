@@ -165,23 +165,26 @@ def table(row: dict[str, str], *, head: bool) -> None:
 
 def relations(count: int) -> tuple[float, int]:
     """Seconds for so many square regions of 4 kinds on a jittered grid; and how many relations were found."""
-    from terraprompt.forge.relations import Shape, nearest_of_kind, related
+    from terraprompt.language.object_geometry import Component
+    from terraprompt.language.object_relations import nearest_of_kind, related
 
     rng = np.random.default_rng(count)
     side = int(np.ceil(np.sqrt(count)))
-    shapes = []
+    items, edges = [], []
     for i in range(count):
         x, y = (i % side) * 60 + int(rng.integers(0, 20)), (i // side) * 60 + int(rng.integers(0, 20))
         w, h = int(rng.integers(8, 36)), int(rng.integers(8, 36))
         xs, ys = np.arange(w) + x + 0.5, np.arange(h) + y + 0.5
-        edge = np.concatenate(
-            [np.stack([xs, np.full(w, v)], 1) for v in (ys[0], ys[-1])]
-            + [np.stack([np.full(h, v), ys], 1) for v in (xs[0], xs[-1])]
-        ).astype(np.float32)
-        shapes.append(Shape(str(i % 4), (x, y, x + w, y + h), (x + w / 2, y + h / 2), edge))
+        edges.append(
+            np.concatenate(
+                [np.stack([xs, np.full(w, v)], 1) for v in (ys[0], ys[-1])]
+                + [np.stack([np.full(h, v), ys], 1) for v in (xs[0], xs[-1])]
+            ).astype(np.float32)
+        )
+        items.append(Component(w * h, (x, y, x + w, y + h), (x + w / 2, y + h / 2)))
     start = time.process_time()
-    found = related(shapes, reach=60.0)
-    nearest_of_kind(shapes)
+    found = related(items, edges, reach=60.0)
+    nearest_of_kind(items, [str(i % 4) for i in range(count)], edges)
     return time.process_time() - start, sum(map(len, found))
 
 

@@ -245,3 +245,18 @@ def test_train_a_causal_member_says_what_it_lacks(
     done = run("train", "--data", pack, "--run", tmp_path / "run", *options)
     assert (done.code, done.out) == (1, "")
     assert words in done.said
+
+
+@pytest.mark.parametrize(
+    ("command", "new"),
+    [
+        (("dataset", "review", "export", ".", "-o", "sheet"), "--max-samples"),
+        (("reasoner", "calibrate", "--data", "."), "--max-objects"),
+    ],
+)
+def test_old_options_of_other_verbs_name_the_new_ones(
+    run: Callable[..., Any], command: tuple[str, ...], new: str
+) -> None:
+    done = run(*command, "--most", 3)
+    assert done.code == 2
+    assert f"called {new} now" in done.said

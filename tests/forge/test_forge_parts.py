@@ -31,7 +31,6 @@ from terraprompt.forge.pixels import RollingRows, read_window
 from terraprompt.forge.recipe import Recipe, RegionRules
 from terraprompt.forge.records import rng_of
 from terraprompt.forge.regions import regions_of
-from terraprompt.forge.relations import Shape, direction, nearest_of_kind, outlines, related
 from terraprompt.forge.review import export_sheet, import_verdicts
 from terraprompt.forge.select import assign_splits
 from terraprompt.forge.stages import Parts
@@ -40,6 +39,7 @@ from terraprompt.forge.writer import _points
 from terraprompt.io.rle import RunLengths
 from terraprompt.language.categories import forge_vocabulary
 from terraprompt.language.frames import frames
+from terraprompt.language.object_relations import direction, nearest_of_kind, outlines, related
 
 
 def drawing(seed: int, kinds: int = 3, side: int = 96) -> np.ndarray:
@@ -60,20 +60,17 @@ def test_gaps_and_neighbours_equal_brute_force(seed: int) -> None:
         np.copyto(labels, found.labels + len(items), where=found.labels > 0)
         items += found.items
         kinds += [str(value)] * len(found.items)
-    shapes = [
-        Shape(kind, item.box, item.centroid, edge)
-        for kind, item, edge in zip(kinds, items, outlines(labels, len(items)), strict=True)
-    ]
+    edges = outlines(labels, len(items))
     spots = [np.stack(np.nonzero(labels == i + 1), 1) for i in range(len(items))]
     gaps = np.array(
         [[np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1).min()) for b in spots] for a in spots], np.float64
     ).reshape(len(items), len(items))
-    for i, found in enumerate(nearest_of_kind(shapes)):
+    for i, found in enumerate(nearest_of_kind(items, kinds, edges)):
         same = [gaps[i, j] for j in range(len(items)) if j != i and kinds[j] == kinds[i]]
         assert (found is None) == (not same)
         if found is not None:
             assert found == pytest.approx(min(same), abs=1e-5)
-    for i, near in enumerate(related(shapes, reach=9.0, most=10_000)):
+    for i, near in enumerate(related(items, edges, reach=9.0, max_count=10_000)):
         assert {r.other for r in near} == {j for j in range(len(items)) if j != i and gaps[i, j] <= 9.0}
         for relation in near:
             assert relation.gap == pytest.approx(gaps[i, relation.other], abs=1e-5)
@@ -526,7 +523,7 @@ def finished(folder: Path) -> Path:
 def test_a_review_goes_out_and_comes_back(small_set: Path, tmp_path: Path) -> None:
     root = finished(small_set)
     ids = [json.loads(line)["id"] for line in (root / "train.jsonl").open()]
-    assert export_sheet(root, tmp_path / "sheet", split="train", most=6, seed=1) == 6
+    assert export_sheet(root, tmp_path / "sheet", split="train", max_samples=6, seed=1) == 6
     page = (tmp_path / "sheet" / "index.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page

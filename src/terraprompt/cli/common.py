@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from terraprompt.errors import ConfigError
 from terraprompt.io.progress import Progress as Report
 
-__all__ = ["FlowName", "as_json", "dem_option", "numbers", "progress", "usable_device"]
+__all__ = ["FlowName", "as_json", "dem_option", "numbers", "progress", "renamed", "usable_device"]
 
 
 class FlowName(StrEnum):
@@ -86,6 +86,16 @@ def progress(label: str, *, quiet: bool) -> Iterator[Report | None]:
             bar.update(task, completed=done, total=total)
 
         yield report
+
+
+def renamed(new: str) -> Callable[[Any], None]:
+    """Callback of a hidden option of an old name: an error that says the new one."""
+
+    def refuse(value: Any) -> None:
+        if value:
+            raise typer.BadParameter(f"This option is called {new} now.")
+
+    return refuse
 
 
 def dem_option(text: str | None) -> float | str | None:

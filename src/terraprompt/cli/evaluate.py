@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from terraprompt.cli.common import FlowName, as_json, progress, usable_device
+from terraprompt.cli.common import FlowName, as_json, progress, renamed, usable_device
 from terraprompt.cli.engine_options import with_engine_options
 from terraprompt.cli.help import VerbTyper
 from terraprompt.datasets.questions import Plan
@@ -33,14 +33,6 @@ from terraprompt.prompt import Task
 __all__ = ["register"]
 
 verb = VerbTyper()
-
-
-def _renamed(new: str) -> Callable[[Any], None]:
-    def refuse(value: Any) -> None:
-        if value:
-            raise typer.BadParameter(f"This option is called {new} now.")
-
-    return refuse
 
 
 def register(app: typer.Typer) -> None:
@@ -96,8 +88,8 @@ def evaluate(
     no_selector: Annotated[
         bool, typer.Option("--no-selector", help="Send words of size and place to the engine as they are.")
     ] = False,
-    old_from: Annotated[str | None, typer.Option("--from", hidden=True, callback=_renamed("--rescore"))] = None,
-    old_plain: Annotated[bool, typer.Option("--plain", hidden=True, callback=_renamed("--no-selector"))] = False,
+    old_from: Annotated[str | None, typer.Option("--from", hidden=True, callback=renamed("--rescore"))] = None,
+    old_plain: Annotated[bool, typer.Option("--plain", hidden=True, callback=renamed("--no-selector"))] = False,
     clicks: Annotated[
         bool, typer.Option("--clicks", help="Count the clicks to a good mask (NoC) on interactive samples.")
     ] = False,

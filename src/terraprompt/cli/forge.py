@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from terraprompt.cli.common import as_json as to_json
-from terraprompt.cli.common import progress
+from terraprompt.cli.common import progress, renamed
 from terraprompt.cli.help import HelpGroup, VerbTyper
 
 __all__ = ["register"]
@@ -149,13 +149,14 @@ def review_export(
     dataset: Annotated[Path, typer.Argument(help="Folder of a forged set.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the sheet.")],
     split: Annotated[str, typer.Option(help="Which split.")] = "test",
-    most: Annotated[int | None, typer.Option(min=1, help="So many samples, drawn with the seed.")] = None,
+    max_samples: Annotated[int | None, typer.Option(min=1, help="So many samples, drawn with the seed.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the drawing.")] = 0,
+    old_most: Annotated[int | None, typer.Option("--most", hidden=True, callback=renamed("--max-samples"))] = None,
 ) -> None:
     """Write a sheet for reviewers: a folder with one page that works offline, keys 1 2 3 and arrows."""
     from terraprompt.forge.review import export_sheet
 
-    count = export_sheet(dataset, output, split=split, most=most, seed=seed)
+    count = export_sheet(dataset, output, split=split, max_samples=max_samples, seed=seed)
     typer.echo(f"{count} samples", err=True)
     typer.echo(str(output / "index.html"))
 

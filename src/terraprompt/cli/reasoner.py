@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from terraprompt.cli.common import as_json as to_json
-from terraprompt.cli.common import progress, usable_device
+from terraprompt.cli.common import progress, renamed, usable_device
 from terraprompt.cli.engine_options import given, with_engine_options
 from terraprompt.cli.help import VerbTyper
 from terraprompt.errors import BudgetError, DatasetError, ReasonerError
@@ -89,7 +89,7 @@ def calibrate_command(
     max_tokens: MaxTokens = 2048,
     split: Annotated[str, typer.Option(help="train or val.")] = "val",
     limit: Annotated[int, typer.Option(min=1, help="Questions.")] = 24,
-    most: Annotated[int, typer.Option(min=1, help="Labelled objects of the category in an image, at most.")] = 8,
+    max_objects: Annotated[int, typer.Option(min=1, help="Of the category labelled in an image.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the choice of images.")] = 0,
     workers: Annotated[int, typer.Option("--workers", "-j", min=1, help="Questions on the way together.")] = 4,
     tokens: Annotated[int | None, typer.Option(min=1, help="Token budget.")] = None,
@@ -110,6 +110,7 @@ def calibrate_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")] = False,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    old_most: Annotated[int | None, typer.Option("--most", hidden=True, callback=renamed("--max-objects"))] = None,
 ) -> None:
     """Ask about labelled objects and compare the answers with their boxes under every coordinate convention.
 
@@ -129,7 +130,7 @@ def calibrate_command(
 
     if output is not None:
         check_writable(output, overwrite, kind="json", suffixes=JSON_SUFFIXES)
-    asked = _cases(read_pack(data, split=split), limit, most, seed)
+    asked = _cases(read_pack(data, split=split), limit, max_objects, seed)
     if not asked:
         raise DatasetError(
             "No image has boxes to calibrate on.", received=f"split {split} of {data}", hint="Choose another split."
@@ -198,7 +199,7 @@ def calibrate_command(
         raise typer.Exit(1)
 
 
-def _cases(records: list[Record], limit: int, most: int, seed: int) -> list[tuple[Record, str]]:
+def _cases(records: list[Record], limit: int, max_objects: int, seed: int) -> list[tuple[Record, str]]:
     """Images and categories with few boxes that are not tiny, the categories in turn."""
     found: dict[str, list[tuple[Record, str]]] = defaultdict(list)
     for record in records:
@@ -207,7 +208,7 @@ def _cases(records: list[Record], limit: int, most: int, seed: int) -> list[tupl
         for category in record.present:
             boxes = record.boxes(category)
             sides = boxes[:, 2:] - boxes[:, :2]
-            if len(boxes) <= most and sides.min() >= max(record.width, record.height) / 50:
+            if len(boxes) <= max_objects and sides.min() >= max(record.width, record.height) / 50:
                 found[category].append((record, category))
     draw = random.Random(seed)
     for cases in found.values():

@@ -31,7 +31,6 @@ from terraprompt.evaluation.protocols import Protocol
 from terraprompt.evaluation.report import Report, Scope, make_report
 from terraprompt.evaluation.report_pages import to_html, to_markdown
 from terraprompt.evaluation.runner import Loader, Run, predict, to_ask
-from terraprompt.evaluation.scored_prediction import ScoredPrediction
 from terraprompt.evaluation.scoring import can_score, items_of, score_predictions, write_scores
 from terraprompt.io.atomic import write_atomic
 from terraprompt.io.files import translated
@@ -123,10 +122,7 @@ def evaluate(
             rule=CLICKS if options.clicks else protocol.questions, flow=protocol.flow,
             selector=options.selector, clicks=options.clicks, progress=tell,
         )  # fmt: skip
-    with progress("scoring") as tell:
-        scored = score_predictions(items, predictions, protocol, progress=tell)
-    _check_any(scored, predictions)
-    return _report(settings, protocol, scope, scored, predictions, options)
+    return _score(items, settings, predictions, protocol, scope, options, progress)
 
 
 def score_again(
@@ -159,10 +155,7 @@ def score_again(
         raise DatasetError("No prediction is about the chosen samples.", received=predictions)
     answered = len({row.sample_id for row in rows})
     scope = replace(scope, limit=answered if answered < len(samples) else scope.limit)
-    with progress("scoring") as tell:
-        scored = score_predictions(items_of(samples, rows), rows, protocol, progress=tell)
-    _check_any(scored, rows)
-    return _report(settings, protocol, scope, scored, rows, options)
+    return _score(items_of(samples, rows), settings, rows, protocol, scope, options, progress)
 
 
 def score_masks(
@@ -200,21 +193,24 @@ def score_masks(
     with PredictionWriter(folder, settings) as writer:
         writer.add(read.predictions)
     merge_parts(folder, [item.key for item in items])
-    with progress("scoring") as tell:
-        scored = score_predictions(items, read.predictions, protocol, progress=tell)
-    _check_any(scored, read.predictions)
-    report = _report(settings, protocol, scope, scored, read.predictions, options)
+    report = _score(items, settings, read.predictions, protocol, scope, options, progress)
     return replace(report, warnings=(*report.warnings, *read.remarks))
 
 
-def _report(
+def _score(
+    items: Sequence[EvalItem],
     settings: Settings,
+    predictions: Sequence[Prediction],
     protocol: Protocol,
     scope: Scope,
-    scored: Sequence[ScoredPrediction],
-    predictions: Sequence[Prediction],
     options: EvalOptions,
+    progress: ProgressOf,
 ) -> Report:
+    with progress("scoring") as tell:
+        scored = score_predictions(items, predictions, protocol, progress=tell)
+    if not scored:
+        why = Counter(row.reason for row in predictions).most_common(1)
+        raise DatasetError("Every sample is broken.", received=why[0][0] if why else "no samples")
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return make_report(
         settings, protocol, scope, scored, predictions, seed=options.seed, command=options.command, created=created
@@ -247,12 +243,6 @@ def _click_targets(samples: Sequence[Sample]) -> list[Sample]:
         if sample.task is Task.INTERACTIVE and sample.truth is not None:
             once.setdefault((sample.image, sample.truth), sample)
     return list(once.values())
-
-
-def _check_any(scored: Sequence[object], predictions: Sequence[Prediction]) -> None:
-    if not scored:
-        why = Counter(row.reason for row in predictions).most_common(1)
-        raise DatasetError("Every sample is broken.", received=why[0][0] if why else "no samples")
 
 
 def write_report(report: Report, folder: Path, *, pictures: bool = True) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from terraprompt.forge.relations import ADJACENT
 from terraprompt.language.categories import Category, forge_vocabulary
 from terraprompt.language.cues import (
     Cue,
@@ -25,6 +24,7 @@ from terraprompt.language.cues import (
     with_article,
 )
 from terraprompt.language.object_geometry import Component, Components, clear_places, clear_selectors
+from terraprompt.language.object_relations import ADJACENT
 from terraprompt.language.selector import Selector
 
 __all__ = ["Scene", "cues_of", "facts_of"]

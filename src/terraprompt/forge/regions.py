@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from terraprompt.forge.patches import decode_mask
 from terraprompt.forge.recipe import RegionRules
 from terraprompt.forge.records import REGION, Row, chance
-from terraprompt.forge.relations import Shape, nearest_of_kind, outlines, related
 from terraprompt.forge.stages import Job
 from terraprompt.io.rle import RunLengths
 from terraprompt.language.categories import forge_vocabulary
 from terraprompt.language.object_geometry import Component, components
+from terraprompt.language.object_relations import nearest_of_kind, outlines, related
 
 __all__ = ["filter_regions", "find_regions", "regions_of"]
 
@@ -57,9 +57,8 @@ def regions_of(numbers: NDArray[np.uint8], gsd_m: float | None, rules: RegionRul
         items += found.items
         kinds += [name] * len(found.items)
     edges = outlines(labels, len(items)) if items else []
-    shapes = [Shape(kind, item.box, item.centroid, edge) for kind, item, edge in zip(kinds, items, edges, strict=True)]
-    nearest = nearest_of_kind(shapes)
-    relations = related(shapes, reach=rules.search_radius_px)
+    nearest = nearest_of_kind(items, kinds, edges)
+    relations = related(items, edges, reach=rules.search_radius_px)
     counts = _run_lengths(labels, len(items))
     out = []
     for index, item in enumerate(items):

@@ -33,14 +33,14 @@ VERDICTS = ("keep", "drop", "unsure")
 _SPLITS = ("train", "val", "test")
 
 
-def export_sheet(root: Path, out: Path, *, split: str = "test", most: int | None = None, seed: int = 0) -> int:
+def export_sheet(root: Path, out: Path, *, split: str = "test", max_samples: int | None = None, seed: int = 0) -> int:
     """Write the sheet: ``index.html`` with pictures beside it; verdicts are saved by the page as JSON.
 
     Args:
         root: folder of a forged set with JSON lines.
         out: new or empty folder.
         split: which part.
-        most: so many samples, drawn with the seed; None = all.
+        max_samples: so many, drawn with the seed; None = all.
         seed: of the drawing.
 
     Returns:
@@ -51,8 +51,8 @@ def export_sheet(root: Path, out: Path, *, split: str = "test", most: int | None
         OutputError: the folder is not empty, or cannot be comments_of.
     """
     rows = list(_lines(root, split))
-    if most is not None and most < len(rows):
-        chosen = {row["id"] for row in sorted(rows, key=lambda row: chance(seed, "review", row["id"]))[:most]}
+    if max_samples is not None and max_samples < len(rows):
+        chosen = {row["id"] for row in sorted(rows, key=lambda row: chance(seed, "review", row["id"]))[:max_samples]}
         rows = [row for row in rows if row["id"] in chosen]
     out = Path(out)
     if out.exists() and any(out.iterdir()):
