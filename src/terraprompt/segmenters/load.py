@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -52,16 +53,34 @@ _HUB = MappingProxyType(
         "sam3": "facebook/sam3",
     }
 )
-#: ``model_type`` of a config.json to classes of transformers; releases of video models hold the image model too.
-_VISUAL = MappingProxyType(
-    {"sam": SamModel, "sam_hq": SamHQModel, "sam2": Sam2Model, "sam2_video": Sam2Model, "mobile_sam": MobileSam}
-)
-_PADDED = ("sam", "sam_hq", "mobile_sam")  # pictures keep their aspect
-_SAM3 = MappingProxyType(
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """How weights of one ``model_type`` are loaded; of SAM3, texts and points have models of their own.
+
+    Attributes:
+        model: class of what answers points and boxes; None if the weights hold none.
+        detector: class of what finds by texts; None for all but SAM3.
+        padded: pictures keep their aspect.
+    """
+
+    model: Any
+    detector: Any = None
+    padded: bool = False
+
+
+#: By ``model_type`` of a config.json; releases of video models hold the image model too.
+_FAMILIES = MappingProxyType(
     {
-        "sam3": (Sam3Model, None),
-        "sam3_tracker": (None, Sam3TrackerModel),
-        "sam3_video": (Sam3Model, Sam3TrackerModel),
+        "sam": _Family(SamModel, padded=True),
+        "sam_hq": _Family(SamHQModel, padded=True),
+        "sam2": _Family(Sam2Model),
+        "sam2_video": _Family(Sam2Model),
+        "mobile_sam": _Family(MobileSam, padded=True),
+        "sam3": _Family(None, Sam3Model),
+        "sam3_tracker": _Family(Sam3TrackerModel),
+        "sam3_video": _Family(Sam3TrackerModel, Sam3Model),
     }
 )
 _FILES = ("*.json", "*.txt", "*.safetensors", RELEASED)  # no pickles but the one that holds tensors alone
@@ -106,24 +125,25 @@ def load_segmenter(
     folder, revision = (Path(name_or_folder), "local") if released else _folder(name_or_folder)
     released = is_mobile_sam(folder)
     kind = "mobile_sam" if released else str(_json(folder / "config.json").get("model_type"))
-    if kind not in _VISUAL and kind not in _SAM3:
+    family = _FAMILIES.get(kind)
+    if family is None:
         raise CheckpointError(
             "The weights are of another architecture.",
             received=f"{folder} with model_type {kind}",
-            hint=f"Segmenters: {', '.join([*_VISUAL, *_SAM3])}.",
+            hint=f"Segmenters: {', '.join(_FAMILIES)}.",
         )
     if multimask is None and kind != "mobile_sam":
         multimask = False
     proposals = "auto" if multimask is None else multimask
     settings = {"architecture": kind, "precision": precision, "device": device, "multimask": proposals}
     checksum = _checksum(folder)
-    if kind in _VISUAL:
-        model = load_mobile_sam(folder) if released else _model(_VISUAL[kind], folder)
+    if not kind.startswith("sam3"):
+        model = load_mobile_sam(folder) if released else _model(family.model, folder)
         side = int(model.config.prompt_encoder_config.image_size)
-        grid = PixelGrid(side, kind in _PADDED, _normalisation(folder, IMAGENET))
+        grid = PixelGrid(side, family.padded, _normalisation(folder, IMAGENET))
         info = SegmenterInfo(name, revision, checksum, settings)
         return VisualSegmenter(model, grid, info, precision=dtype, device=device, multimask=multimask)
-    detector, tracker = (None if cls is None else _model(cls, folder) for cls in _SAM3[kind])
+    detector, tracker = (None if cls is None else _model(cls, folder) for cls in (family.detector, family.model))
     whole: Any = detector if detector is not None else tracker
     grid = PixelGrid(int(whole.config.vision_config.image_size), False, _normalisation(folder, PLAIN))
     info = SegmenterInfo(name, revision, checksum, {**settings, "threshold": threshold})
