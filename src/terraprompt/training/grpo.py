@@ -28,8 +28,8 @@ from terraprompt.segmenters.base import PromptableSegmenter
 from terraprompt.training.grpo_processor import ReasonerProcessor
 from terraprompt.training.grpo_rewards import THINK2SEG, GroupDraw, rewards_of
 from terraprompt.training.reasoner import (
-    LANGUAGE_LINEAR,
     MetricsLog,
+    ReasonerConfig,
     SavesInTime,
     WholeCheckpoints,
     export,
@@ -37,12 +37,9 @@ from terraprompt.training.reasoner import (
     lora_config,
     require,
     start_reasoner,
-    train_vision,
 )
 from terraprompt.training.sft_examples import WORDINGS, asked_wordings, instances_of
-from terraprompt.vlm.answer_parser import AnswerRules
 from terraprompt.vlm.local import LocalReasoner
-from terraprompt.vlm.wording import DEFAULT_TEMPLATE
 
 __all__ = ["CURVES", "GrpoBudget", "GrpoConfig", "GrpoRun", "train_grpo"]
 
@@ -75,7 +72,7 @@ _NAMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class GrpoConfig:
+class GrpoConfig(ReasonerConfig):
     """Budget, objective and sampling; the defaults are those of Think2Seg-RS with Qwen2.5-VL 3B.
 
     Attributes:
@@ -89,17 +86,8 @@ class GrpoConfig:
         beta: weight of the KL divergence.
         temperature, top_k, max_tokens: of the completions.
         terms: of the reward, see :data:`terraprompt.training.grpo_rewards.TERMS`.
-        precision: "bf16" or "fp32".
-        checkpointing: recompute layers instead of keeping them.
-        vision: the vision encoder learns too.
-        lora_rank: 0 = full fine-tuning.
-        lora_alpha, lora_targets: of the adapters; the targets are a pattern of module names.
-        units, side: of the reasoner's coordinates and the square that it is shown; None = the default of its family.
-        template: the question, see :mod:`terraprompt.vlm.wording`.
         wordings: "each": every wording of a sample is a prompt of its own (Think2Seg-RS); "one": one of them, drawn by
             the seed.
-        points, negatives, boxes: what an item of an answer holds, see
-            :class:`~terraprompt.vlm.answer_parser.AnswerRules`.
         vllm: "off", "colocate" (generates on the training GPUs) or "server".
         vllm_memory: share of a GPU that vLLM takes when colocated.
         vllm_server: address, for "server".
@@ -120,19 +108,7 @@ class GrpoConfig:
     top_k: int = 50
     max_tokens: int = 1024
     terms: tuple[str, ...] = THINK2SEG
-    precision: str = "bf16"
-    checkpointing: bool = True
-    vision: bool = True
-    lora_rank: int = 0
-    lora_alpha: float = 32.0
-    lora_targets: str = LANGUAGE_LINEAR
-    units: str | None = None
-    side: int | None = None
-    template: str = DEFAULT_TEMPLATE
     wordings: str = "each"
-    points: int = 2
-    negatives: int = 0
-    boxes: bool = True
     vllm: str = "off"
     vllm_memory: float = 0.3
     vllm_server: str | None = None
@@ -146,17 +122,8 @@ class GrpoConfig:
     def __post_init__(self) -> None:
         if self.generations < 2:
             raise ConfigError("A group needs at least two completions.", received=self.generations)
-        if (
-            min(
-                self.prompts,
-                self.micro_batch_size,
-                self.max_tokens,
-                self.save_every,
-                self.keep,
-                self.evaluate_generations,
-            )
-            < 1
-        ):
+        counts = self.prompts, self.micro_batch_size, self.max_tokens, self.save_every, self.keep
+        if min(*counts, self.evaluate_generations) < 1:
             raise ConfigError("Counts must be at least 1.", received=self)
         if not 0 <= self.save_seconds < math.inf:
             raise ConfigError("save_seconds must be a number that is not negative.", received=self.save_seconds)
@@ -173,11 +140,6 @@ class GrpoConfig:
             raise ConfigError("Unknown precision.", received=self.precision, hint="Known: bf16, fp32.")
         if self.vllm not in ("off", "colocate", "server"):
             raise ConfigError("Unknown way of vLLM.", received=self.vllm, hint="Known: off, colocate, server.")
-
-    @property
-    def rules(self) -> AnswerRules:
-        """What an item of an answer holds."""
-        return AnswerRules(self.points, self.negatives, self.boxes)
 
     def budget(self, samples: Sequence[Sample], processes: int = 1) -> GrpoBudget:
         """What a training on ``samples`` takes; a rest of prompts that fills no step is left to another epoch's order.
@@ -300,12 +262,8 @@ def train_grpo(
     _check_vllm(config, device)
     require("trl", "GRPO")
     checkpoint = last_checkpoint(run, resume=resume)
-    reasoner = start_reasoner(
-        start, precision=config.precision, units=config.units, side=config.side,
-        template=config.template, rules=config.rules, max_tokens=config.max_tokens,
-    )  # fmt: skip
+    reasoner = start_reasoner(start, config, max_tokens=config.max_tokens)
     log.info("%s", config.budget(samples, int(os.environ.get("WORLD_SIZE", "1"))).line())
-    train_vision(reasoner.model, config.vision)
     draw = GroupDraw(segmenter, reasoner.convention, everything, keep=config.prompts + 1)
     trainer = _trainer(everything, len(samples), reasoner, draw, run, config, device=device, progress=progress)
     if trainer.accelerator.is_main_process:
@@ -383,9 +341,6 @@ def _trainer(
         seed=config.seed,
         dataloader_pin_memory=device != "cpu",
     )
-    peft = None
-    if config.lora_rank:
-        peft = lora_config(config.lora_rank, config.lora_alpha, config.lora_targets)
     held_out = range(train, len(samples))
     trainer = Trainer(
         model=reasoner.model,
@@ -394,7 +349,7 @@ def _trainer(
         train_dataset=_rows(samples, range(train), reasoner, config),
         eval_dataset=_rows(samples, held_out, reasoner, config, one_wording=True) if evaluates else None,
         processing_class=ReasonerProcessor(reasoner, Path(reasoner.info.where)),
-        peft_config=peft,
+        peft_config=lora_config(config),
     )
     from transformers import PrinterCallback
 

@@ -8,10 +8,10 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 from terraprompt.errors import CheckpointError, ConfigError
@@ -28,6 +28,7 @@ from terraprompt.vlm.wording import DEFAULT_TEMPLATE
 __all__ = [
     "LANGUAGE_LINEAR",
     "MetricsLog",
+    "ReasonerConfig",
     "SavesInTime",
     "WholeCheckpoints",
     "export",
@@ -36,7 +37,6 @@ __all__ = [
     "require",
     "start_reasoner",
     "taught_convention",
-    "train_vision",
 ]
 
 log = logging.getLogger(__name__)
@@ -56,25 +56,61 @@ def require(package: str, what: str) -> None:
         raise ConfigError(f"{what} needs the package {package}.", hint="Run: pip install 'terraprompt[rl]'")
 
 
-def start_reasoner(
-    start: str | Path,
-    *,
-    precision: str,
-    units: str | None = None,
-    side: int | None = None,
-    template: str = DEFAULT_TEMPLATE,
-    rules: AnswerRules | None = None,
-    max_tokens: int = 1024,
-) -> LocalReasoner:
-    """The reasoner to train, asked and read in the convention that its training fixes.
+@dataclass(frozen=True, kw_only=True)
+class ReasonerConfig:
+    """What the trainings of a reasoner set alike.
+
+    Attributes:
+        precision: "bf16" or "fp32".
+        checkpointing: recompute layers instead of keeping them.
+        vision: the vision encoder learns too.
+        lora_rank: 0 = full fine-tuning.
+        lora_alpha, lora_targets: of the adapters; the targets are a pattern of module names.
+        units, side: of the reasoner's coordinates and the square that it is shown; None = the default of its family.
+        template: the question, see :mod:`terraprompt.vlm.wording`.
+        points, negatives, boxes: what an item of an answer holds, see
+            :class:`~terraprompt.vlm.answer_parser.AnswerRules`.
+    """
+
+    precision: str = "bf16"
+    checkpointing: bool = True
+    vision: bool = True
+    lora_rank: int = 0
+    lora_alpha: float = 32.0
+    lora_targets: str = LANGUAGE_LINEAR
+    units: str | None = None
+    side: int | None = None
+    template: str = DEFAULT_TEMPLATE
+    points: int = 2
+    negatives: int = 0
+    boxes: bool = True
+
+    @property
+    def rules(self) -> AnswerRules:
+        """What an item of an answer holds."""
+        return AnswerRules(self.points, self.negatives, self.boxes)
+
+
+def start_reasoner(start: str | Path, config: ReasonerConfig, *, max_tokens: int = 1024) -> LocalReasoner:
+    """The reasoner to train, asked and read in the convention that its training fixes; what shall not learn is frozen.
 
     Raises:
         ConfigError: the units are "auto".
         CheckpointError: it cannot be loaded.
     """
     # on the CPU: the trainer of each process puts it where it belongs
-    made = load_local(start, device="cpu", precision=precision, template=template, rules=rules, max_tokens=max_tokens)
-    return made.with_convention(_teachable(chosen_convention(made.convention, units, side)))
+    made = load_local(
+        start,
+        device="cpu",
+        precision=config.precision,
+        template=config.template,
+        rules=config.rules,
+        max_tokens=max_tokens,
+    )
+    for name, weight in made.model.named_parameters():
+        if not config.vision and any(part in name for part in _VISION):
+            weight.requires_grad_(False)
+    return made.with_convention(_teachable(chosen_convention(made.convention, config.units, config.side)))
 
 
 def taught_convention(start: str | Path, units: str | None, side: int | None) -> Convention:
@@ -101,24 +137,20 @@ def _teachable(convention: Convention) -> Convention:
     return convention
 
 
-def lora_config(rank: int, alpha: float, targets: str) -> Any:
-    """Settings of peft: adapters on the layers that the pattern matches.
+def lora_config(config: ReasonerConfig) -> Any | None:
+    """Settings of peft: adapters on the layers that the pattern matches; None without LoRA.
 
     Raises:
         ConfigError: peft is not installed.
     """
+    if not config.lora_rank:
+        return None
     require("peft", "LoRA")
     from peft import LoraConfig
 
-    return LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM")
-
-
-def train_vision(model: torch.nn.Module, learns: bool) -> None:
-    """Freeze the vision encoder unless it learns."""
-    if not learns:
-        for name, weight in model.named_parameters():
-            if any(part in name for part in _VISION):
-                weight.requires_grad_(False)
+    return LoraConfig(
+        r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=config.lora_targets, task_type="CAUSAL_LM"
+    )
 
 
 class MetricsLog(TrainerCallback):  # type: ignore[misc]

@@ -20,12 +20,10 @@ from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.io.progress import Progress
 from terraprompt.training.grpo_processor import ReasonerProcessor
 from terraprompt.training.loop import TrainLoop, check_run
-from terraprompt.training.reasoner import LANGUAGE_LINEAR, export, lora_config, start_reasoner, train_vision
+from terraprompt.training.reasoner import ReasonerConfig, export, lora_config, start_reasoner
 from terraprompt.training.sft_examples import SftExample
 from terraprompt.training.step import LoopConfig, TrainStep, group_parameters
-from terraprompt.vlm.answer_parser import AnswerRules
 from terraprompt.vlm.local import LocalReasoner
-from terraprompt.vlm.wording import DEFAULT_TEMPLATE
 
 __all__ = ["SftConfig", "train_sft"]
 
@@ -33,31 +31,19 @@ _IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SftConfig(LoopConfig):
-    """Budget and optimiser of a warm-up; see :class:`~terraprompt.training.step.LoopConfig` for what is common.
+class SftConfig(LoopConfig, ReasonerConfig):
+    """Budget and optimiser of a warm-up, beside what all trainings set and what those of a reasoner do.
 
     Attributes:
         steps: optimiser steps; 0 = as many as ``epochs`` make.
         epochs: passes over the examples.
-        checkpointing, vision, lora_rank, lora_alpha, lora_targets, units, side, template, points, negatives, boxes: see
-            :class:`terraprompt.training.grpo.GrpoConfig`.
     """
 
     steps: int = 0
     micro_batch_size: int | None = 2
     epochs: float = 1.0
     lr: float = 1e-5
-    checkpointing: bool = True
     vision: bool = False
-    lora_rank: int = 0
-    lora_alpha: float = 32.0
-    lora_targets: str = LANGUAGE_LINEAR
-    units: str | None = None
-    side: int | None = None
-    template: str = DEFAULT_TEMPLATE
-    points: int = 2
-    negatives: int = 0
-    boxes: bool = True
     save_every: int = 200
     keep: int = 1
 
@@ -66,11 +52,6 @@ class SftConfig(LoopConfig):
         if self.epochs <= 0 or self.lora_rank < 0:
             raise ConfigError("Epochs or the rank of LoRA is out of range.", received=self)
         _ = self.rules
-
-    @property
-    def rules(self) -> AnswerRules:
-        """What an item of an answer holds."""
-        return AnswerRules(self.points, self.negatives, self.boxes)
 
 
 class _Examples(Dataset[tuple[int, dict[str, Tensor]]]):
@@ -132,9 +113,7 @@ class _SftStep(TrainStep):
 
     def __init__(self, reasoner: LocalReasoner, config: SftConfig, facts: dict[str, Any]) -> None:
         model = reasoner.model
-        train_vision(model, config.vision)
-        if config.lora_rank:
-            settings = lora_config(config.lora_rank, config.lora_alpha, config.lora_targets)
+        if settings := lora_config(config):
             from peft import get_peft_model
 
             model = get_peft_model(model, settings)
@@ -142,7 +121,7 @@ class _SftStep(TrainStep):
             # renamed within transformers 5
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
             enable({"use_reentrant": False})
-            if config.lora_rank:
+            if settings:
                 model.enable_input_require_grads()
         super().__init__(model)
         self.config, self.facts = config, facts
@@ -215,14 +194,7 @@ def train_sft(
     if not config.steps:
         config = replace(config, steps=max(1, math.ceil(config.epochs * len(examples) / config.batch)))
     check_run(run, resume=resume)
-    reasoner = start_reasoner(
-        start,
-        precision=config.precision,
-        units=config.units,
-        side=config.side,
-        template=config.template,
-        rules=config.rules,
-    )
+    reasoner = start_reasoner(start, config)
     facts = {"start": str(start), "examples": len(examples)}
     trainer = _SftTrainer(_SftStep(reasoner, config, facts), config, run, device=device)
     trainer.processing_class = ReasonerProcessor(reasoner, Path(reasoner.info.where))
