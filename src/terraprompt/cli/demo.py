@@ -54,7 +54,7 @@ def demo(
     house = town.example("building")
     roof = town.labels("building") == house.index + 1
     asks = (
-        ("", Prompt("the buildings"), town.mask("building")),
+        ("", Prompt("the lake"), town.mask("lake")),
         ("", Prompt("where a truck could drive"), town.mask("road")),
         ("", Prompt("where photovoltaic power is made"), town.mask("solar_panel")),
         ("a point on a roof", Prompt(points=(house.point,), crs=str(house.crs)), roof),
