@@ -71,7 +71,8 @@ def load_converted(
     try:
         model.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
-        raise CheckpointError("The weights are of another architecture.", received=f"{folder}: {error}") from error
+        said = " ".join(str(error).split())[:300]
+        raise CheckpointError("The weights are of another architecture.", received=f"{folder}: {said}") from error
     return model.requires_grad_(False).eval(), provenance
 
 

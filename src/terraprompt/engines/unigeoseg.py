@@ -167,7 +167,8 @@ def build(path: Path, *, name: str, device: str = "cpu", encoder: SentenceEncode
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise CheckpointError("The weights are of another architecture.", received=f"{path}: {error}") from error
+        said = " ".join(str(error).split())[:300]
+        raise CheckpointError("The weights are of another architecture.", received=f"{path}: {said}") from error
     info = card_info(card, path, name, {"precision": "fp32", "device": device})
     engine = UniGeoSegEngine(model, encoder or packaged_sentence_encoder(), info, device=device, name=name)
     engine.vocabulary = card_categories(card, path)

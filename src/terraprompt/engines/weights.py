@@ -66,7 +66,7 @@ def load_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     try:
         card: dict[str, Any] = json.loads(card_path.read_text())
         expected = card["sha256"]
-    except (ValueError, KeyError, TypeError) as error:  # no JSON, no text at all, or another JSON
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # no JSON, no text, or another JSON
         raise CheckpointError(
             "The weights' card is damaged.",
             received=f"{card_path}: {error}",
@@ -84,7 +84,15 @@ def load_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         raise CheckpointError(
             "The weights cannot be read.", received=f"{path}: {error}", hint="A .safetensors file is needed."
         ) from error
-    return {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in state.items()}, card
+    state = {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in state.items()}
+    spoilt = [name for name, value in state.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
+    if spoilt:
+        raise CheckpointError(
+            "The weights hold numbers that are not finite.",
+            received=f"{path}: {', '.join(spoilt[:3])}",
+            hint="The training that wrote them failed; take an earlier checkpoint.",
+        )
+    return state, card
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -136,7 +136,8 @@ def _planar(crs: CRS, transform: Affine) -> float | None:
     axis = crs.axis_info[0] if crs.axis_info else None
     if axis is None or crs.is_geographic or not axis.unit_conversion_factor or axis.unit_name in _ANGLES:
         return None
-    return abs(float(transform.determinant)) * float(axis.unit_conversion_factor) ** 2
+    area = abs(float(transform.determinant)) * float(axis.unit_conversion_factor) ** 2
+    return area if math.isfinite(area) and area > 0 else None
 
 
 def _is_lonlat(crs: CRS) -> bool:

@@ -70,7 +70,11 @@ def open_dataset(src: str | os.PathLike[str], *, allow_remote: bool = False) -> 
     name = os.fspath(src)
     if not name:
         raise SceneError("The scene has no name.", hint="Give the path of a raster file.")
-    if is_local(name) and Path(name).exists() and not (Path(name).is_file() or Path(name).is_dir()):
+    try:
+        there = is_local(name) and Path(name).exists()
+    except OSError as error:
+        raise SceneError(f"The scene's name cannot be looked up ({error.strerror}).", received=name[:200]) from error
+    if there and not (Path(name).is_file() or Path(name).is_dir()):
         raise SceneError("The scene is no file but a pipe, socket or device.", received=name, hint="Give a file.")
     if not allow_remote:
         refuse_far_sources(name)
@@ -225,7 +229,7 @@ def _named_colours(dataset: Any) -> tuple[int, ...] | None:
     text = str(tags.get("eo:bands") or tags.get("eo_bands") or tags.get("eo") or "[]")
     try:
         catalogue = json.loads(text[text.find("[") :])
-    except ValueError:
+    except (ValueError, RecursionError):
         catalogue = []
     listed = [b for b in catalogue if isinstance(b, dict)] if isinstance(catalogue, list) else []
     colours: dict[str, int] = {}
