@@ -11,6 +11,7 @@ import pyogrio
 import pytest
 import shapely
 from codings import on_ground, recipe_text, save
+from PIL import Image
 
 from terraprompt.datasets.pack import read_pack
 from terraprompt.errors import ConfigError, DatasetError
@@ -271,6 +272,27 @@ def test_the_coding_of_an_index(tmp_path: Path, coding: str, said: str) -> None:
 def test_paths_and_values_of_an_index(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     (tmp_path / "annotations.jsonl").write_text(json.dumps(pack(tmp_path, **change)))
     with pytest.raises(DatasetError, match=said):
+        read_pack(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("value", [1, 300, 65535])
+def test_masks_of_16_bits(tmp_path: Path, suffix: str, value: int) -> None:
+    record = pack(tmp_path, region={"mask": f"deep{suffix}", "value": value})
+    Image.fromarray(SQUARE.astype(np.uint16) * value + (1 - SQUARE.astype(np.uint16)) * 40_000).save(
+        tmp_path / f"deep{suffix}"
+    )
+    (tmp_path / "annotations.jsonl").write_text(json.dumps(record))
+    [read] = read_pack(tmp_path)
+    assert np.array_equal(read.load_mask("building"), SQUARE)
+
+
+@pytest.mark.parametrize("value", [65536, 300.5, 1e9])
+def test_a_value_that_16_bits_cannot_hold(tmp_path: Path, value: float) -> None:
+    record = pack(tmp_path, region={"mask": "deep.png", "value": value})
+    Image.fromarray(SQUARE.astype(np.uint16)).save(tmp_path / "deep.png")
+    (tmp_path / "annotations.jsonl").write_text(json.dumps(record))
+    with pytest.raises(DatasetError, match=r"mask value .* holds whole numbers from 0 to 65535"):
         read_pack(tmp_path)
 
 

@@ -24,6 +24,9 @@ from terraprompt.raster.pictures import picture_size, read_rgb
 
 __all__ = ["INDEX_NAME", "Record", "Region", "find_pack", "read_pack"]
 
+#: Modes of Pillow for pictures of 16 bits a pixel.
+_DEEP = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
+
 INDEX_NAME = "annotations.jsonl"
 LABEL_KINDS = ("mask", "box", "centreline")
 SPLITS = ("train", "val")
@@ -64,7 +67,7 @@ class Record:
         licence: short licence name.
         group: location; never in both splits.
         scale_variant: the same ground is in the pack at a finer scale too.
-        ignore: file of an 8-bit mask and the grey value in it that means "not labelled"; None where all is labelled.
+        ignore: file of a mask and the grey value in it that means "not labelled"; None where all is labelled.
     """
 
     id: str
@@ -294,19 +297,28 @@ def _region(raw: dict[str, Any], root: Path) -> Region:
         x0, y0, x1, y1 = (float(v) for v in box)
         box = (x0, y0, x1, y1)
     mask = None if raw["mask"] is None else _inside(root, raw["mask"])
-    return Region(str(raw["category"]), mask, 0 if mask is None else _grey(raw["value"] or 0), box)
+    return Region(str(raw["category"]), mask, 0 if mask is None else _grey(raw["value"] or 0, mask), box)
 
 
 def _ignore(raw: dict[str, Any], root: Path) -> tuple[Path, int] | None:
     """``ignore_mask`` and ``ignore_value`` of a record, which may lack both."""
     if raw.get("ignore_mask") is None:
         return None
-    return _inside(root, raw["ignore_mask"]), _grey(raw["ignore_value"])
+    path = _inside(root, raw["ignore_mask"])
+    return path, _grey(raw["ignore_value"], path)
 
 
-def _grey(value: Any) -> int:
-    if value != int(value) or not 0 <= value <= 255:
-        raise ValueError(f"mask value {value}, but masks hold whole numbers from 0 to 255")
+def _grey(value: Any, path: Path) -> int:
+    """A value that the mask's file can hold; only for one above 255 the file is opened."""
+    most = 255
+    if value > most:
+        try:
+            with Image.open(path) as picture:
+                most = 65535 if picture.mode in _DEEP else 255
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"mask value {value}, but its file cannot be read ({error})") from None
+    if value != int(value) or not 0 <= value <= most:
+        raise ValueError(f"mask value {value}, but {path.name} holds whole numbers from 0 to {most}")
     return int(value)
 
 
@@ -360,10 +372,13 @@ def _check_size(size: tuple[int, int], expected: tuple[int, int], path: Path, ow
         )
 
 
-def _load(path: Path, size: tuple[int, int], owner: str) -> NDArray[np.uint8]:
+def _load(path: Path, size: tuple[int, int], owner: str) -> NDArray[np.uint8 | np.uint16]:
+    """The grey values of a mask of 8 or 16 bits, (height, width)."""
     try:
         with Image.open(path) as picture:
             _check_size(picture.size, size, path, owner)
+            if picture.mode in _DEEP:
+                return np.array(picture).astype(np.uint16)
             return np.array(picture.convert("L"), np.uint8)
     except FileNotFoundError:
         raise DatasetError(f"A file of record {owner} is missing.", received=path) from None
