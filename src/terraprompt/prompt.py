@@ -78,6 +78,11 @@ def _numbers(values: Sequence[float], length: int, what: str) -> tuple[float, ..
     return numbers
 
 
+_LONGEST = 10_000
+# Controls, marks that turn the writing direction round, and lone surrogates: what a file name or a log must not hold.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """An instruction about one scene.
@@ -114,6 +119,12 @@ class Prompt:
                     "The instruction is empty.",
                     received=repr(self.text),
                     hint='Say what to find, e.g. "the buildings".',
+                )
+            if len(text) > _LONGEST or _UNPRINTABLE.search(text):
+                raise PromptError(
+                    f"An instruction has at most {_LONGEST:,} characters, all of which can be printed.",
+                    received=f"{len(text):,} characters, beginning with {text[:40]!a}",
+                    hint="Say it in a sentence.",
                 )
             object.__setattr__(self, "text", text)
         points = tuple(_numbers(p, 2, "point") for p in self.points)

@@ -21,6 +21,17 @@ _TYPE = re.compile(r"<(?:list\[)?([\w ]+?)(?: range)?\]?>")
 class HelpCommand(TyperCommand):
     """A command whose page of help is printed by :func:`_print_page`."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Say of an option that is given twice that the last one counts."""
+        words = args[: args.index("--")] if "--" in args else args
+        for param in self.params:
+            if param.param_type_name == "option" and not (param.multiple or param.is_flag):  # type: ignore[attr-defined]
+                given = [word for word in words if word.partition("=")[0] in param.opts]
+                if len(given) > 1:
+                    name = given[0].partition("=")[0]
+                    typer.echo(f"Note: {name} is given {len(given)} times; the last one counts.", err=True)
+        return super().parse_args(ctx, args)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the page."""
         _print_page(self, ctx)

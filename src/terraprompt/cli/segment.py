@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import shlex
 import tempfile
@@ -141,11 +142,13 @@ def segment(
     from terraprompt.outputs.evidence import write_evidence
     from terraprompt.outputs.formats.geopackage import layer_name
     from terraprompt.outputs.formats.lonlat import check_place
+    from terraprompt.outputs.formats.raster import check_creation_options
     from terraprompt.raster import open_scene
     from terraprompt.raster.pixel_area import NO_GROUND
 
     started = time.monotonic()
     options = _creation_options(creation_option)
+    check_creation_options(options)
     if output is None and vector is None and picture is None and probability is None:
         stem = Path(scene).stem
         output, vector = Path(f"{stem}_mask.tif"), Path(f"{stem}_objects.gpkg")
@@ -159,6 +162,9 @@ def segment(
         targets["mask_style"] = None if output is None else output.with_suffix(".qml")
         if vector is not None and vector.suffix.lower() != ".gpkg":
             targets["vector_style"] = vector.with_suffix(".qml")
+    for option, number in (("--min-area", min_area), ("--fill-holes", fill_holes), ("--simplify", simplify)):
+        if number is not None and not math.isfinite(number):
+            raise typer.BadParameter(f"{option} takes a finite number. Received: {number}")
     if layer is not None and vector is None:
         raise typer.BadParameter("--layer names the layer of --vector. Give that too.")
     _check_targets(targets, overwrite, layer)
@@ -260,7 +266,7 @@ def _offer_leftovers(targets: dict[str, Path | None]) -> None:
     """Name what killed runs left where this one works and writes, and how to remove it."""
     from terraprompt.io.leftovers import leftovers
 
-    folders = dict.fromkeys(path.resolve().parent for path in targets.values() if path is not None)
+    folders = dict.fromkeys(Path(os.path.realpath(path)).parent for path in targets.values() if path is not None)
     work = Path(tempfile.gettempdir())
     found = {folder: left for folder in (work, *folders) if (left := leftovers(folder))}
     if found:

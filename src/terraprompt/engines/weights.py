@@ -57,7 +57,7 @@ def load_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     Raises:
         CheckpointError: a file is missing, damaged or truncated, or the checksum is not the recorded one.
     """
-    card_path = path.with_suffix(".json")
+    card_path = path.with_suffix(".json") if path.name else path  # "." has no name
     for needed in (path, card_path):
         if not needed.is_file():
             raise CheckpointError(

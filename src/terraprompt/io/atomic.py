@@ -34,7 +34,8 @@ def atomic_path(path: Path, *, durable: bool = True, sidecars: bool = False, par
         OSError: as it comes.
     """
     prefix = f"{TEMPORARY}{owner()}-{secrets.token_hex(6)}-"
-    temporary = path.with_name(f"{prefix}{path.stem[-80:]}{path.suffix.lower()}")
+    stem = os.fsencode(path.stem)[-80:].decode(errors="ignore")  # bytes count
+    temporary = path.with_name(f"{prefix}{stem}{path.suffix.lower()}")
     if parents:
         path.parent.mkdir(parents=True, exist_ok=True)
     try:

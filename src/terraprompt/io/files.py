@@ -75,7 +75,15 @@ def check_writable(
     if suffixes and path.suffix.lower() not in suffixes:
         raise unknown_suffix(path, kind, suffixes)
     try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise OutputError(
+            "The name of the output is not UTF-8 text.", received=ascii(str(path)), hint="Choose another name."
+        ) from None
+    try:
         path = Path(os.path.realpath(path))
+        if path.is_symlink():
+            raise OutputError("The output is a link that leads round in a circle.", received=path, hint="Remove it.")
         if not path.parent.is_dir():
             raise OutputError("The folder of the output does not exist.", received=path.parent, hint="Create it first.")
         if path.is_dir():
@@ -101,10 +109,11 @@ def check_writable(
 
 def is_database(path: Path) -> bool:
     """Whether a file is an SQLite database, e.g. a GeoPackage: it may hold more than one can replace."""
-    if not path.is_file():
-        return False
-    with translated(path), path.open("rb") as file:
-        return file.read(16) == b"SQLite format 3\0"
+    with translated(path):
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(16) == b"SQLite format 3\0"
 
 
 def unknown_suffix(path: str | Path, kind: str, suffixes: Sequence[str]) -> OutputError:
@@ -157,7 +166,8 @@ def replacing(
                 else:
                     place.unlink(missing_ok=True)
         for suffix in _SIDECARS:
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+            if os.path.lexists(sidecar := path.with_name(path.name + suffix)):
+                sidecar.unlink()
 
 
 @contextmanager
@@ -173,8 +183,10 @@ def _output_error(path: Path, error: Exception) -> OutputError:
     number = getattr(error, "errno", None)
     hint = "What was there before is untouched."
     said = f"{error} {error.__cause__}"  # rasterio's errors point at GDAL's
-    if number in _NO_ROOM or _NO_ROOM_WORDS.search(said) or _is_full(path):
+    if number in _NO_ROOM or _NO_ROOM_WORDS.search(said) or (number is None and _is_full(path)):
         hint = f"The disk is full or a limit was reached. {hint}"
+    elif number == errno.ENAMETOOLONG:
+        return OutputError("The name of the output is too long.", received=path, hint="Choose a shorter one.")
     elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
         hint = f"Choose a folder you may write to. {hint}"
     return OutputError(f"Writing failed: {str(error).rstrip('.')}.", received=path, hint=hint)

@@ -43,6 +43,7 @@ DEFAULT_MIN_PIXELS = 4
 # In pixels. Takes the stairs of one pixel (triangles of half a pixel) and nothing larger.
 DEFAULT_SIMPLIFY = 0.75
 
+_MOST_PIXELS = 1 << 62  # of an int64
 _NO_AREA = {"min_area_m2": "Use min_pixels instead.", "fill_holes_m2": "Leave it out."}
 
 
@@ -338,7 +339,7 @@ def _size_rules(
     fill = SizeRule(min(min_pixels, DEFAULT_MIN_PIXELS))
     if fill_holes_m2 is not None:
         fill = SizeRule(0, fill_holes_m2, ground)
-    return SizeRule(min_pixels, min_area_m2 or 0.0, ground), fill
+    return SizeRule(min(min_pixels, _MOST_PIXELS), min_area_m2 or 0.0, ground), fill
 
 
 def _tolerance(simplify: float | None, ground: GroundArea | None) -> float:

@@ -24,7 +24,7 @@ from terraprompt.outputs.work_files import MASK_NODATA, Q_NODATA, QUANTA, gdal
 if TYPE_CHECKING:
     from terraprompt.outputs.result import Result
 
-__all__ = ["strict_creation_options", "write_raster"]
+__all__ = ["check_creation_options", "strict_creation_options", "write_raster"]
 
 
 def write_raster(
@@ -60,6 +60,7 @@ def write_raster(
         }  # fmt: skip
     options |= {key.upper(): value for key, value in (creation_options or {}).items()}
     options["driver"] = "PNG" if is_png else "COG"
+    check_creation_options(options)
     colour = None if probability else (255, 255, 255) if is_png else FILL
     with gdal():
         source = result.work_file("probability" if probability else "mask")
@@ -69,6 +70,19 @@ def write_raster(
             rasterio.shutil.copy(vrt, path, **options)
         if not is_png:
             verify_tiff(path)
+
+
+def check_creation_options(options: Mapping[str, Any]) -> None:
+    """Refuse sizes of blocks by which GDAL would fail without an error that can be caught.
+
+    Raises:
+        OutputError: a BLOCKSIZE that is no multiple of 16 from 16 to 8192.
+    """
+    size = str(options.get("BLOCKSIZE", 512))
+    if not (size.isascii() and size.isdigit() and 16 <= int(size) <= 8192 and int(size) % 16 == 0):
+        raise OutputError(
+            "The creation option BLOCKSIZE is a multiple of 16 from 16 to 8192.", received=size, hint="E.g. 512."
+        )
 
 
 #: Warnings of GDAL about creation options in this context; None outside :func:`strict_creation_options`.
