@@ -200,6 +200,31 @@ def test_vector_files_over_rasters(tmp_path: Path, kind: str, driver: str) -> No
         copy.areas("error")
 
 
+@pytest.mark.parametrize(("kind", "driver"), [("geojson", "GeoJSON"), ("gpkg", "GPKG"), ("shp", "ESRI Shapefile")])
+def test_inspect_drafts_a_table_of_vector_files_that_works(tmp_path: Path, kind: str, driver: str) -> None:
+    copy = Copy(tmp_path, "polygons", "")
+    for number in range(2):
+        where = on_ground(number, 0.5)["transform"]
+        shape = shapely.box(where.c + 10, where.f - 40, where.c + 40, where.f - 10)
+        words = [np.array([word], object) for word in ("seen 2020", "building")]
+        pyogrio.raw.write(
+            copy.root / "labels" / f"tile_{number}.{kind}", shapely.to_wkb(np.array([shape], object)), words,
+            ["remark", "category"], driver=driver, crs="EPSG:32633", geometry_type="Polygon",
+        )  # fmt: skip
+    found = inspect_folder(copy.root)
+    assert (found.codec, found.codes, found.guesses) == ("polygons", {"building": 2}, {"building": "building"})
+    (copy.folder / "own.toml").write_text(found.table.replace("confirmed = false", "confirmed = true"))
+    assert copy.areas("error") == {"tile_0": 3600, "tile_1": 3600}
+
+
+def test_inspect_drafts_a_table_of_a_coco_file_that_works(coco: Copy) -> None:
+    coco.write("labels.json", coco_file({**GOOD, "id": 1, "image_id": 0}))
+    found = inspect_folder(coco.root)
+    assert (found.label, found.pairs, found.codes) == ("labels.json", 2, {"building": 2})
+    (coco.folder / "own.toml").write_text(found.table.replace("confirmed = false", "confirmed = true"))
+    assert coco.areas("error") == {"tile_0": 4900, "tile_1": 4900}
+
+
 def test_a_vector_file_of_several_layers_asks_which(tmp_path: Path) -> None:
     copy = Copy(tmp_path, "polygons", 'label = "labels/{stem}.gpkg"\npolygons = "vector"')
     for number in range(2):

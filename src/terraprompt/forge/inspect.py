@@ -11,18 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import yaml
+from pyogrio.errors import DataSourceError
 
 from terraprompt.errors import DatasetError, SceneError
 from terraprompt.forge.annotations import read_boxes, read_labelme, read_yolo
 from terraprompt.forge.pixels import open_raster, reading
+from terraprompt.forge.vectors import read_coco
 from terraprompt.io.text import decode_utf8
 from terraprompt.language.categories import forge_vocabulary
 
 __all__ = ["Inspection", "inspect_folder"]
 
 _RASTERS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
-_TEXTS = (".txt", ".xml", ".json")
+_VECTORS = (".geojson", ".gpkg", ".shp")
+_TEXTS = (".txt", ".xml", ".json", *_VECTORS)
+_CLASS_FIELDS = ("class", "category", "label", "class_name", "type", "name")
 _KNOWN = (
     "index or RGB rasters, DOTA and YOLO text, Pascal VOC and FAIR1M XML, LabelMe JSON; by a table of your own: COCO "
 )
@@ -85,6 +90,8 @@ def inspect_folder(folder: Path) -> Inspection:
         raise DatasetError("There is no such folder.", received=folder)
     groups = _groups(folder)
     pair = _pair(groups)
+    if (coco := _coco(folder, groups)) is not None and (pair is None or len(coco[2]) >= len(pair[2])):
+        pair = coco
     if pair is None:
         listed = ", ".join(f"{pattern} ({len(files)})" for pattern, files in list(groups.items())[:6])
         raise DatasetError(
@@ -93,7 +100,7 @@ def inspect_folder(folder: Path) -> Inspection:
             hint=f"Images and labels must differ by folder, prefix or suffix only. Known labels: {_KNOWN}.",
         )
     image, label, stems = pair
-    labels = [groups[label][stem] for stem in sorted(stems)][:_LOOK_AT]
+    labels = [groups[label][stem] for stem in sorted(stems)][:_LOOK_AT] if pair is not coco else [folder / label]
     images = [groups[image][stem] for stem in sorted(stems)][:_LOOK_AT]
     codec, codes, extra = _codes(labels)
     guesses = {}
@@ -161,6 +168,43 @@ def _pair(groups: dict[str, dict[str, Path]]) -> tuple[str, str, set[str]] | Non
     return None if best is None else best[1:]
 
 
+def _coco(folder: Path, groups: dict[str, dict[str, Path]]) -> tuple[str, str, set[str]] | None:
+    """As of :func:`_pair`, of one COCO file that lists most images of a group."""
+    best: tuple[str, str, set[str]] | None = None
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            names = {Path(name).name for name in read_coco(path)[0]}
+        except DatasetError:
+            continue
+        for pattern, files in groups.items():
+            listed = {stem for stem, file in files.items() if file.name in names and not pattern.endswith(_TEXTS)}
+            if listed and (best is None or len(listed) > len(best[2])):
+                best = pattern, path.relative_to(folder).as_posix(), listed
+    return best
+
+
+def _vector_codes(labels: list[Path]) -> tuple[str, dict[str, int], dict[str, str]]:
+    """Codec, codes with their counts, and layout of vector files: the text field that is named like classes, or first.
+
+    Raises:
+        DatasetError: no text field, or a file that cannot be read.
+    """
+    found: Counter[str] = Counter()
+    chosen = ""
+    for path in labels:
+        try:
+            info = pyogrio.read_info(path)
+            texts = [str(f) for f, kind in zip(info["fields"], info["dtypes"], strict=True) if kind == "object"]
+            chosen = chosen or min(texts, key=lambda f: (f.lower() not in _CLASS_FIELDS, texts.index(f)), default="")
+            if not chosen:
+                raise DatasetError("A vector file has no text field with classes.", received=path)
+            _, _, _, fields = pyogrio.raw.read(path, columns=[chosen], read_geometry=False)
+        except DataSourceError as error:
+            raise DatasetError(f"A vector file cannot be read ({error}).", received=path) from None
+        found.update(str(word) for values in fields for word in values if word is not None)
+    return "polygons", dict(found.most_common(_MOST_CODES)), {"polygons": "vector", "attribute": chosen}
+
+
 def _label_score(pattern: str, files: dict[str, Path]) -> float:
     score = 0.5 if _LABEL_WORDS.search(pattern) else 0.0
     if pattern.endswith(_TEXTS):
@@ -193,13 +237,22 @@ def _yolo_names(folder: Path) -> dict[str, str]:
     return {}
 
 
-def _codes(labels: list[Path]) -> tuple[str, dict[str, int], str]:
-    """Codec, codes with their counts, and the format of boxes."""
+def _codes(labels: list[Path]) -> tuple[str, dict[str, int], dict[str, str]]:
+    """Codec, codes with their counts, and further keys of the layout."""
     suffix = labels[0].suffix.lower()
+    if suffix in _VECTORS:
+        return _vector_codes(labels)
     if suffix in _TEXTS:
         found: Counter[str] = Counter()
-        for kind in {".txt": ("dota", "yolo"), ".xml": ("voc", "fair1m"), ".json": ("labelme",)}[suffix]:
+        for kind in {".txt": ("dota", "yolo"), ".xml": ("voc", "fair1m"), ".json": ("coco", "labelme")}[suffix]:
             found.clear()
+            if kind == "coco":
+                try:
+                    rows = [row for path in labels for rows in read_coco(path)[0].values() for row in rows]
+                except DatasetError:
+                    continue
+                found.update(row.label for row in rows if not row.fault)
+                return "polygons", dict(found.most_common()), {"polygons": "coco"}
             if kind in ("yolo", "labelme"):
                 try:
                     sets = [read_labelme(p) if kind == "labelme" else read_yolo(p, (1, 1), _Numbers()) for p in labels]
@@ -207,9 +260,8 @@ def _codes(labels: list[Path]) -> tuple[str, dict[str, int], str]:
                     continue
                 found.update(a.label for annotations in sets for a in annotations if not a.fault)
                 if sum(found.values()) * 2 > sum(len(annotations) for annotations in sets):
-                    return (
-                        ("yolo", dict(found.most_common()), "") if kind == "yolo" else ("polygons", dict(found), kind)
-                    )
+                    codes = dict(found.most_common())
+                    return ("yolo", codes, {}) if kind == "yolo" else ("polygons", codes, {"polygons": kind})
                 continue
             try:
                 for path in labels:
@@ -217,7 +269,7 @@ def _codes(labels: list[Path]) -> tuple[str, dict[str, int], str]:
             except DatasetError:
                 continue
             if found:
-                return "boxes", dict(found.most_common()), kind
+                return "boxes", dict(found.most_common()), {"boxes": kind}
         raise DatasetError("The labels have no known format.", received=labels[0], hint=f"Known: {_KNOWN}.")
     values: Counter[str] = Counter()
     codec = "index"
@@ -226,8 +278,8 @@ def _codes(labels: list[Path]) -> tuple[str, dict[str, int], str]:
             bands = [1, 2, 3] if file.count >= 3 else [1]
             data = file.read(bands, window=((0, min(_SIDE, file.height)), (0, min(_SIDE, file.width))))
         codec = "palette" if len(bands) == 3 else "index"
-        codes, counts = np.unique(data.reshape(len(bands), -1), axis=1, return_counts=True)
-        for code, count in zip(codes.T.tolist(), counts.tolist(), strict=True):
+        grey, counts = np.unique(data.reshape(len(bands), -1), axis=1, return_counts=True)
+        for code, count in zip(grey.T.tolist(), counts.tolist(), strict=True):
             values[str(tuple(code)) if codec == "palette" else f"{code[0]:g}"] += count
         if len(values) > _MOST_CODES:
             raise DatasetError(
@@ -235,7 +287,7 @@ def _codes(labels: list[Path]) -> tuple[str, dict[str, int], str]:
                 received=path,
                 hint="If they went through JPEG, draft the table by hand and set layout.threshold.",
             )
-    return codec, dict(values.most_common()), ""
+    return codec, dict(values.most_common()), {}
 
 
 def _gsd(path: Path) -> float | None:
@@ -256,7 +308,7 @@ def _table(
     codes: dict[str, int],
     guesses: dict[str, str],
     gsd: float | None,
-    boxes: str,
+    extra: dict[str, str],
     words: dict[str, str],
 ) -> str:
     lines = [
@@ -270,7 +322,7 @@ def _table(
         "[layout]",
         f'image = "{image}"',
         f'label = "{label}"',
-        *([f'{codec} = "{boxes}"'] if boxes else []),
+        *(f'{key} = "{value}"' for key, value in extra.items()),
         "",
     ]
     for code, count in codes.items():
