@@ -275,7 +275,7 @@ def test_an_output_that_is_there_stays(
     ("option", "name", "words"),
     [
         ("-o", "m.gpkg", "format of a mask file is told by its extension|m.gpkg. Use .tif"),
-        ("--vector", "v.shp", "format of a vector file is told by its extension|v.shp. Use .gpkg, .geojson"),
+        ("--vector", "v.dxf", "format of a vector file is told by its extension|v.dxf. Use .gpkg, .geojson"),
         ("--vector", "v", "format of a vector file is told by its extension|Use .gpkg"),
         ("--picture", "p.svg", "format of a picture file is told by its extension|p.svg. Use .png"),
         ("--stac", "item.yaml", "format of a json file is told by its extension|item.yaml. Use .json"),
@@ -368,7 +368,7 @@ def test_a_full_disk_leaves_the_old_file(
         return inner
 
     if option == "work":
-        monkeypatch.setattr(Session, "segment", limited(Session.segment))
+        monkeypatch.setattr(Session, "segment_all", limited(Session.segment_all))
         outputs = to(old)
     else:
         monkeypatch.setattr(verb, "_save", limited(verb._save))

@@ -156,15 +156,15 @@ def test_every_vector_format_holds_the_same_objects(
         assert shape.symmetric_difference(expected[number]).area < 0.02 * shape.area
 
 
-def test_without_output_options_two_files_named_after_the_scene_appear(
+def test_without_output_options_two_files_named_after_scene_and_instruction_appear(
     run: Callable[..., Any], town: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = run("segment", town.path, "the buildings")
     assert (done.code, done.out) == (0, "")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["town_mask.tif", "town_objects.gpkg"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["town_buildings.gpkg", "town_buildings.tif"]
     assert "objects" in done.said
-    assert "town_mask.tif, town_objects.gpkg" in done.said
+    assert "town_buildings.tif, town_buildings.gpkg" in done.said
 
 
 def test_a_mask_may_be_a_png_and_creation_options_arrive(run: Callable[..., Any], town: Any, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import shlex
 import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -68,6 +69,9 @@ def segment(
     ] = None,
     probability: Annotated[Path | None, _output(help="Probabilities as float32 GeoTIFF.")] = None,
     stac: Annotated[Path | None, _output(help="STAC item (.json) that lists the outputs.")] = None,
+    text: Annotated[
+        list[str] | None, _target("--text", "-t", help="One more instruction, answered in the same run. Repeatable.")
+    ] = None,
     point: Annotated[
         list[str] | None,
         _target(help="x,y[,label]; label 1 (on the target, default) or 0 (not on it). Repeatable."),
@@ -134,11 +138,14 @@ def segment(
 ) -> None:
     """Find in SCENE what INSTRUCTION, points or boxes ask for.
 
-    Without any output option, <scene>_mask.tif and <scene>_objects.gpkg are written to the current folder.
+    Without any output option, <scene>_<instruction>.tif and .gpkg are written to the current folder, under names that
+    are free. Several instructions (-t) give a band each in .tif, a layer each in .gpkg, and otherwise a file each,
+    named <output>_<instruction>.
     """
     from terraprompt.engines.registry import engine_option_names, load_engine
     from terraprompt.flow.session import Session
     from terraprompt.outputs import Status, check_target
+    from terraprompt.outputs.default_names import unused_stem
     from terraprompt.outputs.evidence import write_evidence
     from terraprompt.outputs.formats.geopackage import layer_name
     from terraprompt.outputs.formats.lonlat import check_place
@@ -149,24 +156,24 @@ def segment(
     started = time.monotonic()
     options = _creation_options(creation_option)
     check_creation_options(options)
+    texts = [each for each in (instruction, *(text or [])) if each is not None]
+    names = _names(texts, point, box, prompt_file, layer)
     if output is None and vector is None and picture is None and probability is None:
-        stem = Path(scene).stem
-        output, vector = Path(f"{stem}_mask.tif"), Path(f"{stem}_objects.gpkg")
-    targets = {
+        suffixes = (".tif", ".gpkg", *((".qml",) if style else ()))
+        stem = unused_stem(scene, "_".join(names), () if overwrite else suffixes)
+        output, vector = stem.with_name(f"{stem.name}.tif"), stem.with_name(f"{stem.name}.gpkg")
+    given = {
         "mask": output, "vector": vector, "picture": picture, "evidence": evidence, "probability": probability,
         "stac": stac,
     }  # fmt: skip
-    if style:
-        if output is None and vector is None:
-            raise typer.BadParameter("--style is of -o and --vector. Give one of them.")
-        targets["mask_style"] = None if output is None else output.with_suffix(".qml")
-        if vector is not None and vector.suffix.lower() != ".gpkg":
-            targets["vector_style"] = vector.with_suffix(".qml")
+    if style and output is None and vector is None:
+        raise typer.BadParameter("--style is of -o and --vector. Give one of them.")
     for option, number in (("--min-area", min_area), ("--fill-holes", fill_holes), ("--simplify", simplify)):
         if number is not None and not math.isfinite(number):
             raise typer.BadParameter(f"{option} takes a finite number. Received: {number}")
     if layer is not None and vector is None:
         raise typer.BadParameter("--layer names the layer of --vector. Give that too.")
+    targets = [_own_targets(given, name if len(names) > 1 else "", style=style) for name in names]
     _check_targets(targets, overwrite, layer)
     if not quiet and not as_json:
         _offer_leftovers(targets)
@@ -185,13 +192,17 @@ def segment(
                 raise ConfigError(f"{option} is in square metres, but {NO_GROUND}.", received=area, hint=hint)
         if vector is not None and vector.suffix.lower() in (".geojson", ".json"):
             check_place(opened.crs)
-        prompt = _prompt(instruction, point or [], box or [], prompt_file, prompt_layer, prompt_crs, task, opened)
+        prompts = [
+            _prompt(each, point or [], box or [], prompt_file, prompt_layer, prompt_crs, task, opened)
+            for each in (texts or (None,))
+        ]
         left_out: tuple[str, ...] = ()
         if prompt_file is not None:
-            prompt, left_out = opened.inside(prompt)
-        if vector is not None and layer is None:
-            check_target(vector, overwrite, kind="vector", layer=layer_name(prompt.describe()))
-        opened.to_pixels(prompt)  # what does not fit the scene is said before a model is loaded
+            prompts[0], left_out = opened.inside(prompts[0])
+        for prompt, own in zip(prompts, targets, strict=True):
+            if (path := own["vector"]) is not None and layer is None:
+                check_target(path, overwrite, kind="vector", layer=layer_name(prompt.describe()))
+            opened.to_pixels(prompt)  # what does not fit the scene is said before a model is loaded
         more = engine_options if weights is None else {"weights": weights, **engine_options}
         known = engine_option_names(engine)
         if "device" in known or device != "cpu":
@@ -201,39 +212,114 @@ def segment(
         loaded = load_engine(engine, **more)
         session = Session(loaded, opened, stretch=stretch.value, batch=batch, cache_bytes=0)
         with progress("segmenting", quiet=quiet or as_json) as report:
-            result = session.segment(
-                prompt, flow=flow.value, threshold=threshold, refine=refine, selector="auto" if selector else None,
+            results = session.segment_all(
+                prompts, flow=flow.value, threshold=threshold, refine=refine, selector="auto" if selector else None,
                 progress=report, min_area_m2=min_area, min_pixels=min_pixels, fill_holes_m2=fill_holes,
                 simplify=simplify,
             )  # fmt: skip
         if left_out:
-            remarks = (*left_out, *result.remarks)
-            result = replace(result, remarks=remarks, provenance={**result.provenance, "remarks": list(remarks)})
-        with result:
-            failed = result.status is Status.FAILED
+            remarks = (*left_out, *results[0].remarks)
+            provenance = {**results[0].provenance, "remarks": list(remarks)}
+            results[0] = replace(results[0], remarks=remarks, provenance=provenance)
+        with ExitStack() as stack:
+            for result in results:
+                stack.enter_context(result)
             if evidence is not None:
-                write_evidence(result, evidence, session.look_at, overwrite=overwrite)
-            if not failed:
-                _save(result, targets, overwrite, options, layer, style=style)
-            files = {} if failed else {k: str(v) for k, v in targets.items() if v}
-            summary = _summary(result, files, time.monotonic() - started)
+                for result, own in zip(results, targets, strict=True):
+                    if (path := own["evidence"]) is not None:
+                        write_evidence(result, path, session.look_at, overwrite=overwrite)
+            _save(results, targets, overwrite, options, layer, style=style)
+            seconds = time.monotonic() - started
+            summaries = [_summary(result, own, seconds) for result, own in zip(results, targets, strict=True)]
+    _place(summaries, targets, results)
     if as_json:
-        typer.echo(to_json(summary))
-    if not quiet and not as_json:
-        for remark in summary["remarks"]:
-            typer.echo(f"Note: {remark}", err=True)
-    if failed:
-        raise EngineError(f"No mask was made. {result.reason}")
-    if not quiet and not as_json:
-        ground = "" if summary["area_m2"] is None else f", {summary['area_m2']:,.1f} m2"
-        count = summary["objects"]
-        reason = f" ({result.reason})" if result.reason else ""
-        what = f"{count:,} object{'' if count == 1 else 's'}{ground}" if count else f"no target found{reason}"
-        typer.echo(f"{what} in {summary['seconds']:.1f} s: {', '.join(summary['files'].values())}", err=True)
-    raise typer.Exit(0 if result.status is Status.FOUND else 3)
+        typer.echo(
+            to_json(summaries[0] if len(summaries) == 1 else {"results": summaries, "seconds": round(seconds, 3)})
+        )
+    for result, summary in zip(results, summaries, strict=True):
+        if not quiet and not as_json:
+            _print(result, summary, f"{summary['provenance']['instruction']}: " if len(results) > 1 else "")
+    if failed := [result for result in results if result.status is Status.FAILED]:
+        raise EngineError(f"No mask was made. {failed[0].reason}")
+    raise typer.Exit(0 if any(result.status is Status.FOUND for result in results) else 3)
 
 
-def _check_targets(targets: dict[str, Path | None], overwrite: bool, layer: str | None) -> None:
+def _print(result: Result, summary: dict[str, Any], start: str) -> None:
+    """Remarks and one line on what was found, to stderr."""
+    for remark in summary["remarks"]:
+        typer.echo(f"Note: {start}{remark}", err=True)
+    if result.status == "failed":
+        return
+    ground = "" if summary["area_m2"] is None else f", {summary['area_m2']:,.1f} m2"
+    count = summary["objects"]
+    reason = f" ({result.reason})" if result.reason else ""
+    what = f"{count:,} object{'' if count == 1 else 's'}{ground}" if count else f"no target found{reason}"
+    typer.echo(f"{start}{what} in {summary['seconds']:.1f} s: {', '.join(summary['files'].values())}", err=True)
+
+
+def _names(
+    texts: list[str], points: list[str] | None, boxes: list[str] | None, file: Path | None, layer: str | None
+) -> list[str]:
+    """What each instruction is called in names of files."""
+    from terraprompt.outputs.default_names import instruction_slug
+    from terraprompt.outputs.formats.geopackage import layer_name
+
+    if len(texts) < 2:
+        kinds = [kind for kind, given in (("points", points), ("boxes", boxes)) if given]
+        spatial = "_".join(kinds) if file is None else layer_name(file.stem)
+        return [instruction_slug(texts[0]) if texts else spatial]
+    if points or boxes or file is not None:
+        raise typer.BadParameter("Several instructions go without points and boxes. Ask for those in another run.")
+    if layer is not None:
+        raise typer.BadParameter("--layer names one layer; of several instructions each has its own. Leave it out.")
+    names, seen = [instruction_slug(each) for each in texts], dict[str, str]()
+    for name, each in zip(names, texts, strict=True):
+        for key in {name, layer_name(each)}:
+            if key in seen:
+                raise typer.BadParameter(f"Two instructions would have one name. Received: {seen[key]}; {each}")
+        seen |= {name: each, layer_name(each): each}
+    return names
+
+
+def _own_targets(given: dict[str, Path | None], name: str, *, style: bool) -> dict[str, Path | None]:
+    """Files of one instruction: .tif and .gpkg are shared by all, others get its name, "" for a single one."""
+    own = {
+        kind: path if path is None or not name or _is_shared(kind, path) else path.with_name(
+            f"{path.stem}_{name}{path.suffix}"
+        )
+        for kind, path in given.items()
+    }  # fmt: skip
+    if style:
+        if (mask := own["mask"]) is not None:
+            own["mask_style"] = mask.with_suffix(".qml")
+        if (vector := own["vector"]) is not None and vector.suffix.lower() != ".gpkg":
+            own["vector_style"] = vector.with_suffix(".qml")
+    return own
+
+
+def _is_shared(kind: str, path: Path) -> bool:
+    """Whether one file holds the answers to several instructions."""
+    suffix = path.suffix.lower()
+    return suffix in (".tif", ".tiff") if kind in ("mask", "probability") else kind == "vector" and suffix == ".gpkg"
+
+
+def _place(summaries: list[dict[str, Any]], targets: list[dict[str, Path | None]], results: list[Result]) -> None:
+    """Say in which band and which layer of shared files the answer to each of several instructions is."""
+    from terraprompt.outputs.formats.geopackage import layer_name
+
+    bands = 0
+    for summary, own, result in zip(summaries, targets, results, strict=True):
+        if len(summaries) == 1 or result.status == "failed":
+            continue
+        bands += 1
+        shared = {kind for kind, path in own.items() if path is not None and _is_shared(kind, path)}
+        if shared & {"mask", "probability"}:
+            summary["band"] = bands
+        if "vector" in shared:
+            summary["layer"] = layer_name(summary["provenance"]["instruction"])
+
+
+def _check_targets(targets: list[dict[str, Path | None]], overwrite: bool, layer: str | None) -> None:
     """Everything that would stop a file from being written, before any work."""
     from terraprompt.io.files import JSON_SUFFIXES, check_writable
     from terraprompt.outputs import check_target
@@ -242,7 +328,7 @@ def _check_targets(targets: dict[str, Path | None], overwrite: bool, layer: str 
 
     kinds: dict[str, Any] = {"probability": "mask"}
     seen: dict[str, str] = {}
-    for name, path in targets.items():
+    for name, path in dict.fromkeys((name, path) for own in targets for name, path in own.items()):
         if path is None:
             continue
         if name == "stac":
@@ -258,15 +344,16 @@ def _check_targets(targets: dict[str, Path | None], overwrite: bool, layer: str 
             other, name = other.replace("_", " "), name.replace("_", " ")
             raise typer.BadParameter(f"The {other} and the {name} would go to one file. Received: {path}")
         seen[real] = name
-    if (path := targets["probability"]) is not None and path.suffix.lower() == ".png":
+    if (path := targets[0]["probability"]) is not None and path.suffix.lower() == ".png":
         raise OutputError("A PNG cannot hold probabilities.", received=path, hint="Use .tif.")
 
 
-def _offer_leftovers(targets: dict[str, Path | None]) -> None:
+def _offer_leftovers(targets: list[dict[str, Path | None]]) -> None:
     """Name what killed runs left where this one works and writes, and how to remove it."""
     from terraprompt.io.leftovers import leftovers
 
-    folders = dict.fromkeys(Path(os.path.realpath(path)).parent for path in targets.values() if path is not None)
+    paths = [path for own in targets for path in own.values() if path is not None]
+    folders = dict.fromkeys(Path(os.path.realpath(path)).parent for path in paths)
     work = Path(tempfile.gettempdir())
     found = {folder: left for folder in (work, *folders) if (left := leftovers(folder))}
     if found:
@@ -280,9 +367,9 @@ def _offer_leftovers(targets: dict[str, Path | None]) -> None:
         )
 
 
-def _spare_inputs(targets: dict[str, Path | None], inputs: Iterable[Path | None]) -> None:
+def _spare_inputs(targets: list[dict[str, Path | None]], inputs: Iterable[Path | None]) -> None:
     """--overwrite replaces earlier outputs, never what this run reads."""
-    for path in targets.values():
+    for path in (path for own in targets for path in own.values()):
         for source in inputs:
             if path and source and path.exists() and source.exists() and path.samefile(source):
                 raise OutputError(
@@ -363,30 +450,37 @@ def _creation_options(pairs: list[str] | None) -> dict[str, str]:
 
 
 def _save(
-    result: Result,
-    targets: dict[str, Path | None],
+    results: list[Result],
+    targets: list[dict[str, Path | None]],
     overwrite: bool,
     options: dict[str, str],
     layer: str | None,
     *,
     style: bool,
 ) -> None:
+    """Write the files of all results but the failed ones; the first of them writes what is shared."""
     from terraprompt.outputs import save_stac
 
-    if (path := targets["mask"]) is not None:
-        result.save_mask(path, overwrite=overwrite, creation_options=options or None, style=style)
-    if (path := targets["probability"]) is not None:
-        result.save_mask(path, probability=True, overwrite=overwrite, creation_options=options or None)
-    if (path := targets["vector"]) is not None:
-        result.save_vector(path, overwrite=overwrite, layer=layer, style=style)
-    if (path := targets["picture"]) is not None:
-        result.save_picture(path, overwrite=overwrite)
-    if (path := targets["stac"]) is not None:
-        others = ("stac", "evidence", "mask_style", "vector_style")
-        save_stac(result, path, {k: v for k, v in targets.items() if v and k not in others}, overwrite=overwrite)
+    done = [(result, own) for result, own in zip(results, targets, strict=True) if result.status != "failed"]
+    for number, (result, own) in enumerate(done):
+        for kind in ("mask", "probability"):
+            if (path := own[kind]) is not None and not (number and _is_shared(kind, path)):
+                others = [other for other, _ in done[1:]] if _is_shared(kind, path) else []
+                result.save_mask(
+                    path, probability=kind == "probability", overwrite=overwrite, creation_options=options or None,
+                    style=style, others=others,
+                )  # fmt: skip
+        if (path := own["vector"]) is not None:
+            result.save_vector(path, overwrite=overwrite, layer=layer, style=style)
+        if (path := own["picture"]) is not None:
+            result.save_picture(path, overwrite=overwrite)
+        if (path := own["stac"]) is not None:
+            rest = ("stac", "evidence", "mask_style", "vector_style")
+            save_stac(result, path, {k: v for k, v in own.items() if v and k not in rest}, overwrite=overwrite)
 
 
-def _summary(result: Result, files: dict[str, str], seconds: float) -> dict[str, Any]:
+def _summary(result: Result, targets: dict[str, Path | None], seconds: float) -> dict[str, Any]:
+    files = {} if result.status == "failed" else {kind: str(path) for kind, path in targets.items() if path}
     areas = [o.area_m2 for o in result.objects]
     known = [a for a in areas if a is not None]
     return {

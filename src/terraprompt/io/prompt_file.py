@@ -59,7 +59,7 @@ def read_prompt_file(
         raise PromptError(
             "The prompt file has no CRS.", received=path, hint="Say it with --prompt-crs, e.g. EPSG:4326, or pixel."
         )
-    return _prompt(shapes, dict(zip(meta["fields"], columns, strict=True)), crs, text, f"{path}")
+    return _prompt(shapes, dict(zip(meta["fields"], columns, strict=True)), crs, text, f"{path}", what="prompt file")
 
 
 class Features(Protocol):
@@ -147,12 +147,17 @@ def _some(shapes: Iterable[Any]) -> bool:
 
 
 def _prompt(
-    shapes: Sequence[Any], attributes: Mapping[str, Sequence[Any]], crs: str | None, text: str | None, source: str
+    shapes: Sequence[Any],
+    attributes: Mapping[str, Sequence[Any]],
+    crs: str | None,
+    text: str | None,
+    source: str,
+    what: str = "prompt",
 ) -> Prompt:
     """Points and boxes of shapes; attributes hold one value a shape."""
     if not _some(shapes):
         raise PromptError(
-            "The prompt holds no geometry.",
+            f"The {what} holds no geometry.",
             received=f"{source} with {len(shapes)} features",
             hint="Draw at least one point or area in it.",
         )

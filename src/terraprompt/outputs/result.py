@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -330,6 +330,7 @@ class Result:
         overwrite: bool = False,
         creation_options: Mapping[str, Any] | None = None,
         style: bool = False,
+        others: Sequence[Result] = (),
     ) -> Path:
         """Write a cloud-optimised GeoTIFF, or for ``.png`` a PNG: see :func:`.raster.write_raster`.
 
@@ -339,13 +340,16 @@ class Result:
             overwrite: replace a file that is there.
             creation_options: of GDAL's COG or PNG driver.
             style: also write a style for QGIS of the mask, ``.qml`` beside it.
+            others: further results of the same scene: a GeoTIFF with a band each, named by their instructions.
 
         Raises:
             OutputError: as :meth:`save_vector`; a PNG of a probability; an unknown creation option.
         """
         from terraprompt.outputs.formats.style import mask_qml
 
-        options = {"probability": probability, "creation_options": creation_options}
+        options: dict[str, Any] = {"probability": probability, "creation_options": creation_options}
+        if others:
+            options["others"] = others
         qml = mask_qml(self._asked(100)) if style and not probability else ""
         return self._save("mask", path, overwrite, options, qml=qml)
 

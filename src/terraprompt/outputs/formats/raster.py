@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -16,6 +16,7 @@ import rasterio.shutil
 
 from terraprompt import __version__
 from terraprompt.errors import OutputError
+from terraprompt.io.text import sanitize_text
 from terraprompt.io.tiff import verify_tiff
 from terraprompt.outputs.formats.style import FILL
 from terraprompt.outputs.provenance import PROVENANCE_KEYS, as_text
@@ -28,7 +29,12 @@ __all__ = ["check_creation_options", "strict_creation_options", "write_raster"]
 
 
 def write_raster(
-    result: Result, path: Path, *, probability: bool = False, creation_options: Mapping[str, Any] | None = None
+    result: Result,
+    path: Path,
+    *,
+    probability: bool = False,
+    creation_options: Mapping[str, Any] | None = None,
+    others: Sequence[Result] = (),
 ) -> None:
     """Write a result's mask or probability: a COG, or for ``.png`` a palette PNG of the mask.
 
@@ -41,6 +47,7 @@ def write_raster(
         path: ``.tif`` or ``.png``.
         probability: write the probability in place of the mask.
         creation_options: of GDAL's COG or PNG driver; they win over ours.
+        others: further results of the same scene, a band each, named by their instructions; TIFF has no colours then.
 
     Raises:
         OutputError: a PNG of a probability; a creation option that GDAL does not know.
@@ -48,6 +55,13 @@ def write_raster(
     is_png = path.suffix.lower() == ".png"
     if is_png and probability:
         raise OutputError("A PNG cannot hold probabilities.", received=path, hint="Use .tif.")
+    if is_png and others:
+        raise OutputError("A PNG cannot hold several masks.", received=path, hint="Use .tif.")
+    for other in others:
+        if (other.width, other.height, other.transform, other.crs) != (
+            result.width, result.height, result.transform, result.crs,
+        ):  # fmt: skip
+            raise OutputError("Masks of one file are of one scene.", received=f"{result!r} and {other!r}")
     options: dict[str, Any]
     if is_png:
         options = {"driver": "PNG", "WRITE_METADATA_AS_TEXT": "YES"}
@@ -61,11 +75,11 @@ def write_raster(
     options |= {key.upper(): value for key, value in (creation_options or {}).items()}
     options["driver"] = "PNG" if is_png else "COG"
     check_creation_options(options)
-    colour = None if probability else (255, 255, 255) if is_png else FILL
+    colour = None if probability or others else (255, 255, 255) if is_png else FILL
     with gdal():
-        source = result.work_file("probability" if probability else "mask")
-        vrt = source.parent / f"{source.stem}-{secrets.token_hex(6)}.vrt"
-        vrt.write_bytes(_vrt(result, source, probability=probability, colour=colour))
+        folder = result.work_file("mask").parent
+        vrt = folder / f"output-{secrets.token_hex(6)}.vrt"
+        vrt.write_bytes(_vrt((result, *others), probability=probability, colour=colour))
         with strict_creation_options():
             rasterio.shutil.copy(vrt, path, **options)
         if not is_png:
@@ -122,38 +136,48 @@ def strict_creation_options() -> Iterator[None]:
         )
 
 
-def _vrt(result: Result, source: Path, *, probability: bool, colour: tuple[int, int, int] | None) -> bytes:
-    """A virtual raster that gives a work file its georeference, tags, nodata and scale without a copy."""
-    root = ElementTree.Element("VRTDataset", rasterXSize=str(result.width), rasterYSize=str(result.height))
+def _vrt(results: Sequence[Result], *, probability: bool, colour: tuple[int, int, int] | None) -> bytes:
+    """A virtual raster that gives work files, a band each, georeference, tags, nodata and scale without a copy."""
+    first = results[0]
+    root = ElementTree.Element("VRTDataset", rasterXSize=str(first.width), rasterYSize=str(first.height))
 
     def add(parent: ElementTree.Element, tag: str, text: object = None, **attributes: str) -> ElementTree.Element:
         element = ElementTree.SubElement(parent, tag, attributes)
         element.text = None if text is None else str(text)
         return element
 
-    if result.crs is not None:
-        add(root, "SRS", result.crs.to_wkt(), dataAxisToSRSAxisMapping="1,2")
-    if not result.transform.is_identity:
-        add(root, "GeoTransform", ", ".join(f"{v:.17g}" for v in result.transform.to_gdal()))
-    metadata = add(root, "Metadata")
-    for key, value in _tags(result).items():
-        add(metadata, "MDI", value, key=key)
-    band = add(root, "VRTRasterBand", dataType="Float32" if probability else "Byte", band="1")
-    add(band, "Description", "probability" if probability else "mask")
-    add(band, "NoDataValue", "nan" if probability else MASK_NODATA)
-    if colour is not None:
-        add(band, "ColorInterp", "Palette")
-        table = add(band, "ColorTable")
-        for entry in range(256):
-            red, green, blue = map(str, colour if entry == 1 else (0, 0, 0))
-            add(table, "Entry", c1=red, c2=green, c3=blue, c4="0" if entry == MASK_NODATA else "255")
-    part = add(band, "ComplexSource" if probability else "SimpleSource")
-    add(part, "SourceFilename", source.name, relativeToVRT="1")
-    add(part, "SourceBand", 1)
-    if probability:
-        add(part, "ScaleOffset", 0)
-        add(part, "ScaleRatio", repr(1 / QUANTA))
-        add(part, "NODATA", Q_NODATA)
+    def tag(parent: ElementTree.Element, tags: Mapping[str, str]) -> None:
+        metadata = add(parent, "Metadata")
+        for key, value in tags.items():
+            add(metadata, "MDI", value, key=key)
+
+    if first.crs is not None:
+        add(root, "SRS", first.crs.to_wkt(), dataAxisToSRSAxisMapping="1,2")
+    if not first.transform.is_identity:
+        add(root, "GeoTransform", ", ".join(f"{v:.17g}" for v in first.transform.to_gdal()))
+    each = [_tags(result) for result in results]
+    shared = {key: value for key, value in each[0].items() if all(tags.get(key) == value for tags in each)}
+    tag(root, shared)
+    for number, (result, tags) in enumerate(zip(results, each, strict=True), 1):
+        band = add(root, "VRTRasterBand", dataType="Float32" if probability else "Byte", band=str(number))
+        tag(band, {key: value for key, value in tags.items() if key not in shared})
+        alone = "probability" if probability else "mask"
+        named = sanitize_text(as_text(result.provenance, "instruction"), 200)
+        add(band, "Description", alone if len(results) == 1 else named or alone)
+        add(band, "NoDataValue", "nan" if probability else MASK_NODATA)
+        if colour is not None:
+            add(band, "ColorInterp", "Palette")
+            table = add(band, "ColorTable")
+            for entry in range(256):
+                red, green, blue = map(str, colour if entry == 1 else (0, 0, 0))
+                add(table, "Entry", c1=red, c2=green, c3=blue, c4="0" if entry == MASK_NODATA else "255")
+        part = add(band, "ComplexSource" if probability else "SimpleSource")
+        add(part, "SourceFilename", result.work_file("probability" if probability else "mask"), relativeToVRT="0")
+        add(part, "SourceBand", 1)
+        if probability:
+            add(part, "ScaleOffset", 0)
+            add(part, "ScaleRatio", repr(1 / QUANTA))
+            add(part, "NODATA", Q_NODATA)
     return bytes(ElementTree.tostring(root, encoding="utf-8"))
 
 

@@ -33,7 +33,8 @@ class Format:
         kind: which method of a result writes it: "mask" for ``save_mask``, "vector", "picture".
         write: ``write(result, path, **options)`` makes the file. The path is a temporary one with the extension
             asked for; it is renamed when the function returns. ``options`` are those of the method (mask:
-            probability, creation_options; vector: layer; picture: scene_rgb, prompt, max_side).
+            probability, creation_options, and others where there are several; vector: layer; picture: scene_rgb,
+            prompt, max_side).
         media_type: for catalogues; None if there is none.
         parts: extensions of further files that belong to it, old ones too.
         find_database: the database at a path that gets one more layer in place of being replaced, or None.
