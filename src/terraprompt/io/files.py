@@ -180,7 +180,7 @@ def translated(path: Path) -> Iterator[None]:
 
 
 def _output_error(path: Path, error: Exception) -> OutputError:
-    number = getattr(error, "errno", None)
+    number = error.errno if isinstance(error, OSError) else None  # GDAL's errors count otherwise
     hint = "What was there before is untouched."
     said = f"{error} {error.__cause__}"  # rasterio's errors point at GDAL's
     if number in _NO_ROOM or _NO_ROOM_WORDS.search(said) or (number is None and _is_full(path)):

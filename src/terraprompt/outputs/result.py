@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -418,7 +419,7 @@ class Result:
         from terraprompt.outputs.formats.table import find_format
 
         source = self.provenance.get("source")
-        if isinstance(source, str) and Path(source).exists() and Path(source).resolve() == Path(path).resolve():
+        if isinstance(source, str) and Path(source).exists() and os.path.realpath(source) == os.path.realpath(path):
             raise OutputError("The output is the scene itself.", received=path, hint="Choose another name.")
         mask = self.work_file("mask")  # a failed or closed result has nothing to write
         chosen = find_format(kind, path, name)
