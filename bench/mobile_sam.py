@@ -3,9 +3,9 @@
 python bench/mobile_sam.py [--weights real-weights] [--output docs/evaluation/mobile-sam.json]
 
 Objects: the up to three largest connected parts (from 400 px) of each mask of the val split of the image pack
-(TERRAPROMPT_DATA or ../shared/data; centre lines left out), in the whole picture; and up to 12 buildings of each real
-scene, in a window of 512 pixels about them. The point is the deepest inside, the box that of the label. Think2Seg: the
-product's flow on every val picture with a mask, asked for its category; the reasoner is a server on loopback that
+(TERRAPROMPT_DATA or ../shared/data; centre lines left out), in the whole picture; and the largest buildings of each
+real scene, in a window of 512 pixels about them. The point is the deepest inside, the box that of the label. Think2Seg:
+the product's flow on every val picture with a mask, asked for its category; the reasoner is a server on loopback that
 answers from the labels (box and two points of the up to six largest parts): the drawing alone is measured.
 
 In a mixed order, so that a run that is stopped is a sample; what is in the output is not measured again. Tables are
@@ -51,14 +51,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=FOLDER, help="mobile_sam.pt, or a folder of its weights.")
     parser.add_argument("--output", type=Path, default=Path("docs/evaluation/mobile-sam.json"))
-    parser.add_argument("--limit", type=int, help="Pictures and buildings of a scene, to try it out.")
+    parser.add_argument("--only", choices=("picture", "scene", "think2seg"), help="One kind of measurement.")
+    parser.add_argument("--limit", type=int, help="Pictures, to try it out.")
+    parser.add_argument("--buildings", type=int, default=12, help="Of each scene.")
     args = parser.parse_args()
     root = find_pack()
     if root is None:
         raise SystemExit("There is no image pack: set TERRAPROMPT_DATA or put it at ../shared/data.")
     done: dict[str, Any] = json.loads(args.output.read_text()) if args.output.exists() else {}
     segmenters = {"nano": load_segmenter("nano"), "mobile-sam": load_segmenter(args.weights)}
-    for key, measure in sorted(work(root, args.limit), key=lambda item: hashlib.md5(item[0].encode()).digest()):
+    for key, measure in sorted(
+        work(root, args.limit, args.buildings), key=lambda item: hashlib.md5(item[0].encode()).digest()
+    ):
+        if args.only not in (None, key.split(" ")[0]):
+            continue
         for name, segmenter in segmenters.items():
             if f"{name} {key}" not in done:
                 start = time.monotonic()
@@ -68,13 +74,14 @@ def main() -> None:
     print_tables(done)
 
 
-def work(root: Path, limit: int | None) -> Iterator[tuple[str, Any]]:
+def work(root: Path, limit: int | None, buildings: int) -> Iterator[tuple[str, Any]]:
     """Keys and what to measure for each."""
     records = [r for r in read_pack(root, "val") if r.label_kind == "mask" and r.present][:limit]
     for record in records:
         yield f"picture {record.id}", lambda s, r=record: on_picture(s, r)
     for scene in json.loads((root / "scenes" / "scenes.json").read_text()):
-        yield f"scene {scene['id']}", lambda s, x=scene: on_scene(s, root / x["image"], root / x["mask"], limit or 12)
+        key = f"scene {scene['id']}, largest {buildings}"
+        yield key, lambda s, x=scene: on_scene(s, root / x["image"], root / x["mask"], buildings)
     for record in records:
         yield f"think2seg {record.id}", lambda s, r=record: end_to_end(s, r)
 
