@@ -265,3 +265,19 @@ def test_which_wording_is_asked():
     assert max(Counter(chosen).values()) < 140
     with pytest.raises(ConfigError, match="no instruction"):
         random.choose_instruction("x", 0)
+
+
+@pytest.mark.parametrize("lines", [1, -13, 7])
+@pytest.mark.parametrize("name", [name for name in NAMES if PROTOCOLS[name].grid.kind == "stretch"])
+def test_pictures_a_few_lines_off_their_masks_count_where_both_are_stretched(name: str, lines: int) -> None:
+    truth = np.zeros((800, 800), np.uint8)
+    truth[200:400, 100:500] = 1
+    rows = np.minimum(np.floor((np.arange(800 + lines) + 0.5) * 800 / (800 + lines)), 799).astype(int)
+    score = protocol(name).score(**found(truth[rows], truth))
+    assert score.iou == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if PROTOCOLS[name].grid.kind != "stretch"])
+def test_other_protocols_want_one_size(name: str) -> None:
+    with pytest.raises(ConfigError, match="one size"):
+        protocol(name).score(**found(np.ones((801, 800), np.uint8), np.ones((800, 800), np.uint8)))

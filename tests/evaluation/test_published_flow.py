@@ -22,7 +22,7 @@ from terraprompt.engines.causal import CausalEngine, unigeoseg
 from terraprompt.engines.convert import convert
 from terraprompt.engines.dialogue import coordinate_rows
 from terraprompt.engines.think2seg import Think2SegEngine
-from terraprompt.errors import ConfigError, SceneError
+from terraprompt.errors import ConfigError, DatasetError, SceneError
 from terraprompt.evaluation.harness import EvalOptions, evaluate
 from terraprompt.evaluation.protocols import PROTOCOLS, protocol
 from terraprompt.evaluation.runner import EngineSpec, Run
@@ -298,3 +298,14 @@ def test_a_copy_of_the_bench_as_the_paper_prints_it_evaluates_without_a_refused_
     assert groups == {"interactive": 6, "reasoning": 2, "referring": 2}
     levels = {name: group.samples for name, group in report.scores.groups["level"].items()}
     assert levels == {"attribute": 1, "box": 3, "contextual": 1, "point": 3}
+
+
+@pytest.mark.parametrize("lines", [1, -3])
+def test_a_picture_a_line_off_its_mask_counts_where_both_are_stretched(tmp_path, engine, lines):
+    Image.fromarray(picture(64 + lines, 64)).save(tmp_path / "a.png")
+    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(tmp_path / "m.png")
+    [sample] = four_kinds(tmp_path, tmp_path / "a.png", 64 + lines, 64)[:1]
+    samples = [replace(sample, truth=MaskFile(tmp_path / "m.png"))]
+    assert masks(samples, engine, tmp_path / "out", "rmsin")[sample.id].shape == (64 + lines, 64)
+    with pytest.raises(DatasetError, match="differ in size"):
+        masks(samples, engine, tmp_path / "other", "unigeoseg")

@@ -53,6 +53,7 @@ def ask_image(
     selector: bool = True,
     keep_going: bool = False,
     clicks: bool = False,
+    any_size: bool = False,
 ) -> Iterator[Prediction]:
     """Answers to all questions about one image, in their order, as they come.
 
@@ -66,6 +67,7 @@ def ask_image(
         keep_going: a broken sample becomes a prediction "skipped" in place of an error.
         clicks: instead of the sample's own prompt, click until the mask is good (:mod:`.noc`); the prediction is the
             last mask, its notes hold the clicks and the IoU after each.
+        any_size: the truth may be of another size than the image (:meth:`.grids.Grid.joins`).
 
     Raises:
         DatasetError: a sample is broken (image or truth missing, damaged or of different sizes, a prompt outside the
@@ -84,15 +86,17 @@ def ask_image(
                 yield _broken(one, error, keep_going)
             return
         for one in items:
-            yield _ask(session, one, settings, keep_going=keep_going, clicks=clicks)
+            yield _ask(session, one, settings, keep_going=keep_going, clicks=clicks, any_size=any_size)
 
 
-def _ask(session: Session, one: EvalItem, settings: SegmentSettings, *, keep_going: bool, clicks: bool) -> Prediction:
+def _ask(
+    session: Session, one: EvalItem, settings: SegmentSettings, *, keep_going: bool, clicks: bool, any_size: bool
+) -> Prediction:
     sample = one.sample
     status, reason, mask, notes = "failed", None, None, dict[str, Any]()
     start = time.perf_counter()
     try:
-        prompt = _checked(sample, one, (session.scene.height, session.scene.width))
+        prompt = _checked(sample, one, None if any_size else (session.scene.height, session.scene.width))
         start = time.perf_counter()
         if clicks:
             found, notes = _click(session, sample.load_mask(), settings)
@@ -139,11 +143,11 @@ def _click(
     return last, {"clicks": clicks, "ious": ious}
 
 
-def _checked(sample: Sample, one: EvalItem, size: tuple[int, int]) -> Prompt:
+def _checked(sample: Sample, one: EvalItem, size: tuple[int, int] | None) -> Prompt:
     """The prompt, once the truth is known to be usable: a broken truth shall not be found after hours of answers."""
     if sample.truth is not None:
         shape = sample.load_mask().shape
-        if shape != size:
+        if size is not None and shape != size:
             raise DatasetError("Image and mask differ in size.", received=f"image {size}, mask {shape}")
     elif sample.box is None:
         raise DatasetError("The sample has neither a mask nor a box to be judged by.")

@@ -34,6 +34,10 @@ class Grid:
         if (self.kind == "native") != (self.size == 0) or self.size < 0:
             raise ConfigError("A grid other than native needs a size.", received=(self.kind, self.size))
 
+    def joins(self, one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+        """Whether masks of two shapes can be compared: alike, or stretched to one square whatever they are."""
+        return one == other or self.kind == "stretch"
+
     def __str__(self) -> str:
         return self.kind if self.kind == "native" else f"{self.size} {self.kind}"
 

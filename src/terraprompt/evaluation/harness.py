@@ -120,6 +120,7 @@ def evaluate(
         settings, predictions = predict(
             items, loader, run, dataset=dataset.name, split=dataset.split, seed=options.seed,
             rule=CLICKS if options.clicks else protocol.questions, flow=protocol.flow,
+            any_size=not options.clicks and protocol.grid.joins((0, 0), (1, 1)),
             selector=options.selector, clicks=options.clicks, progress=tell,
         )  # fmt: skip
     return _score(items, settings, predictions, protocol, scope, options, progress)

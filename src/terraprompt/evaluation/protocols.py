@@ -95,7 +95,8 @@ class Protocol:
 
         Args:
             predicted: uint8 (H, W) on the image's own grid, non-zero = target; None if and only if it failed.
-            truth: uint8 (H, W), non-zero = target.
+            truth: uint8 (H, W), non-zero = target; of another size only where both are stretched to one square, as
+                RRSIS-D and EarthReason have masks that are a line or more off their pictures.
             sample_id: unique in the run.
             status: what the system said: "found" with a mask (which may be empty), "no_target" or "failed".
             reason: why it failed; for failures only.
@@ -112,7 +113,7 @@ class Protocol:
                 f"Sample {sample_id}: a failure has a reason and no mask, everything else a mask and no reason.",
                 received=(status, None if predicted is None else predicted.shape, reason),
             )
-        if predicted is not None and predicted.shape != truth.shape:
+        if predicted is not None and not self.grid.joins(predicted.shape, truth.shape):
             raise ConfigError(f"Sample {sample_id}: masks must have one size.", received=(predicted.shape, truth.shape))
         truth = self.grid.put((truth != 0).astype(np.uint8))
         if self.box_truth:

@@ -132,6 +132,7 @@ def predict(
     seed: int = 0,
     selector: bool = True,
     clicks: bool = False,
+    any_size: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Settings, list[Prediction]]:
     """Answers to all questions, from the run folder where they are there.
@@ -151,6 +152,7 @@ def predict(
         flow: as in :func:`.ask.ask_image`.
         selector: as in :func:`.ask.ask_image`.
         clicks: as in :func:`.ask.ask_image`.
+        any_size: as in :func:`.ask.ask_image`.
         progress: called with (answered, all).
 
     Returns:
@@ -187,7 +189,12 @@ def predict(
             log.info("%d of %d answers are there already", answered, len(order))
         with PredictionWriter(run.folder, settings, rows=run.part_rows, seconds=run.part_seconds) as writer:
             for rows in workers.ask(
-                by_image(todo), flow=flow, selector=selector, keep_going=run.keep_going, clicks=clicks
+                by_image(todo),
+                flow=flow,
+                selector=selector,
+                keep_going=run.keep_going,
+                clicks=clicks,
+                any_size=any_size,
             ):
                 writer.add(rows)
                 answered += len(rows)

@@ -99,7 +99,7 @@ def _score(item: EvalItem, row: Prediction, protocol: Protocol, name: str) -> Sc
     except DatasetError as error:
         raise DatasetError(f'The sample "{sample.id}" is broken: {error.what}', received=error.received) from error
     mask = None if row.mask is None else row.mask.load()
-    if mask is not None and mask.shape != truth.shape:
+    if mask is not None and not protocol.grid.joins(mask.shape, truth.shape):
         raise DatasetError(
             f'The prediction for "{sample.id}" has another size than its truth.',
             received=f"{mask.shape}, {truth.shape}",
