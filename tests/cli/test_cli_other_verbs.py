@@ -92,7 +92,13 @@ def test_models_lists_and_describes(run: Callable[..., Any]) -> None:
     facts = run("models", "nano", "--json").json
     assert facts["sha256"] == json.loads(packaged("nano").with_suffix(".json").read_text())["sha256"]
     assert facts["tasks"] == ["interactive", "reasoning", "referring"]
-    assert facts["sha256"] in run("models", "nano").out
+    card = json.loads(packaged("nano").with_suffix(".json").read_text())
+    assert sorted(facts["categories"]) == sorted(card["categories"])
+    assert facts["gsd_m"] == card["gsd_m"]
+    assert facts["limits"] == card["limits"]
+    assert set(facts["min_area_m2"]) <= set(card["categories"])
+    shown = run("models", "show", "nano").out
+    assert all(word in shown for word in (facts["sha256"], *card["categories"], *card["limits"], card["gsd_note"]))
     done = run("models", "mega", "--json")
     assert (done.code, done.out) == (1, "")
     assert "Unknown engine. Received: mega." in done.said

@@ -40,11 +40,14 @@ def show(
 ) -> None:
     """List the installed engines, or describe one (its weights are loaded and their checksum verified)."""
     from terraprompt.engines.registry import engine_names, load_engine
+    from terraprompt.language.understand import MIN_AREA_M2
 
     if name is None:
         typer.echo(to_json(list(engine_names())) if as_json else "\n".join(engine_names()))
         return
     engine = load_engine(name)
+    known = engine.info.gsd_m
+    vocabulary = getattr(engine, "vocabulary", ())
     facts = {
         "engine": name,
         "model": engine.info.name,
@@ -54,6 +57,11 @@ def show(
         "tasks": sorted(task.value for task in engine.tasks),
         "tile": engine.tile.size,
         "overlap": engine.tile.overlap,
+        "categories": list(vocabulary) if vocabulary else "any words",
+        "gsd_m": None if known is None else list(known),
+        "gsd": None if known is None else f"{known[0]:g} to {known[1]:g} m a pixel{engine.info.gsd_note}",
+        "min_area_m2": {category: MIN_AREA_M2[category] for category in vocabulary if category in MIN_AREA_M2},
+        "limits": list(engine.info.limits),
     }
     _print_facts(facts, as_json)
 
@@ -138,4 +146,13 @@ def export(
 
 
 def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
-    typer.echo(to_json(facts) if as_json else "\n".join(f"{key:<9} {value}" for key, value in facts.items()))
+    """Print as JSON, or a fact a line, lists and tables in one line each."""
+    width = max(map(len, facts))
+    lines = [f"{key:<{width}} {_plain(value)}" for key, value in facts.items()]
+    typer.echo(to_json(facts) if as_json else "\n".join(lines))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else value

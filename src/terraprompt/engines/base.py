@@ -26,6 +26,7 @@ class ModelInfo:
         settings: anything that changes the answer (threshold, precision, …).
         gsd_m: finest and coarsest metres a pixel that the model knows; None = not said.
         gsd_note: exceptions, to be put behind that range.
+        limits: sentences on what the model cannot do.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ModelInfo:
     settings: dict[str, Any] = field(default_factory=dict)
     gsd_m: tuple[float, float] | None = None
     gsd_note: str = ""
+    limits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,7 @@ def card_info(card: Mapping[str, Any], path: Path, name: str, settings: dict[str
     return ModelInfo(
         name, str(card.get("revision", "")), str(card["sha256"]), settings,
         (gsd[0], gsd[1]) if len(gsd) == 2 else None, str(card.get("gsd_note", "")),
+        tuple(map(str, card.get("limits", ()))),
     )  # fmt: skip
 
 
