@@ -229,6 +229,29 @@ def test_remotesam_as_it_is_unpacked(tmp_path: Path) -> None:
         assert (sample.load_mask() == copies.target(4)).all()
 
 
+def test_geoseg_bench_810_as_released(tmp_path: Path) -> None:
+    """``annotations/*.json`` with the published fields; a list, one record, records by name."""
+    records = []
+    for k in range(3):
+        copies.picture(tmp_path / "images" / f"p{k}.png", k)
+        copies.mask(tmp_path / "masks" / f"p{k}.png", copies.target(k) * 255)
+        mask_path = f"masks/p{k}.png" if k else "p0.png"
+        records.append(
+            {"file_name": f"p{k}.png", "mask_path": mask_path, "question": f"Which is {k}?", "difficulty": "hard"}
+        )
+    copies.text(tmp_path / "annotations/airport.json", records[:1])
+    copies.text(tmp_path / "annotations/harbour.json", records[1])
+    copies.text(tmp_path / "annotations/road.json", {"a": records[2]})
+    found = opened("geoseg-bench-810", tmp_path)
+    assert [(s.id, s.category, s.level, s.instructions) for s in found.samples] == [
+        ("airport/0", "airport", "hard", ("Which is 0?",)),
+        ("harbour/0", "harbour", "hard", ("Which is 1?",)),
+        ("road/0", "road", "hard", ("Which is 2?",)),
+    ]
+    for k, sample in enumerate(found.samples):
+        assert (sample.load_mask() == copies.target(k)).all()
+
+
 def change(path: Path, edit: Any) -> None:
     raw = json.loads(path.read_text())
     edit(raw)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -407,14 +408,103 @@ def test_official_sends_the_boxes_and_crops_that_the_release_sent(make: Make, ca
     x0, y0, x1, y1 = case["crop_used"]
     assert source.seen == [((y1 - y0, x1 - x0), case["prompt"])]
     assert drawing.embedded == [(height, width), (y1 - y0, x1 - x0)]
-    (by_text, text), (by_points, clicked) = drawing.asked
+    (by_text, text), *clicked = drawing.asked
     assert (by_text, text) == ((y1 - y0, x1 - x0), Prompt(case["prompt"]))
-    assert by_points == (height, width)
-    assert [list(box) for box in clicked.boxes] == [case["expanded_bbox"]]
+    assert {size for size, _ in clicked} == {(height, width)}
+    assert {(len(prompt.points), prompt.boxes) for _, prompt in clicked} == {(1, ())}, "a point a prompt, no box"
+    assert answer.notes["grounded"][0]["refined"]["box"] == case["expanded_bbox"]
     assert answer.notes["grounded"][0]["box"] == case["bbox"]
     assert answer.presence is None
     bare = make(case["response"], segmenter=drawing, correction=Correction("official"), rules=RouteRules("official"))
     assert bare.propose(image, "x").notes["grounded"][0]["refined"]["box"] == case["bbox"], "as without refinement"
+
+
+SIX = (
+    "Qwen/Qwen3-VL-32B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct", "OpenGVLab/InternVL3-8B", "llava-hf/llava-1.5-7b-hf",
+    "zai-org/GLM-4.5V", "somebody/unheard-of-9b",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("model", SIX)
+@pytest.mark.parametrize(("size", "box"), [((600, 800), (420, 300, 520, 360)), ((1500, 900), (40, 1200, 240, 1206))])
+def test_official_is_asked_and_read_in_pixels_whatever_the_family(
+    server: EndpointServer, model: str, size: tuple[int, int], box: tuple[int, int, int, int]
+) -> None:
+    """A server that answers in pixels of the picture that it is told of: box, crop and points are where the release
+    puts them, for families whose own habit is thousandths, fractions or a square."""
+    height, width = size
+
+    server.play(Say(official(box)))
+    engine = geoseg(endpoint=server.url, model=model, mode="official", segmenter="nano", server={"retries": 0})
+    drawing, source = BrightSegmenter(), BrightMap()
+    engine.routes = Routes(drawing, drawing, source, RouteRules("official"))
+    engine.segmenter = drawing
+    image = scene_of(height, width, box)
+    [embedding] = engine.encode([image])
+    [answer] = engine.predict([embedding], [Prompt("the roof")])
+    asked = server.asked[-1]
+    told = re.search(r"(\d+) pixels wide and (\d+) pixels high", asked.words)
+    assert told is not None
+    assert (int(told[2]), int(told[1])) == asked.image.shape[:2] == size, "the picture as it is, and its size"
+    assert "thousandths" not in asked.words
+    assert "fractions" not in asked.words
+    x1, y1, x2, y2 = box
+    w, h = x2 - x1, y2 - y1
+    expanded = [x1 - int(0.2 * w), y1 - int(0.2 * h), x2 + int(0.1 * w), y2 + int(0.1 * h)]
+    grounded = answer.notes["grounded"][0]
+    assert grounded["box"] == list(box)
+    assert grounded["refined"]["box"] == expanded
+    crop = list(expanded)
+    if min(expanded[2] - expanded[0], expanded[3] - expanded[1]) < 16:  # a thin box: both sides
+        cx, cy = (expanded[0] + expanded[2]) // 2, (expanded[1] + expanded[3]) // 2
+        crop = [cx - 8, cy - 8, cx + 8, cy + 8]
+    assert answer.notes["targets"][0]["crop"] == crop
+    assert source.seen == [((crop[3] - crop[1], crop[2] - crop[0]), "bright roof")]
+    clicked = [prompt for _, prompt in drawing.asked if prompt.points]
+    assert clicked
+    assert all(len(prompt.points) == 1 and not prompt.boxes for prompt in clicked)
+    for prompt in clicked:
+        [(x, y)] = prompt.points
+        assert x1 <= x < x2
+        assert y1 <= y < y2
+        assert crop[0] <= x < crop[2]
+
+
+def test_masks_of_single_points_are_joined(make: Make) -> None:
+    """OR: two bright spots in one box, each under points of its own."""
+    image = scene_of(80, 160, (20, 20, 40, 60), (60, 20, 80, 60))
+    engine = make(official((16, 16, 84, 64)), rules=RouteRules("official", "A"))
+    [embedding] = engine.encode([image])
+    [answer] = engine.predict([embedding], [Prompt("roofs")])
+    assert (answer.logits > 0)[30, 30]
+    assert (answer.logits > 0)[30, 70]
+    assert not (answer.logits > 0)[30, 50]
+
+
+def test_the_papers_setup_by_one_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Any] = []
+
+    def segmenter(name: Any, *_: Any, **__: Any) -> BrightSegmenter:
+        loaded.append(name)
+        return BrightSegmenter()
+
+    def surgery(source: str, **options: Any) -> Any:
+        loaded.append((source, len(options["templates"])))
+        return SimpleNamespace(layers=6, templates=options["templates"])
+
+    monkeypatch.setattr("terraprompt.engines.geoseg.load_mask_segmenter", segmenter)
+    monkeypatch.setattr("terraprompt.engines.geoseg.ClipSurgery", SimpleNamespace(load=surgery))
+    engine = geoseg(setup="paper", endpoint=NOWHERE)
+    assert loaded == ["sam3", ("openai/clip-vit-base-patch16", 85)]
+    assert engine.reasoner.info.model == "Qwen/Qwen3-VL-32B-Instruct"
+    assert engine.routes.rules.mode == engine.correction.mode == "official"
+    assert geoseg(setup="paper", endpoint=NOWHERE, model="mine").reasoner.info.model == "mine"
+    for options, said in (
+        ({"setup": "mine"}, "Unknown set-up"),
+        ({"mode": "official", "units": "0..1"}, "asks for pixels"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            geoseg(endpoint=NOWHERE, model="m", **options)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES["points"] if c["t"] == 0.8], ids=lambda case: case["name"])
@@ -429,8 +519,7 @@ def test_official_clicks_where_the_release_clicked(make: Make, case: dict[str, A
     [embedding] = engine.encode([np.zeros((height, width, 3), np.uint8)])
     engine.predict([embedding], [Prompt("x")])
     inside = [point for point, label in zip(case["points"], case["labels"], strict=True) if label == 1]
-    [(_, prompt)] = drawing.asked
-    assert [list(point) for point in prompt.points] == inside
+    assert [[list(point) for point in prompt.points] for _, prompt in drawing.asked] == [[point] for point in inside]
 
 
 @pytest.mark.parametrize("case", CASES["fusion"], ids=lambda case: case["name"])

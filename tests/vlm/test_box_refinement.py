@@ -77,6 +77,18 @@ def test_box_outside_the_image(box: Box) -> None:
     assert min(x2 - x1, y2 - y1) == 1
 
 
+def test_of_a_thin_box_the_release_keeps_the_middle() -> None:
+    """Either side under 16: both are re-centred to 16."""
+    size = (400, 500)
+    assert refine((100, 200, 300, 206), size, mode="official").crop == (182, 194, 198, 210)
+    assert refine((100, 50, 104, 350), size, mode="official").crop == (94, 182, 110, 198)
+    assert refine((100, 100, 120, 118), size, mode="official").crop == (96, 97, 122, 119), (
+        "wide enough: the expanded box"
+    )
+    x1, y1, x2, y2 = refine((100, 200, 300, 206), size).crop
+    assert (x2 - x1, y2 - y1) == (260, 16), "ours widens the short side alone"
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_object_of_two_pixels(mode: Mode) -> None:
     refined = refine((200, 100, 202, 101), (400, 500), mode=mode)
@@ -94,7 +106,7 @@ def test_object_of_two_pixels(mode: Mode) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_image_one_pixel_wide(mode: Mode) -> None:
     refined = refine((0, 20, 1, 60), (100, 1), mode=mode)
-    assert refined.crop == (0, 12, 1, 64)
+    assert refined.crop == {"official": (0, 30, 1, 46), "calibrated": (0, 12, 1, 64)}[mode]
     assert refine((0, 0, 1, 1), (1, 1), mode=mode).crop == (0, 0, 1, 1)
 
 

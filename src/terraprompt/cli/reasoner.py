@@ -136,6 +136,7 @@ def calibrate_command(
             "No image has boxes to calibrate on.", received=f"split {split} of {data}", hint="Choose another split."
         )
     budget = None if tokens is None else Budget(tokens=tokens)
+    asking: dict[str, Any] = {} if output is None else {"template": PHRASE_TEMPLATE}
     reasoner = open_reasoner(
         endpoint=endpoint,
         model=model,
@@ -148,7 +149,7 @@ def calibrate_command(
         device=usable_device(device) if device != "cpu" else device,
         max_tokens=max_tokens,
         served={} if output is None else {"structured": "off"},
-        **({} if output is None else {"template": PHRASE_TEMPLATE}),
+        **asking,
         **given(settings=settings),
     )
     questions = [Question(record.load_image(), f"every {_words(category)}") for record, category in asked]

@@ -18,6 +18,7 @@ from terraprompt.engines.base import Answer, ModelInfo, TileSpec
 from terraprompt.engines.propose import ProposingEngine, ReasonerOptions, Window, evidence_text, load_mask_segmenter
 from terraprompt.engines.routes import RouteRules, Routes
 from terraprompt.errors import ConfigError, EngineError
+from terraprompt.models.clip_prompts import OVERHEAD_TEMPLATES, PUBLIC_TEMPLATES
 from terraprompt.models.clip_surgery import ClipSurgery
 from terraprompt.prompt import Prompt
 from terraprompt.segmenters import PromptableSegmenter
@@ -27,7 +28,7 @@ from terraprompt.vlm.ask import AskLimits, Reading
 from terraprompt.vlm.base import Reasoner
 from terraprompt.vlm.box_calibration import BoxCalibration
 from terraprompt.vlm.box_refinement import Correction, Mode, refine
-from terraprompt.vlm.conventions import Convention, Units
+from terraprompt.vlm.conventions import Convention, Units, View
 from terraprompt.vlm.ground import GroundedBox, ground_boxes
 from terraprompt.vlm.probe import Settled
 from terraprompt.vlm.wording import OFFICIAL_TEMPLATE, PHRASE_TEMPLATE
@@ -36,6 +37,9 @@ __all__ = ["GeoSegEngine", "geoseg"]
 
 #: The model of the paper's Route A, on the Hugging Face hub.
 CLIP = "openai/clip-vit-base-patch16"
+#: The language model of the paper.
+PAPER_MODEL = "Qwen/Qwen3-VL-32B-Instruct"
+_AS_IT_IS = View("fit", side=4096)
 #: Segmenter of Route B where that of Route A reads no texts.
 _READER = "nano"
 _TARGETS = 64  # of a text, unless told otherwise
@@ -225,6 +229,7 @@ def geoseg(
     weights: str | Path | None = None,
     device: str = "cpu",
     precision: str = "fp32",
+    setup: str | None = None,
     mode: Mode = "calibrated",
     routes: Literal["A", "B", "AB"] = "AB",
     refine: bool = True,
@@ -252,7 +257,10 @@ def geoseg(
         weights: other weights for a segmenter that is an engine of ours.
         device: of segmenters, CLIP and a local reasoner.
         precision: of segmenters, CLIP and a local reasoner.
-        mode: "calibrated", or "official": constants and rules of the release.
+        setup: "paper": the paper's own: ``mode`` official, SAM3 and CLIP ViT-B/16 by their hub names, and the model
+            Qwen3-VL-32B-Instruct of the endpoint, where nothing else is said.
+        mode: "calibrated", or "official": constants and rules of the release. An endpoint is then shown the picture as
+            it is (made smaller over 4096 pixels), told its width and height, and read in pixels.
         routes: "AB", "A" (clicks) or "B" (text).
         refine: correct the boxes.
         calibration: file of ``terraprompt reasoner calibrate -o``.
@@ -274,23 +282,37 @@ def geoseg(
         CheckpointError: weights that are missing, damaged or of another architecture.
         EngineError: unknown segmenter, or one that does not read what its route asks.
     """
+    if setup is not None:
+        if setup != "paper":
+            raise ConfigError("Unknown set-up.", received=setup, hint="Known: paper.")
+        mode, text_segmenter = "official", text_segmenter or "sam3"
+        segmenter = "sam3" if segmenter == "nano" else segmenter
+        similarity = "clip" if similarity == "text" else similarity
+        if not {"model", "local"} & reasoner.keys():
+            reasoner["model"] = PAPER_MODEL
     rules = RouteRules(
         mode, routes, most=clicks, disagreement=disagreement, context=context, presence=presence, fusion=fusion
     )
     known = None if calibration is None else BoxCalibration.load(calibration)
     correction = _correction(mode, refine, known, alpha, beta)
     options = ReasonerOptions.of("geoseg", reasoner)
+    shown: dict[str, Any] = {}
+    if mode == "official":
+        if options.units not in (None, Units.PIXELS.value):
+            raise ConfigError("The official mode asks for pixels.", received=options.units, hint="Leave --units out.")
+        shown = {"view": _AS_IT_IS}
     limits = options.limits(_TARGETS)
     opened = options.open(
         device=device,
         served={"structured": "off"},  # the schema that endpoints are bound to wants points and knows no phrases
         template=OFFICIAL_TEMPLATE if mode == "official" else PHRASE_TEMPLATE,
+        **shown,
     )
     how: dict[str, Any] = {"precision": precision, "device": device, "threshold": confidence}
     drawing = load_mask_segmenter(segmenter, weights, **how)
     reads = TEXT in drawing.reads and text_segmenter in (None, segmenter)
     reading = drawing if reads else load_mask_segmenter(text_segmenter or _READER, **how)
-    source = _similarity(similarity, reading, device) if "A" in routes else None
+    source = _similarity(similarity, reading, device, mode) if "A" in routes else None
     return GeoSegEngine(
         opened,
         Routes(drawing, reading, source, rules),
@@ -322,8 +344,9 @@ def _correction(
     )
 
 
-def _similarity(name: str | Path, reading: PromptableSegmenter, device: str) -> Similarity:
+def _similarity(name: str | Path, reading: PromptableSegmenter, device: str, mode: Mode) -> Similarity:
     if str(name) == "text":
         return TextSimilarity(reading)
     source = CLIP if str(name) == "clip" else str(name)
-    return ClipSimilarity(ClipSurgery.load(source, device=device), source)
+    templates = PUBLIC_TEMPLATES if mode == "official" else OVERHEAD_TEMPLATES
+    return ClipSimilarity(ClipSurgery.load(source, device=device, templates=templates), source)

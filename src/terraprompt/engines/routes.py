@@ -24,14 +24,18 @@ from terraprompt.geometry.types import Logits
 from terraprompt.io.rle import RunLengths
 from terraprompt.models.clip_surgery import normalised
 from terraprompt.prompt import Prompt
-from terraprompt.segmenters import PromptableSegmenter, SegmenterAnswer
+from terraprompt.segmenters import PromptableSegmenter, SegmenterAnswer, SegmenterEmbedding
 from terraprompt.segmenters.base import BOXES, POINTS, TEXT
 from terraprompt.segmenters.similarity import Similarity, TextSimilarity
 from terraprompt.vlm.box_refinement import Mode, Refined
 
 __all__ = ["RouteRules", "Routes"]
 
+_TOGETHER = 16  # prompts on one image, so that a hundred masks are not held at once
 _NOTED_CELLS = 16  # a side of the similarity map in the notes
+
+
+Points = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class _Route:
     logits: Logits  # of the window, ABSENT outside the box
     score: float | None
     presence: float | None = None
-    points: tuple[tuple[float, float], ...] = ()
+    points: Points = ()
     crop: tuple[int, int, int, int] | None = None
 
 
@@ -91,7 +95,7 @@ class Routes:
     """Runs them.
 
     Args:
-        drawing: Route A's segmenter: takes points with a box.
+        drawing: Route A's segmenter: takes points with a box; ``official`` gives it points alone, one at a time.
         reading: Route B's: takes texts; may be the same one.
         similarity: Route A's maps.
         rules: which routes, how joined.
@@ -201,8 +205,20 @@ class Routes:
             return _Route(np.full(window.image.shape[:2], ABSENT, np.float32), None)
         points = tuple((float(x), float(y)) for x, y in found)
         assert window.embedding is not None
+        if rules.mode == "official":
+            return self._clicked_one_by_one(window.embedding, points, box)
         [drawn] = self.drawing.predict(window.embedding, [Prompt(points=points, boxes=(box,))])
         return _Route(_inside(drawn.logits, box), drawn.score, drawn.presence, points)
+
+    def _clicked_one_by_one(self, embedding: SegmenterEmbedding, points: Points, box: Box) -> _Route:
+        """The release's Route A: each point is a prompt of its own, without the box, and the masks are joined by OR."""
+        logits, score = np.full(embedding.size, ABSENT, np.float32), 0.0
+        for first in range(0, len(points), _TOGETHER):
+            alone = [Prompt(points=(point,)) for point in points[first : first + _TOGETHER]]
+            for drawn in self.drawing.predict(embedding, alone):
+                np.maximum(logits, drawn.logits, out=logits)
+                score = max(score, drawn.score)
+        return _Route(_inside(logits, box), score, None, points)
 
     def _fused(
         self, clicked: _Route | None, read: _Route | None, box: Box, size: tuple[int, int], notes: dict[str, Any]

@@ -64,8 +64,9 @@ def refine(
 ) -> Refined:
     """``(x1 - alpha w, y1 - alpha h, x2 + beta w, y2 + beta h)``, clamped (GeoSeg, coordinate refinement).
 
-    ``official``: the box is cut to whole pixels and clamped first, the additions are cut to whole pixels, and a side
-    under ``min_side`` is re-centred and clamped, so that it stays short near the border.
+    ``official``: the box is cut to whole pixels and clamped first, the additions are cut to whole pixels, and where
+    either side is under ``min_side`` both are re-centred to it and clamped: a long thin box keeps its middle alone, and
+    a side stays short near the border.
     ``calibrated``: real numbers; corrected before it is clamped, since a shifted box may hang out of the image; corners
     may come in any order; a short side is moved inwards at the border, and is short only where the image is.
 
@@ -119,8 +120,11 @@ def _official(box: Box, size: tuple[int, int], alpha: float, beta: float, min_si
     for axis, side in enumerate((size[1], size[0])):
         first, last = plain[axis], plain[axis + 2]
         first, last = first - int(alpha * (last - first)), last + int(beta * (last - first))
-        expanded[axis], expanded[axis + 2] = first, last = _span(first, last, side)
-        if last - first < min_side:
+        expanded[axis], expanded[axis + 2] = _span(first, last, side)
+    thin = min(expanded[2] - expanded[0], expanded[3] - expanded[1]) < min_side
+    for axis, side in enumerate((size[1], size[0])):
+        first, last = expanded[axis], expanded[axis + 2]
+        if thin:
             centre = (first + last) // 2
             first, last = max(centre - min_side // 2, 0), min(centre + min_side // 2, side)
         crop[axis], crop[axis + 2] = first, last

@@ -39,6 +39,7 @@ def open_reasoner(
     local: str | Path | None = None,
     units: str | None = None,
     side: int | None = None,
+    view: View | None = None,
     cache: Path | str | None = None,
     budget: Budget | None = None,
     server: Mapping[str, Any] | None = None,
@@ -55,6 +56,7 @@ def open_reasoner(
         local: folder or hub name of a checkpoint, used where no endpoint is given; else ``TERRAPROMPT_REASONER_LOCAL``.
         units: "pixels", "0..1", "0..1000" or "auto"; None = the default of the family.
         side: show a square of so many pixels; None = the default of the family.
+        view: what an endpoint is shown where ``side`` says nothing, in place of its family's default.
         cache: of an endpoint, see :func:`terraprompt.vlm.endpoint.connect`.
         budget: as ``cache``.
         server: as ``cache``.
@@ -83,7 +85,8 @@ def open_reasoner(
         _check_names(settings, EndpointSettings, "an endpoint")
         _check_names(server or {}, ServerConfig, "a server")
         model = model or os.environ.get(MODEL_VARIABLE) or _only_model(endpoint, server)
-        convention = chosen_convention(family_convention(model), units, side)
+        family = family_convention(model)
+        convention = chosen_convention(family if view is None else replace(family, view=view), units, side)
         return connect(endpoint, model, convention=convention, cache=cache, budget=budget, server=server, **settings)
     if local:
         if cache is not None or budget is not None:

@@ -40,11 +40,13 @@ Answer with a JSON list in a code fence:
 ```
 If nothing in the image fulfils the task, the list is empty: []."""
 
-#: One target, as the release's format has it; nothing can be said to be absent.
+#: One target, as the release's format has it; nothing can be said to be absent. Width and height are named and pixels
+#: asked for, whatever the model's family would answer in by itself (wording ours).
 OFFICIAL_TEMPLATE = """\
-This is an overhead image, taken from an aircraft or a satellite.
+This is an overhead image, taken from an aircraft or a satellite. It is {width} pixels wide and {height} pixels high.
 Task: {instruction}
-Find the one target that fulfils the task best. Give its tight box in {units}, and a short noun phrase for it.
+Find the one target that fulfils the task best. Give its tight box in pixel coordinates of this image, whole numbers \
+with 0 <= x <= {width} and 0 <= y <= {height}, and a short noun phrase for it.
 Answer with one JSON object only: {{"bbox": [x1, y1, x2, y2], "prompt": "noun phrase"}}"""
 
 _TAGS = """\

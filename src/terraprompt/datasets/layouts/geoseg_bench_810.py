@@ -1,10 +1,11 @@
-"""GeoSeg-Bench of GeoSeg (arXiv 2603.03983): 810 image-query pairs in one ``<category>.json`` a category, with levels.
+"""GeoSeg-Bench of GeoSeg (arXiv 2603.03983): 810 image-query pairs in ``annotations/*.json``, with difficulties.
 
-That much is documented. Assumed, because nothing says more: a file holds a list of records (or an object whose values
-are records); a record has an image, a query, a mask and a level under one of the names in :data:`FIELDS`; a mask is a
-picture in which every value but 0 is the target, or COCO run lengths or outlines; files are relative to the json file's
-folder, to the root, or lie in ``images/`` and ``masks/``. A record that does not fit is an error that lists its fields;
-other names can be told with the option ``fields``.
+As released: a record has ``file_name``, ``mask_path``, ``question`` and ``difficulty``. Also read: ``<category>.json``
+at the root. Assumed, because nothing says more: a file holds a record, a list of them, or an object whose values are
+records; the name of the file is the category; what a record holds has one of the names in :data:`FIELDS`; a mask is a
+picture in which every value but 0 is the target, or COCO run lengths or outlines; files are relative to the root or to
+the json file's folder, or lie in ``images/`` and ``masks/``. A record that does not fit is an error that lists its
+fields; other names can be told with the option ``fields``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ __all__ = ["FIELDS", "LAYOUT"]
 #: What a record holds -> names it may have.
 FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "image": ("image", "img", "image_path"),
+        "image": ("image", "file_name", "img", "image_path"),
         "query": ("query", "question", "instruction"),
         "mask": ("mask", "mask_path", "segmentation"),
         "level": ("level", "difficulty"),
@@ -51,21 +52,22 @@ def read(root: Path, split: str, faults: Faults, *, fields: Mapping[str, str] | 
     if unknown := sorted(set(fields or {}) - set(FIELDS)):
         raise DatasetError("A record has no such part.", received=unknown, hint=f"Parts: {', '.join(FIELDS)}.")
     names = {**FIELDS, **{part: (name,) for part, name in (fields or {}).items()}}
-    files = sorted(root.glob("*.json"))
+    files = sorted((root / "annotations").glob("*.json")) or sorted(root.glob("*.json"))
     if not files:
-        raise AbsentSplitError(root / "<category>.json", "there is no json file")
+        raise AbsentSplitError(root / "annotations" / "*.json", "there is no json file (nor at the root)")
     for path in files:
-        raw = faults.attempt(path, partial(_records, path))
+        raw = faults.attempt(path, partial(_records, path, names))
         for number, record in enumerate(raw or ()):
             sample = faults.attempt(path, partial(_sample, root, path, number, record, names, split))
             if sample is not None:
                 yield sample
 
 
-def _records(path: Path) -> list[Any]:
+def _records(path: Path, names: Mapping[str, tuple[str, ...]]) -> list[Any]:
     raw = load_json(path)
     if isinstance(raw, dict):
-        raw = list(raw.values())
+        one = any(name in raw for name in names["image"]) and any(name in raw for name in names["query"])
+        raw = [raw] if one else list(raw.values())
     if not isinstance(raw, list):
         raise BrokenItemError(path, "it does not hold records")
     return raw
@@ -114,7 +116,7 @@ def _file(root: Path, path: Path, raw: Any, folder: str, number: int) -> Path:
     relative = PurePosixPath(str(raw).replace("\\", "/"))
     if relative.is_absolute() or ".." in relative.parts:
         raise BrokenItemError(path, f"record {number} leaves the data set: {raw!r}")
-    for candidate in (root / relative, root / folder / relative):
+    for candidate in (root / relative, root / folder / relative, path.parent / relative):
         if candidate.is_file():
             return candidate
     raise BrokenItemError(root / relative, f"the file is missing that record {number} of {path.name} names")
@@ -124,7 +126,7 @@ LAYOUT = Layout(
     name="geoseg-bench-810",
     title="GeoSeg-Bench (GeoSeg, 810 pairs)",
     splits=("test",),
-    tree="<category>.json; the image and mask files that they name",
+    tree="annotations/*.json; the image and mask files that they name",
     where="Get it with: terraprompt dataset download geoseg-bench-810 DIR.",
     read=read,
     hub="qingjiu151/GeoSeg",
