@@ -146,6 +146,17 @@ def meant(phrase: str, noun: str, regions: list[Region], every: list[Region], si
     raise ValueError(f"cannot read {phrase!r}")
 
 
+def ordered(text: str) -> bool:
+    """Whether a text counts or ranks, other than by "the largest"."""
+    words = r"first|second|third|smallest|central|\w+(?:ern)?most|(?:nearest|farthest|closest) (?:to )?the \w+ ?edge"
+    return re.search(rf"\b(?:{words})\b", text) is not None
+
+
+def small(regions: list[Region], size: tuple[int, int]) -> bool:
+    """Whether one of the regions is easily missed: below 0.5 % of the patch, or 400 pixels."""
+    return any(region.area < max(0.005 * size[0] * size[1], 400) for region in regions)
+
+
 def _ranked(regions: list[Region], key, rank: int) -> list[int]:
     values = sorted(key(r) for r in regions)
     wanted = values[rank - 1]
@@ -185,11 +196,11 @@ def _within(regions: list[Region], place: set[str], width: int, height: int) -> 
 
 
 def clauses_of(question: str) -> list[str]:
-    """Claims of a contextual question, each after "it"."""
-    found = re.search(r"(?:because it|true: it) (.+?)\. (?:Please s|S)egment", question)
+    """Claims of a contextual question, each after "that"."""
+    found = re.search(r"the one that (.+?)(?:, and leave the others aside\.|\.|\? Please segment it\.)$", question)
     if found is None:
         raise ValueError(f"no claims in {question!r}")
-    return re.split(r", it | and it ", found[1])
+    return found[1].split(" and that ")
 
 
 def fits(clause: str, regions: list[Region], every: list[Region], size: tuple[int, int], words: Words) -> list[int]:
@@ -200,7 +211,17 @@ def fits(clause: str, regions: list[Region], every: list[Region], size: tuple[in
         return _touching(regions, every, words.by_noun[m[1]])
     if m := re.fullmatch(r"lies (\w+) of the (.+)", clause):
         return meant(f"the one {m[1]} of the {m[2]}", "one", regions, every, size, words)
-    return meant(clause.removeprefix("is "), "one", regions, every, size, words)
+    if m := re.fullmatch(r"lies (in|on) the (.+?)(?: of the image)?", clause):
+        return meant(f"the one {m[1]} the {m[2]}", "one", regions, every, size, words)
+    if m := re.fullmatch(r"has the (largest|smallest) area", clause):
+        return meant(f"the one with the {m[1]} area", "one", regions, every, size, words)
+    if m := re.fullmatch(r"is (nearest|closest|farthest) (.+)", clause):
+        return meant(f"the one {m[1]} {m[2]}", "one", regions, every, size, words)
+    if m := re.fullmatch(r"is the (\w+) (from .+)", clause):
+        return meant(f"the {m[1]} one {m[2]}", "one", regions, every, size, words)
+    if m := re.fullmatch(r"is (the .+)", clause):
+        return meant(m[1] if " one" in m[1] else f"{m[1]} one", "one", regions, every, size, words)
+    raise ValueError(f"cannot read {clause!r}")
 
 
 def check(root: Path) -> Counter[str]:
@@ -297,7 +318,7 @@ def text_faults(row, question: str, reason: str, count: int, category: str, word
         out.append("the marking is mentioned")
     if row["task"] == "contextual" and count < 25:
         out.append("fewer than 25 words")
-    if row["task"] == "attribute" and not 20 <= count <= 45:
+    if row["task"] == "attribute" and not 15 <= count <= 45:
         out.append("not about 30 words")
     if row["task"] in ("attribute", "contextual"):
         if words.named(category, question):
@@ -315,10 +336,16 @@ def meaning_faults(row, target: Region, every: list[Region], patch: dict[str, An
     specks = sum(count for name, count in patch["specks"].items() if name in called)
     try:
         if row["task"] == "referring":
-            phrase = noun_phrase(row["question"])
+            phrase, *further = noun_phrase(row["question"]).split(", which ")
             if specks and "largest" not in phrase:
                 return ["specks make it ambiguous"]
+            if ordered(row["question"]) and small(candidates, size):
+                return ["an order among regions that are easily missed"]
             fitting = meant(phrase, words.singular[category], candidates, every, size, words)
+            for clause in further:
+                true = fits(clause, candidates, every, size, words)
+                if true != [-1] and target.number not in true:
+                    return ["a further claim is not true"]
             return [] if fitting == [target.number] else [f"AMBIGUOUS: it fits {len(fitting)} regions"]
         alike = [r for r in every if r.category in words.same_use(category)]
         if any(name in words.same_use(category) for name in patch["specks"]):
@@ -328,7 +355,10 @@ def meaning_faults(row, target: Region, every: list[Region], patch: dict[str, An
         left = {r.number for r in alike}
         if len(left) not in (2, 3):
             return ["not two or three of the category"]
-        for clause in clauses_of(row["question"]):
+        claims = clauses_of(row["question"])
+        if any(map(ordered, claims)) and small(alike, size):
+            return ["an order among regions that are easily missed"]
+        for clause in claims:
             fitting = fits(clause, alike, every, size, words)
             if fitting == [-1]:
                 continue

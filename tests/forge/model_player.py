@@ -62,6 +62,8 @@ def good(role: str, asked: Asked, draw: int) -> dict[str, object]:
         return {"question": LONG, "reason": f"It is the {category} that does so."}
     scores = dict(TOP if role == "judge_referring" else TOP_REASONING)
     scores["target_uniqueness"] -= 3 * (draw % 7 == 0)
+    if role == "judge_reasoning":  # with comments, as the paper's judges; the others give bare numbers
+        return {name: {"score": score, "comment": f"{name} is clear"} for name, score in scores.items()}
     return dict(scores)
 
 

@@ -10,7 +10,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from terraprompt.forge.stages import Parts
 from terraprompt.io.text import sanitize_text
 from terraprompt.language.categories import forge_vocabulary
 from terraprompt.language.frames import frames
+from terraprompt.language.writer import comparison_instruction
 from terraprompt.vlm.answer_parser import is_refusal, parse_object
 from terraprompt.vlm.model_pool import usage_by_role
 
@@ -565,6 +565,30 @@ def test_refusals_are_recognised_and_answers_are_not() -> None:
     assert not is_refusal("Please segment the building that boats cannot reach.")
 
 
+def test_judges_see_the_distractors_in_a_colour_of_their_own_and_may_comment(copy: Path, tmp_path: Path) -> None:
+    seen: list[tuple[str, np.ndarray]] = []
+
+    def watch(role: str, asked: Asked, draw: int, times: int) -> None:
+        seen.append((asked.words, asked.image.astype(int)))
+
+    with endpoint_server(Player(watch)) as server:
+        # the water of this copy is blue as the default colour is
+        colours: dict[str, Any] = {"line": {"others": "white"}}
+        made = recipe(tmp_path, copy, server.url, filter=None, writer=None, writing={"writer": "rules"}, **colours)
+        forge(made, tmp_path / "out", until="judge")
+    assert Line().others == "blue"
+    for words, image in seen:
+        lines = (image > 250).all(-1).any()
+        assert lines == ("Thin white lines were drawn round" in words)
+        assert lines != ("No other region of the image is labelled" in words)
+    assert {"No other region" in words for words, _ in seen} == {True, False}
+    judged = [row for row in rows(tmp_path / "out", "judge") if row["scores"]]
+    said = {row["kind"]: json.loads(row["comments"]) if row["comments"] else None for row in judged}
+    assert said["referring"] is None
+    kind = "attribute" if "attribute" in said else "contextual"
+    assert said[kind]["ada"]["mask_quality"] == "mask_quality is clear"
+
+
 def test_scores_are_whole_numbers_in_range() -> None:
     assert score_faults({"a": 10, "b": 1.0}, {"a": 10, "b": 5}) == []
     for bad in (0, 11, 3.5, True, "7", None, [7], float("nan"), float("inf")):
@@ -595,12 +619,15 @@ def test_every_frame_of_the_rules_keeps_to_the_rules_for_every_category() -> Non
         for a, b in (kind.functions, kind.functions[::-1]):
             for reason in frames(f"function.{form}.reason"):
                 because = reason.format(s=kind.singular, a=a)
-                for frame in frames(f"function.{form}.question"):
-                    sample = {"kind": "attribute", "question": frame.format(a=a, b=b), "reason": because}
-                    assert broken_rules(sample, kind) == [], sample
-            for many, one, this in product(*(frames(f"comparison.{part}") for part in (form, "choice", "reason"))):
-                cues = "is the largest one and it is the one nearest the left edge"
-                question = f"{many.format(n='two', a=a)} {one.format(cues=cues)}"
-                reason = this.format(n="two", p=kind.plural, c="is the largest one")
-                sample = {"kind": "contextual", "question": question, "reason": reason}
+                sample = {
+                    "kind": "attribute",
+                    "question": f"Segment what it is for: {a}, and {b}, in this image here.",
+                    "reason": because,
+                }
                 assert broken_rules(sample, kind) == [], sample
+        rng = np.random.default_rng(0)
+        for _ in range(40):
+            clauses = ["is the largest one", "is the one nearest the left edge"]
+            question, reason = comparison_instruction(kind, 2, clauses, rng)
+            sample = {"kind": "contextual", "question": question, "reason": reason}
+            assert broken_rules(sample, kind) == [], sample

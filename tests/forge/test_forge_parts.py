@@ -7,6 +7,8 @@ import math
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from terraprompt.errors import ConfigError, DatasetError
 from terraprompt.forge import forge, read_recipe
 from terraprompt.forge.agreement import cohens_kappa
 from terraprompt.forge.constraints import broken_rules
-from terraprompt.forge.cues import Scene, cues_of
+from terraprompt.forge.cues import Scene, cues_of, least_ordered
 from terraprompt.forge.fingerprints import eighth, fingerprint, fingerprints
 from terraprompt.forge.image_dedup import repeated
 from terraprompt.forge.inspect import inspect_folder
@@ -28,18 +30,20 @@ from terraprompt.forge.items import starts
 from terraprompt.forge.layout import fill, match
 from terraprompt.forge.patches import decode_mask
 from terraprompt.forge.pixels import RollingRows, read_window
+from terraprompt.forge.plots import distribution_svg
 from terraprompt.forge.recipe import Recipe, RegionRules
 from terraprompt.forge.records import rng_of
 from terraprompt.forge.regions import regions_of
 from terraprompt.forge.review import export_sheet, import_verdicts
 from terraprompt.forge.select import assign_splits
 from terraprompt.forge.stages import Parts
+from terraprompt.forge.statistics import Statistics
 from terraprompt.forge.tables import load_table
 from terraprompt.forge.writer import _points
 from terraprompt.io.rle import RunLengths
 from terraprompt.language.categories import forge_vocabulary
-from terraprompt.language.frames import frames
 from terraprompt.language.object_relations import direction, nearest_of_kind, outlines, related
+from terraprompt.language.writer import function_instruction
 
 
 def drawing(seed: int, kinds: int = 3, side: int = 96) -> np.ndarray:
@@ -466,12 +470,82 @@ def test_no_use_in_the_vocabulary_names_its_category() -> None:
 
 
 def test_every_category_can_be_asked_for_in_the_allowed_words() -> None:
+    rng = np.random.default_rng(0)
     for kind in forge_vocabulary().categories.values():
-        for frame in frames(f"function.{'object' if kind.is_object else 'place'}.question"):
-            question = frame.format(a=kind.functions[0], b=kind.functions[1])
-            reason = f"The {kind.singular} is where {kind.functions[0]}."
+        written = [function_instruction(kind, rng) for _ in range(60)]
+        for question, reason in written:
             sample = {"kind": "attribute", "question": question, "reason": reason}
             assert broken_rules(sample, kind) == [], question
+        assert len({question for question, _ in written}) > 40, kind.name
+
+
+def test_one_category_has_hundreds_of_attribute_questions_of_the_papers_length() -> None:
+    rng = np.random.default_rng(0)
+    for name in ("building", "car", "lake"):
+        written = [function_instruction(forge_vocabulary()[name], rng)[0] for _ in range(500)]
+        assert len(set(written)) > 300
+        assert 20 < np.mean([len(text.split()) for text in written]) < 27
+
+
+def patch_of(*boxes: tuple[int, int, int, int], size: int = 512) -> dict[str, Any]:
+    """A patch of lakes, each a rectangle (x0, y0, x1, y1)."""
+    regions = [
+        {
+            "number": number,
+            "category": "lake",
+            "area": (x1 - x0) * (y1 - y0),
+            "box": [float(x0), float(y0), float(x1), float(y1)],
+            "centroid": [(x0 + x1) / 2, (y0 + y1) / 2],
+            "relations": [],
+        }
+        for number, (x0, y0, x1, y1) in enumerate(boxes)
+    ]
+    return {"width": size, "height": size, "regions": regions, "specks": []}
+
+
+def cue_names(patch: dict[str, Any], number: int) -> set[str]:
+    scene = Scene(patch)
+    return {cue.name for cue in cues_of(scene, scene.regions[number])}
+
+
+def test_an_order_is_counted_from_the_nearer_end() -> None:
+    row = [(20 + 110 * i, 200, 80 + 110 * i, 260 + 10 * i) for i in range(4)]
+    ranked = [
+        {name for name in cue_names(patch_of(*row), i) if name.startswith("extreme") and name[-1] in "23"}
+        for i in range(4)
+    ]
+    assert ranked == [set(), {"extreme:left:2"}, {"extreme:right:2"}, set()]
+
+
+def test_what_is_easily_missed_makes_every_order_unsure() -> None:
+    clear = patch_of((20, 20, 120, 120), (200, 220, 260, 300), (400, 400, 500, 500))
+    assert {"extreme:left", "extreme:left:2", "central"} <= set().union(*(cue_names(clear, i) for i in range(3)))
+    # 30 x 40 pixels are below 0.5 % of 512 x 512; 19 x 20 are below 400 pixels, though 0.7 % of 230 x 230
+    for unsure in (
+        patch_of((20, 20, 120, 120), (200, 220, 230, 260), (350, 400, 500, 500)),
+        patch_of((2, 2, 40, 40), (100, 105, 119, 125), (170, 170, 229, 229), size=230),
+    ):
+        said = set().union(*(cue_names(unsure, i) for i in range(3)))
+        assert not {name for name in said if name.startswith(("extreme", "smallest", "central")) or name[-1].isdigit()}
+        assert "largest" in said
+    assert least_ordered(512, 512) == 0.005 * 512 * 512
+    assert least_ordered(200, 200) == 400
+
+
+def test_class_distributions_are_plotted_by_task() -> None:
+    statistics = Statistics()
+    common = {"words": 9, "characters": 40, "share": 0.1, "area": 500, "split": "train", "source": "a", "licence": None}
+    for kind, category, cut in (("point", "lake", True), ("box", "lake", False), ("referring", "road", False)):
+        statistics.add({**common, "kind": kind, "category": category, "cut": cut, "patch": kind})
+    facts = statistics.facts()
+    assert facts["distributions"] == {
+        "overall": {"lake": 2, "road": 1}, "interactive": {"lake": 2}, "referring": {"road": 1}, "reasoning": {},
+    }  # fmt: skip
+    assert (facts["tasks"]["interactive"]["cut_by_the_edge"], facts["geoseg_1m"]["lake"]) == (1, "Lake")
+    svg = ElementTree.fromstring(distribution_svg(facts["distributions"]))
+    titles = [node.text for node in svg.iter("{http://www.w3.org/2000/svg}title")]
+    assert titles == ["lake: 2", "road: 1", "lake: 2", "road: 1"]
+    assert "| lake | Lake | 2 | 2 | 0 | 0 |" in statistics.table()
 
 
 def test_inspect_drafts_a_table_that_works(tmp_path: Path) -> None:

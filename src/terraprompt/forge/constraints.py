@@ -10,12 +10,13 @@ from terraprompt.language.categories import Category
 
 __all__ = ["MARKING", "WORDS", "broken_rules", "word_count"]
 
-#: Least and most words of a question, by kind. Attribute questions have "about 30", contextual ones at least 25.
+#: Least and most words of a question, by kind. The paper asks for "about 30" in attribute questions and prints some of
+#: 18; contextual ones have at least 25.
 WORDS: Mapping[str, tuple[int, int]] = {
     "point": (5, 60),
     "box": (5, 30),
     "referring": (2, 40),
-    "attribute": (20, 45),
+    "attribute": (15, 45),
     "contextual": (25, 90),
 }
 REASON_WORDS = 30

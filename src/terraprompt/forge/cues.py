@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from terraprompt.language.object_geometry import Component, Components, clear_pl
 from terraprompt.language.object_relations import ADJACENT
 from terraprompt.language.selector import Selector
 
-__all__ = ["Scene", "cues_of", "facts_of"]
+__all__ = ["Fact", "Scene", "cues_of", "facts_of", "least_ordered"]
 
 #: Pixels that other candidates must stay away from what the target touches.
 _CLEAR_GAP = 12.0
@@ -83,8 +84,16 @@ def cues_of(scene: Scene, target: Mapping[str, Any]) -> list[Cue]:
     return found
 
 
-def facts_of(scene: Scene, target: Mapping[str, Any]) -> list[str]:
-    """Further clauses after "it" that are true of a region, though perhaps of others too."""
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A clause after "it" that is true of a region, though perhaps of others too; facts of one topic say the same."""
+
+    clause: str
+    topic: str
+
+
+def facts_of(scene: Scene, target: Mapping[str, Any]) -> list[Fact]:
+    """Further clauses that are true of a region: what it touches, how far it is from something, where it lies."""
     out = []
     category = forge_vocabulary()[target["category"]]
     for relation in target["relations"]:
@@ -92,12 +101,16 @@ def facts_of(scene: Scene, target: Mapping[str, Any]) -> list[str]:
         if other.name == category.name or category.is_confusable_with(other):
             continue
         if relation["adjacent"]:
-            out.append(f"touches {with_article(other.singular)}")
+            out.append(Fact(f"touches {with_article(other.singular)}", f"beside {other.name}"))
         elif relation["metres"] is not None and relation["metres"] >= 5:
             step = 5 if relation["metres"] < 100 else 10
             metres = max(step, round(relation["metres"] / step) * step)
-            out.append(f"lies about {metres} m from {with_article(other.singular)}")
-    return list(dict.fromkeys(out))
+            clause = f"lies about {metres} m from {with_article(other.singular)}"
+            out.append(Fact(clause, f"beside {other.name}"))
+    once = {fact.topic: fact for fact in reversed(out)}  # of a category the nearest
+    places = [place for place in clear_places(_components(scene, [target], 0)) if place != "centre"]
+    where = [Fact(f"lies in the {place} of the image", place) for place in places]
+    return [*reversed(once.values()), *where]
 
 
 def _components(scene: Scene, regions: Sequence[Mapping[str, Any]], specks: int) -> Components:
@@ -113,14 +126,23 @@ def _selector_cues(
 ) -> list[Cue]:
     index = next(i for i, region in enumerate(candidates) if region["number"] == target["number"])
     found = _components(scene, candidates, specks)
+    # What is easily missed would count for an order: with a speck or a small region only "the largest" is clear.
+    unsure = specks or any(region["area"] < least_ordered(scene.width, scene.height) for region in candidates)
     return _said(
         selector
         for selector in clear_selectors(found, max_count=1)
-        # a speck would count for "the leftmost"; nobody says "the second largest" of two
-        if not (specks and selector.kind != "largest")
-        and not (selector.rank > 1 and len(candidates) == 2)
+        if not (unsure and selector.kind in ("extreme", "smallest", "central"))
+        and not (unsure and selector.rank > 1)
+        and not (specks and selector.kind != "largest")
+        # from the nearer end: of four, the third from the left is the second from the right; of two, no second
+        and 2 * selector.rank <= len(candidates) + (len(candidates) > 2)
         and selector.select(found.items, scene.width, scene.height) == (index,)
     )
+
+
+def least_ordered(width: int, height: int) -> float:
+    """Pixels below which a region of a patch is easily missed: 0.5 % of the patch, at least 400."""
+    return max(0.005 * width * height, 400.0)
 
 
 def _said(selectors: Iterable[Selector]) -> list[Cue]:

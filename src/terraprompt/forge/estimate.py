@@ -134,6 +134,7 @@ def _longest_words(recipe: Recipe) -> dict[str, int]:
         "cues": "x" * _LETTERS * 60,
         "colour": line.target,
         "others": line.others,
+        "distractors": "x" * 100,  # a sentence on the other regions of the category
         "count": 3,
         "question": "x" * _LETTERS * max(WORDS["contextual"]),
         "reason": "x" * _LETTERS * REASON_WORDS,

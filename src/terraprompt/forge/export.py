@@ -23,6 +23,7 @@ from terraprompt.forge.datasheet import datasheet
 from terraprompt.forge.formats import output_file, write_jsonl, write_output, write_regions, write_shards
 from terraprompt.forge.items import sources_of
 from terraprompt.forge.pixels import read_window
+from terraprompt.forge.plots import distribution_svg
 from terraprompt.forge.recipe import KINDS, Recipe, Subset
 from terraprompt.forge.records import Row, chance
 from terraprompt.forge.stages import REGIONS, SAMPLES, Job, Parts, last_of
@@ -68,7 +69,7 @@ def export_part(rows: Iterator[Row], job: Job) -> Iterator[Row]:
         text = {"question": [row["question"]], "reason": [row["reason"]] if row["reason"] else []}
         write_output(root / files["json"], json.dumps(text, ensure_ascii=False))
         yield {
-            **{name: row[name] for name in ("sample", "patch", "source", "category", "kind", "split", "area")},
+            **{name: row[name] for name in ("sample", "patch", "source", "category", "kind", "split", "area", "cut")},
             "licence": row["licence"],
             "share": row["area"] / (row["width"] * row["height"]),
             "words": word_count(row["question"]),
@@ -120,6 +121,7 @@ def assemble(recipe: Recipe, out: Path, before: dict[str, Parts], notes: dict[st
             write_index(temporary, samples, root, name="geoseg-bench-1m", split=split)
     write_output(root / "statistics.json", json.dumps(statistics.facts(), indent=1, sort_keys=True))
     write_output(root / "statistics.md", statistics.table())
+    write_output(root / "distribution.svg", distribution_svg(statistics.distributions()))
     judged = agreement(last_of(before, SAMPLES), recipe.models) if recipe.models.judges else None
     if judged is not None:
         write_output(root / "judges.json", json.dumps(judged, indent=1))

@@ -68,6 +68,7 @@ def _line(row: Row, files: Row) -> Row:
         "box": row["box"],
         "segmentation": {"size": [row["height"], row["width"]], "counts": row["counts"]},
         "area": row["area"],
+        "cut": row["cut"],
         "region": row["region"],
         "patch": row["patch"],
         "source": row["source"],
@@ -82,6 +83,7 @@ def _line(row: Row, files: Row) -> Row:
         "writer": row["writer"],
         "cues": row["cues"],
         "scores": None if row["scores"] is None else json.loads(row["scores"]),
+        "comments": None if row["comments"] is None else json.loads(row["comments"]),
     }
 
 

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from terraprompt.errors import DatasetError
 from terraprompt.forge.model_settings import DIMENSIONS, Thresholds
 from terraprompt.forge.outline import PatchPictures, outlined, region_mask
-from terraprompt.forge.prompts import FORMS, prompt, score_faults
+from terraprompt.forge.prompts import FORMS, comment_of, prompt, score_faults, score_of
 from terraprompt.forge.records import Row
 from terraprompt.forge.stages import Job, read_rows
-from terraprompt.language.categories import forge_vocabulary
+from terraprompt.language.categories import Category, forge_vocabulary
 from terraprompt.vlm.model_pool import Answer, add_usage
 
 __all__ = ["below_thresholds", "family", "judge_samples"]
 
 
-_NEEDED = ("patch", "number", "image", "column", "row", "width", "height", "stretch", "bands")
+_NEEDED = ("patch", "number", "image", "column", "row", "width", "height", "stretch", "bands", "regions")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class _Question:
     sample: Row
     judge: str | None  # None ends a sample
     pixels: NDArray[np.uint8] | None
+    others: tuple[NDArray[np.bool_], ...] = ()  # masks of the other regions of the category
 
 
 def family(kind: str) -> str | None:
@@ -49,7 +50,8 @@ def below_thresholds(scores: Mapping[str, int], of: str, thresholds: Thresholds)
 def judge_samples(rows: Iterator[Row], job: Job) -> Iterator[Row]:
     """Samples with the scores of all judges; those that one of them does not pass are marked.
 
-    ``scores`` is JSON: judge -> dimension -> score, or null for a judge that gave no usable scores.
+    A judge sees the target in one colour and the other regions of its category in another. ``scores`` is JSON: judge ->
+    dimension -> score, or null for a judge that gave no usable scores; ``comments`` likewise, where a judge made any.
 
     Raises:
         BudgetError, ReasonerError: see :meth:`terraprompt.vlm.model_pool.ModelPool.map`.
@@ -66,7 +68,8 @@ def judge_samples(rows: Iterator[Row], job: Job) -> Iterator[Row]:
                 while patch["patch"] != sample["patch"]:  # both are in the order of the patches
                     patch = _next(patches, sample)
                 pixels = pictures.of(patch)
-                yield from (_Question(sample, judge, pixels) for judge in judges)
+                others = _others(patch, sample)
+                yield from (_Question(sample, judge, pixels, others) for judge in judges)
             yield _Question(sample, None, None)
 
     def work(case: _Question) -> Answer | None:
@@ -75,11 +78,13 @@ def judge_samples(rows: Iterator[Row], job: Job) -> Iterator[Row]:
             return None
         kind = str(family(sample["kind"]))
         side = models.endpoints[case.judge].side
-        shown = outlined(case.pixels, region_mask(sample, sample), line=models.line, side=side)
+        shown = outlined(case.pixels, region_mask(sample, sample), others=case.others, line=models.line, side=side)
+        category = vocabulary[sample["category"]]
         text = prompt(
             f"judge_{kind}",
-            category=vocabulary[sample["category"]].singular,
+            category=category.singular,
             colour=models.line.target,
+            distractors=_distractors(len(case.others), category, models.line.others),
             question=sample["question"],
             reason=sample["reason"],
         )
@@ -104,6 +109,23 @@ def judge_samples(rows: Iterator[Row], job: Job) -> Iterator[Row]:
         yield case.sample
 
 
+def _others(patch: Row, sample: Row) -> tuple[NDArray[np.bool_], ...]:
+    """Masks of the other regions of the target's category, those too that nothing is asked about."""
+    return tuple(
+        region_mask(patch, region)
+        for region in patch["regions"]
+        if region["category"] == sample["category"] and region["number"] != sample["region"]
+    )
+
+
+def _distractors(count: int, category: Category, colour: str) -> str:
+    """What a judge is told of the lines round other regions of the category."""
+    if not count:
+        return f"No other region of the image is labelled {category.singular}."
+    round_what = "1 other region" if count == 1 else f"{count} other regions"
+    return f"Thin {colour} lines were drawn round {round_what} of the category, which the text must exclude."
+
+
 def _next(patches: Iterator[Row], sample: Row) -> Row:
     for patch in patches:
         return patch
@@ -113,17 +135,22 @@ def _next(patches: Iterator[Row], sample: Row) -> Row:
 def _mark(sample: Row, answers: Mapping[str, Answer], job: Job) -> None:
     kind, of = sample["kind"], str(family(sample["kind"]))
     scores: dict[str, dict[str, int] | None] = {}
+    comments: dict[str, dict[str, str]] = {}
     why = []
     for judge, answer in answers.items():
         if answer.outcome != "good" or answer.value is None:
             scores[judge] = None
             why.append(f"judge {judge}: {answer.why}")
             continue
-        found = {name: int(answer.value[name]) for name in DIMENSIONS[of]}
+        found = {name: score_of(answer.value[name]) for name in DIMENSIONS[of]}
         scores[judge] = found
+        said = {name: comment for name in found if (comment := comment_of(answer.value[name]))}
+        if said:
+            comments[judge] = said
         if low := below_thresholds(found, of, job.recipe.models.thresholds):
             why.append(f"judge {judge}: {', '.join(low)}")
     sample["scores"] = json.dumps(scores, sort_keys=True)
+    sample["comments"] = json.dumps(comments, sort_keys=True, ensure_ascii=False) if comments else None
     if why:
         sample["keep"], sample["why"] = False, "; ".join(why)
     verdict = "left out: by scores" if why else "passed all judges"

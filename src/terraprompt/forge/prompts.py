@@ -13,7 +13,17 @@ from terraprompt.forge.model_settings import DIMENSIONS
 from terraprompt.io.text import sanitize_text
 from terraprompt.language.categories import Category
 
-__all__ = ["CUES", "FORMS", "MAX_TEXT", "names_of", "prompt", "score_faults", "text_faults"]
+__all__ = [
+    "CUES",
+    "FORMS",
+    "MAX_TEXT",
+    "comment_of",
+    "names_of",
+    "prompt",
+    "score_faults",
+    "score_of",
+    "text_faults",
+]
 
 #: Least and most cues of the first step of a contextual question.
 CUES = (2, 3)
@@ -33,7 +43,7 @@ _TEXT = {"type": "string"}
 
 
 def _score(most: int) -> dict[str, Any]:
-    return {"type": "integer", "minimum": 1, "maximum": most}
+    return _object({"score": {"type": "integer", "minimum": 1, "maximum": most}, "comment": _TEXT})
 
 
 #: JSON schema of each answer, in the subset that constrained decoders know.
@@ -81,11 +91,22 @@ def text_faults(value: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     return out
 
 
+def score_of(value: Any) -> Any:
+    """The score of a dimension: ``{"score": 7, "comment": "…"}``, or the number alone."""
+    return value.get("score") if isinstance(value, Mapping) else value
+
+
+def comment_of(value: Any) -> str:
+    """The comment on a dimension, sanitised; "" if there is none."""
+    comment = value.get("comment") if isinstance(value, Mapping) else None
+    return sanitize_text(comment, MAX_TEXT) if isinstance(comment, str) else ""
+
+
 def score_faults(value: Mapping[str, Any], dimensions: Mapping[str, int]) -> list[str]:
     """What is wrong with scores: missing, no whole number, out of range."""
     out = []
     for name, most in dimensions.items():
-        score = value.get(name)
+        score = score_of(value.get(name))
         if isinstance(score, bool) or score not in range(1, most + 1):
             out.append(f'"{name}" must be a whole number from 1 to {most}, not {sanitize_text(score, 20)}')
     return out

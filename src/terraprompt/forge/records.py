@@ -116,12 +116,14 @@ SAMPLE = pa.schema(
         ("cues", pa.list_(_S)),  # what makes it the only one, in the writer's words
         ("writer", _S),
         ("area", _I),
+        ("cut", _B),  # the target reaches the edge of the patch: only a part of it may be seen
         ("width", _I),
         ("height", _I),
         ("counts", _S),
         ("keep", _B),
         ("why", _S),
         ("scores", _S),  # JSON of the judges; null where none was asked
+        ("comments", _S),  # likewise, what they said to their scores
     ]
 )
 
@@ -144,7 +146,10 @@ KEPT = pa.schema(
 #: An exported sample.
 EXPORTED = pa.schema(
     [
-        *(KEPT.field(name) for name in ("sample", "patch", "source", "category", "kind", "split", "area", "licence")),
+        *(
+            KEPT.field(name)
+            for name in ("sample", "patch", "source", "category", "kind", "split", "area", "cut", "licence")
+        ),
         ("share", _F),  # of the target in the patch
         ("words", _I),
         ("characters", _I),

@@ -8,6 +8,7 @@ from typing import Any
 
 from terraprompt.forge.recipe import KINDS
 from terraprompt.forge.records import Row
+from terraprompt.language.geoseg_1m import published_name
 
 __all__ = ["Statistics"]
 
@@ -26,6 +27,7 @@ class Statistics:
         samples, words, characters, share, area: sums by kind.
         categories: kind -> category -> samples.
         splits, sources, licences: samples of each.
+        cut: by kind, samples whose target the edge of its patch cuts.
         patches: images of the set.
     """
 
@@ -38,6 +40,7 @@ class Statistics:
     splits: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     licences: Counter[str] = field(default_factory=Counter)
+    cut: Counter[str] = field(default_factory=Counter)
     patches: int = 0
     _patch: str = ""
 
@@ -50,6 +53,7 @@ class Statistics:
         self.share[kind] += row["share"]
         self.area[kind] += row["area"]
         self.categories[kind][row["category"]] += 1
+        self.cut[kind] += row["cut"]
         self.splits[row["split"]] += 1
         self.sources[row["source"]] += 1
         self.licences[row["licence"] or "not stated"] += 1
@@ -67,15 +71,20 @@ class Statistics:
             "words": round(sum(self.words[kind] for kind in kinds) / many, 2),
             "characters": round(sum(self.characters[kind] for kind in kinds) / many, 2),
             "mask_percent": round(100 * sum(self.share[kind] for kind in kinds) / many, 3),
+            "cut_by_the_edge": sum(self.cut[kind] for kind in kinds),
             "mask_pixels": round(sum(self.area[kind] for kind in kinds) / many, 1),
         }
 
-    def histogram(self) -> Counter[str]:
-        """Samples of each category."""
+    def histogram(self, kinds: tuple[str, ...] = KINDS) -> dict[str, int]:
+        """Samples of each category in instructions of these kinds, the most frequent first."""
         total: Counter[str] = Counter()
-        for found in self.categories.values():
-            total += found
-        return total
+        for kind in kinds:
+            total += self.categories[kind]
+        return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
+
+    def distributions(self) -> dict[str, dict[str, int]]:
+        """Samples of each category: overall, and for each task (UniGeoSeg, Figure 12)."""
+        return {"overall": self.histogram(), **{task: self.histogram(kinds) for task, kinds in _TASKS.items()}}
 
     def facts(self) -> dict[str, Any]:
         """Everything, for JSON."""
@@ -87,7 +96,9 @@ class Statistics:
             "splits": dict(self.splits),
             "sources": dict(self.sources),
             "licences": dict(self.licences),
-            "histogram": dict(sorted(self.histogram().items(), key=lambda item: (-item[1], item[0]))),
+            "histogram": self.histogram(),
+            "distributions": self.distributions(),
+            "geoseg_1m": {name: published_name(name) for name in self.histogram()},
         }
 
     def table(self) -> str:
@@ -101,9 +112,13 @@ class Statistics:
             lines.append(self._line(f"**{name}**", kinds))
             if len(kinds) == 2:
                 lines += [self._line(f"- {kind}", (kind,)) for kind in kinds]
-        lines += ["", "| category | samples |", "|---|---:|"]
-        found = sorted(self.histogram().items(), key=lambda item: (-item[1], item[0]))
-        lines += [f"| {name} | {count} |" for name, count in found]
+        tasks = [self.histogram(kinds) for kinds in _TASKS.values()]
+        lines += ["", f"| category | in GeoSeg-1M | samples | {' | '.join(_TASKS)} |", "|---|---|---:|---:|---:|---:|"]
+        for name, count in self.histogram().items():
+            each = " | ".join(str(found.get(name, 0)) for found in tasks)
+            lines.append(f"| {name} | {published_name(name) or '-'} | {count} | {each} |")
+        if cut := sum(self.cut.values()):
+            lines += ["", f"The edge of its patch cuts the target of {cut} samples; they are marked."]
         return "\n".join(lines) + "\n"
 
     def _line(self, name: str, kinds: tuple[str, ...]) -> str:

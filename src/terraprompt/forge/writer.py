@@ -56,12 +56,14 @@ def new_sample(
         "cues": [],
         "writer": writer,
         "area": region["area"],
+        "cut": region["border"],
         "width": patch["width"],
         "height": patch["height"],
         "counts": region["counts"],
         "keep": True,
         "why": "",
         "scores": None,
+        "comments": None,
         **more,
     }
 
@@ -186,7 +188,40 @@ def _referring(scene: Scene, region: Row, category: Category, rng: np.random.Gen
     if not cues:
         return None
     cue = pick(cues, rng)
-    return unique_instruction(cue, category, rng), "", [cue.name]
+    further = _further(scene, region, category, [cue], cues, rng)
+    said = [clause for _, clause in further]
+    return unique_instruction(cue, category, rng, said), "", [cue.name, *(name for name, _ in further)]
+
+
+def _further(
+    scene: Scene, region: Row, category: Category, said: Sequence[Cue], cues: Sequence[Cue], rng: np.random.Generator
+) -> list[tuple[str, str]]:
+    """(name, clause) of one more thing that is true of the target, on another topic; [] if there is none."""
+    topics = {cue.topic for cue in said}
+    axes = {axis for topic in topics for axis in _axes(topic)}
+    ranked = any(cue.name[-1].isdigit() for cue in said)
+    facts = [fact for fact in facts_of(scene, region) if fact.topic not in topics and not axes & _axes(fact.topic)]
+    if any(len(_axes(fact.topic)) == 2 for fact in facts):  # a corner says more than its two halves
+        facts = [fact for fact in facts if len(_axes(fact.topic)) != 1]
+    options = [("fact", fact.clause) for fact in facts]
+    options += [
+        (cue.name, pick(cue.wordings, rng).clause)
+        for cue in cues
+        if cue.name != "only"
+        and cue.topic not in topics
+        and not axes & _axes(cue.topic)
+        and not (ranked and cue.name[-1].isdigit())
+    ]
+    return [pick(options, rng)] if options else []
+
+
+def _axes(topic: str) -> set[str]:
+    """Along which sides of the image a topic places something: what lies farthest left need not lie in the left half
+    too.
+    """
+    across, down = {"left", "right"}, {"top", "bottom", "upper", "lower"}
+    words = set(topic.split())
+    return {axis for axis, sides in (("x", across), ("y", down)) if words & sides}
 
 
 def _attribute(scene: Scene, region: Row, category: Category, rng: np.random.Generator) -> _Text | None:
@@ -203,18 +238,21 @@ def _contextual(scene: Scene, region: Row, category: Category, rng: np.random.Ge
     chosen: list[Cue] = []
     cues = cues_of(scene, region)
     for cue in (cues[i] for i in rng.permutation(len(cues))):
+        placed = {axis for other in chosen for axis in _axes(other.topic)}
+        ranked = any(other.name[-1].isdigit() for other in chosen)
+        if placed & _axes(cue.topic) or (ranked and cue.name[-1].isdigit()):
+            continue
         if all(cue.topic != other.topic for other in chosen) and len(chosen) < 2:
             chosen.append(cue)
     if not chosen:
         return None
     clauses = [pick(cue.wordings, rng).clause for cue in chosen]
     names = [cue.name for cue in chosen]
-    facts = [f for f in facts_of(scene, region) if not any(f.split()[-1] in clause for clause in clauses)]
-    if facts:
-        clauses.append(pick(facts, rng))
-        names.append("fact")
-    clauses = [clause for clause in clauses if not category.is_named_in(clause)]
-    if len(clauses) < 2:
+    if len(chosen) < 2:
+        for name, clause in _further(scene, region, category, chosen, [], rng):
+            clauses.append(clause)
+            names.append(name)
+    if len(clauses) < 2 or any(category.is_named_in(clause) for clause in clauses):
         return None
     return *comparison_instruction(category, len(scene.of(category.name)), clauses, rng), names
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from terraprompt.language.selector import Selector
@@ -17,6 +18,9 @@ __all__ = [
     "touching_cue",
     "with_article",
 ]
+
+
+_ODD = re.compile(r"\{o\} \w+most|\w-(?:left|right) |the single ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,8 @@ def selector_cue(selector: Selector) -> Cue | None:
     phrases = [
         pattern.text.replace("{o}", ORDINALS.get(selector.rank, ""))
         for pattern in patterns(selector.kind, where=selector.where, rank=selector.rank, count=selector.count)
-        if not (pattern.held_out or pattern.plural)
+        # "the second topmost", "the one that is upper-left" and "the single smallest" are said by nobody
+        if not (pattern.held_out or pattern.plural or _ODD.search(pattern.text))
     ]
     if not phrases:
         return None

@@ -7,6 +7,7 @@ a function of the arguments and of ``rng``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -27,10 +28,16 @@ __all__ = [
     "function_instruction",
     "pick",
     "selector_instruction",
+    "shortened",
     "unique_instruction",
 ]
 
 _SENTENCE_SHARE = 0.25
+#: Attribute questions that speak of one use, not two; and the words below which two are needed.
+_ONE_USE_SHARE = 0.9
+_LEAST_WORDS = 15
+#: Least words of a question that compares.
+_LEAST_WORDS_COMPARED = 25
 _BARE_NAME_WEIGHT = 4.0  # of the first frame: the bare noun phrase is what most users type
 _T = TypeVar("_T")
 
@@ -99,17 +106,27 @@ def contextual_instruction(
     return pick(frames("context", held_out=new_frame), rng).format(x=phrase)
 
 
-def unique_instruction(cue: Cue, category: Category, rng: np.random.Generator) -> str:
-    """Ask for the one object that a cue is true of."""
+def unique_instruction(cue: Cue, category: Category, rng: np.random.Generator, further: Sequence[str] = ()) -> str:
+    """Ask for the one object that a cue is true of; ``further`` clauses after "it" say more about it."""
     phrase = pick(cue.wordings, rng).phrase.format(s=category.singular)
-    return pick(frames("unique.question"), rng).format(x=phrase)
+    said = "".join(f", which {shortened(clause)}" for clause in further)
+    # a clause stands at the end of its sentence
+    options = [frame for frame in frames("unique.question") if not further or frame[-2] == "}"]
+    return pick(options, rng).format(x=phrase + said)
 
 
 def function_instruction(category: Category, rng: np.random.Generator) -> tuple[str, str]:
     """Ask for the only object of a category by what it is for; and the reason, which names it."""
     first, second = category.functions if rng.random() < 0.5 else category.functions[::-1]
     form = "object" if category.is_object else "place"
-    question = pick(frames(f"function.{form}.question"), rng).format(a=first, b=second)
+    parts = ("ask", "what", "tail", "all", "thing" if category.is_object else "place")
+    drawn = {part: pick(frames(f"function.{form}.{part}"), rng) for part in parts}
+    count = "one" if rng.random() < _ONE_USE_SHARE else "two"
+    frame = pick(frames(f"function.{form}.{count}"), rng)
+    question = _sentence(frame.format(a=first, b=second, **drawn))
+    if len(question.split()) < _LEAST_WORDS:
+        frame = pick(frames(f"function.{form}.two"), rng)
+        question = _sentence(frame.format(a=first, b=second, **drawn))
     return question, pick(frames(f"function.{form}.reason"), rng).format(s=category.singular, a=first)
 
 
@@ -124,13 +141,43 @@ def comparison_instruction(
         clauses: at least two, the first of which is true of the one object alone.
         rng: source of randomness.
     """
-    several = pick(frames("comparison.object" if category.is_object else "comparison.place"), rng).format(
-        n=COUNTS[count], a=pick(category.functions, rng)
-    )
-    said = f"{', it '.join(clauses[:-1])} and it {clauses[-1]}"
-    question = f"{several} {pick(frames('comparison.choice'), rng).format(cues=said)}"
-    reason = pick(frames("comparison.reason"), rng).format(n=COUNTS[count], p=category.plural, c=clauses[0])
+    said = " and that ".join(map(shortened, clauses))
+    form = "comparison.object" if category.is_object else "comparison.place"
+    every = [
+        f"{several.format(n=COUNTS[count], a=use)} {choice.format(cues=said)}"
+        for several in frames(form)
+        for use in category.functions
+        for choice in frames("comparison.choice")
+    ]
+    counts = {text: len(text.split()) for text in every}
+    least = min((n for n in counts.values() if n >= _LEAST_WORDS_COMPARED), default=max(counts.values()))
+    question = pick([text for text, n in counts.items() if least <= n <= least + 2], rng)
+    c = shortened(clauses[0])
+    reason = pick(frames("comparison.reason"), rng).format(n=COUNTS[count], p=category.plural, c=c)
     return question, reason
+
+
+_SHORTER = (
+    (r"is the one (nearest|closest|farthest|furthest) ", r"is \1 "),
+    (r"is the one (in|on) ", r"lies \1 "),
+    (r"is the one with ", "has "),
+    (r"is the (\w+) one (from .+)$", r"is the \1 \2"),
+    (r"is the (.+) one$", r"is the \1"),
+)
+
+
+def shortened(clause: str) -> str:
+    """A clause after "that" or "which" without its "one": "is the largest one" becomes "is the largest"."""
+    for pattern, short in _SHORTER:
+        clause, done = re.subn(rf"^{pattern}", short, clause)
+        if done:
+            break
+    return clause
+
+
+def _sentence(text: str) -> str:
+    """Each sentence begins with a capital; after a colon or a comma a request goes on in small letters."""
+    return re.sub(r"([:,] )([A-Z])", lambda found: found[1] + found[2].lower(), text[0].upper() + text[1:])
 
 
 def _selector_phrase(
