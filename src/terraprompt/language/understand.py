@@ -28,10 +28,12 @@ __all__ = ["MIN_AREA_M2", "Understood", "understand"]
 
 #: Ground that the smallest object of a category covers; what is smaller is a speck on something else.
 MIN_AREA_M2: Mapping[str, float] = {
+    "water": 100.0,
     "lake": 100.0,
     "swimming_pool": 6.0,
     "forest": 100.0,
     "tree": 2.0,
+    "vegetation": 2.0,
     "field": 100.0,
     "landslide": 50.0,
     "bare_ground": 10.0,
