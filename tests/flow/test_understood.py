@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
+import pyogrio
 import pytest
 import rasterio
 from rasterio.transform import from_origin
@@ -227,3 +229,39 @@ def test_a_box_keeps_its_objects_and_no_specks_beside_them(scene: Path) -> None:
     assert shown(several) == {"big", "mid", "low"}
     alone = segment(scene, Prompt(boxes=[(38, 68, 44, 74)]), engine=Channels(), min_pixels=1)
     assert shown(alone) == {"speck"}, "alone in its box it is what was meant"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("the houses", "building"),
+        ("the largest building", "building"),
+        ("buildings except roads", "building"),
+        ("the street", "road"),
+        (Prompt("building", boxes=((5, 5, 45, 45),)), "building"),
+        ("buildings and roads", None),
+        ("not buildings", None),
+        (Prompt(points=((20, 20),)), None),
+    ],
+)
+def test_the_category_of_objects_in_every_vector_file(
+    prompt: str | Prompt, expected: str | None, scene: Path, tmp_path: Path
+) -> None:
+    with segment(scene, prompt, engine=Channels()) as result:
+        files = [result.save_vector(tmp_path / f"v{s}") for s in (".gpkg", ".geojson", ".fgb", ".shp", ".parquet")]
+        said = {item.category for item in result.objects}
+        in_memory = {each["properties"]["category"] for each in result.__geo_interface__["features"]}
+    assert said == in_memory == {expected}
+    pytest.importorskip("geopandas", reason="GeoPandas is an optional extra")
+    assert {None if c != c else c for c in result.to_geodataframe()["category"]} == {expected}
+    for path in files[:-1]:
+        meta, _, _, columns = pyogrio.raw.read(path)
+        assert set(columns[list(meta["fields"]).index("category")]) == {expected}, path
+    assert set(pyarrow.parquet.read_table(files[-1])["category"].to_pylist()) == {expected}
+
+
+def test_an_engine_without_a_vocabulary_knows_no_category(scene: Path) -> None:
+    engine = Channels()
+    engine.vocabulary = ()
+    with segment(scene, "the buildings", engine=engine) as result:
+        assert {item.category for item in result.objects} == {None}

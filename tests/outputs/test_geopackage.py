@@ -274,3 +274,15 @@ def test_a_device_is_no_output(tmp_path: Path) -> None:
 )
 def test_layers_are_named_after_instructions(instruction: str, name: str) -> None:
     assert layer_name(instruction) == name
+
+
+def test_a_layer_of_an_earlier_version_is_replaced(paint: Paint, squares: np.ndarray, tmp_path: Path) -> None:
+    path = paint(squares).save_vector(tmp_path / "v.gpkg")
+    (layer,) = pyogrio.list_layers(path)[:, 0]
+    frame = pyogrio.read_arrow(path)[1].drop_columns(["category"])
+    old = tmp_path / "old.gpkg"
+    pyogrio.write_arrow(
+        frame, old, layer=layer, geometry_name="geom", geometry_type="Polygon", crs="EPSG:32631", driver="GPKG"
+    )
+    paint(squares).save_vector(old, overwrite=True)
+    assert "category" in pyogrio.read_info(old, layer=layer)["fields"]

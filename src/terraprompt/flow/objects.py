@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -96,16 +96,22 @@ class ObjectRules:
         """Whether :meth:`select` may leave something out."""
         return self.understood is not None or self.selector is not None
 
+    @property
+    def category(self) -> str | None:
+        """Of every object: the one that was understood; None where all but that are meant."""
+        said = self.understood or Understood()
+        return said.categories[0] if len(said.categories) == 1 and not said.negated else None
+
     def apply(self, result: Result, scene: Scene, evidence: Evidence) -> Result:
         """The result with the objects that are meant; the one that came in is closed if it is replaced."""
         if not self.choose or not result.objects:
             return result
         ids = self.select(result.objects, scene, evidence)
-        if len(ids) == len(result.objects):
-            return result
-        chosen = result.select(ids)
-        result.close()
-        return chosen
+        if len(ids) < len(result.objects):
+            chosen = result.select(ids)
+            result.close()
+            result = chosen
+        return replace(result, objects=tuple(replace(item, category=self.category) for item in result.objects))
 
     def select(self, objects: Sequence[SegmentedObject], scene: Scene, evidence: Evidence) -> list[int]:
         """Ids of the objects that are meant; what the user must know goes to ``evidence``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import shapely.geometry
@@ -21,7 +20,7 @@ __all__ = ["geo_interface", "to_geodataframe"]
 def geo_interface(result: Result) -> dict[str, Any]:
     """A GeoJSON-like FeatureCollection in the scene's CRS, which its member "crs" names; in pixels without one."""
     table = feature_table(result)
-    columns = {name: values.tolist() for name, values in table.columns.items()}
+    columns = {name: values.to_pylist() for name, values in table.columns.items()}
     collection: dict[str, Any] = {
         "type": "FeatureCollection",
         "features": [
@@ -30,7 +29,7 @@ def geo_interface(result: Result) -> dict[str, Any]:
                 "id": columns["id"][i],
                 "bbox": polygon.bounds,
                 "geometry": shapely.geometry.mapping(polygon),
-                "properties": {name: _value(values[i]) for name, values in columns.items()},
+                "properties": {name: values[i] for name, values in columns.items()},
             }
             for i, polygon in enumerate(table.polygons)
         ],
@@ -38,10 +37,6 @@ def geo_interface(result: Result) -> dict[str, Any]:
     if result.crs is not None:
         collection["crs"] = {"type": "name", "properties": {"name": result.crs.to_string()}}
     return collection
-
-
-def _value(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def to_geodataframe(result: Result) -> GeoDataFrame:
@@ -59,6 +54,7 @@ def to_geodataframe(result: Result) -> GeoDataFrame:
         ) from error
     table = feature_table(result)
     crs = None if result.crs is None else result.crs.to_wkt()
-    frame = geopandas.GeoDataFrame(table.columns, geometry=list(table.polygons), crs=crs)
+    columns = {name: values.to_pandas() for name, values in table.columns.items()}
+    frame = geopandas.GeoDataFrame(columns, geometry=list(table.polygons), crs=crs)
     frame.attrs = {"status": result.status.value, "reason": result.reason, "remarks": list(result.remarks)}
     return frame

@@ -65,6 +65,8 @@ class SegmentedObject:
         area_m2: ground area of these pixels: planar where the projection keeps areas (UTM), on the ellipsoid
             where it does not (EPSG:4326, EPSG:3857); None without a CRS.
         score: mean probability of these pixels.
+        category: what it is, by the one category that was understood from the text; None where none or several were, or
+            the engine has no vocabulary.
     """
 
     id: int
@@ -73,11 +75,12 @@ class SegmentedObject:
     area_px: int
     area_m2: float | None
     score: float
+    category: str | None = None
 
     @property
     def __geo_interface__(self) -> dict[str, Any]:
         """A GeoJSON-like Feature in the CRS of the scene, of which nothing is said here: see that of the result."""
-        names = ("area_px", "area_m2", "score")
+        names = ("area_px", "area_m2", "score", "category")
         properties = {name: getattr(self, name) for name in names}
         geometry = mapping(self.polygon)
         return {

@@ -22,6 +22,8 @@ __all__ = ["GeoPackage", "check_layer_name", "layer_name"]
 
 _RESERVED = ("gpkg_", "rtree_", "sqlite_")
 _LONGEST, _SLUG = 200, 60
+#: Attributes that layers of earlier versions do not have.
+_NEW_FIELDS = {"category"}
 _PATIENCE = 5.0  # seconds for another program to end its writing
 #: Tables that say something of a layer, by the column that names it.
 _REGISTERS = {
@@ -119,7 +121,7 @@ class GeoPackage:
                 received=what,
                 hint="Replace that layer alone with --overwrite, or name another with --layer.",
             )
-        if there and not named and not set(FIELDS) <= set(columns):
+        if there and not named and not set(FIELDS) - _NEW_FIELDS <= set(columns):
             raise OutputError(
                 "The layer of this name was not made by terraprompt.",
                 received=what,

@@ -31,8 +31,7 @@ __all__ = ["FIELDS", "FeatureTable", "feature_table", "write_vector"]
 log = logging.getLogger(__name__)
 
 # Attributes of every feature, in this order.
-FIELDS = ("id", "area_m2", "score", "instruction", "engine", "model", "source")
-
+FIELDS = ("id", "area_m2", "score", "category", "instruction", "engine", "model", "source")
 
 #: Longest name and text of a dBASE file.
 _DBF_NAME, _DBF_TEXT = 10, 254
@@ -43,8 +42,7 @@ class FeatureTable:
     """Polygons and columns, one entry an object; see :func:`write_vector`."""
 
     polygons: NDArray[np.object_]
-    columns: dict[str, NDArray[Any]]
-    has_area: bool
+    columns: dict[str, pa.Array]
 
     @property
     def geometry_type(self) -> str:
@@ -57,8 +55,9 @@ def write_vector(result: Result, path: Path, *, driver: str, layer: str = "objec
 
     The geometries are polygons, or all multipolygons where an object has parts that touch by corners alone.
 
-    Attributes: id (int64), area_m2 (float64, null without a CRS), score (float64, mean probability), instruction,
-    engine, model, source (text). The CRS is the scene's, except GeoJSON: EPSG:4326 with 7 decimals (RFC 7946).
+    Attributes: id (int64), area_m2 (float64, null without a CRS), score (float64, mean probability), category (text,
+    null where it is not known), instruction, engine, model, source (text). The CRS is the scene's, except GeoJSON:
+    EPSG:4326 with 7 decimals (RFC 7946).
 
     A scene without a CRS gives a file without one. Its coordinates are what the scene's transform says;
     without a transform they are pixels, x to the right and **y down**, which a GIS that draws y upwards shows
@@ -93,14 +92,15 @@ def feature_table(result: Result) -> FeatureTable:
         polygons = np.asarray(shapely.multipolygons(parts, indices=index))
     # Counter-clockwise outer rings are what GeoJSON asks for and GeoParquet promises.
     polygons = np.asarray(shapely.orient_polygons(polygons, exterior_cw=False), object)
-    columns: dict[str, NDArray[Any]] = {
-        "id": np.array([o.id for o in objects], np.int64),
-        "area_m2": np.array([np.nan if o.area_m2 is None else o.area_m2 for o in objects], np.float64),
-        "score": np.array([o.score for o in objects], np.float64),
+    columns = {
+        "id": pa.array([o.id for o in objects], pa.int64()),
+        "area_m2": pa.array([o.area_m2 for o in objects], pa.float64()),
+        "score": pa.array([o.score for o in objects], pa.float64()),
+        "category": pa.array([o.category for o in objects], pa.string()),
     }
     for key in FIELDS[len(columns) :]:
-        columns[key] = np.full(len(objects), as_text(result.provenance, key), object)
-    return FeatureTable(polygons, columns, result.crs is not None)
+        columns[key] = pa.array([as_text(result.provenance, key)] * len(objects), pa.string())
+    return FeatureTable(polygons, columns)
 
 
 def _frame(result: Result) -> str:
@@ -125,16 +125,14 @@ def _write_ogr(result: Result, table: FeatureTable, path: Path, driver: str, lay
     elif driver == "ESRI Shapefile":
         table, layer = _for_shapefile(table), path.stem
     count = len(table.polygons)
-    masks = [np.zeros(count, bool) for _ in FIELDS]
-    if not table.has_area:
-        masks[FIELDS.index("area_m2")][:] = True
+    masks = [column.is_null().to_numpy(zero_copy_only=False) for column in table.columns.values()]
     with warnings.catch_warnings():
         # A scene without a CRS has been warned about already, in words that fit.
         warnings.filterwarnings("ignore", "'crs' was not provided")
         pyogrio.raw.write(
             path,
             geometry=np.asarray(shapely.to_wkb(polygons), object),
-            field_data=list(table.columns.values()),
+            field_data=[_filled(column) for column in table.columns.values()],
             fields=list(table.columns),
             field_mask=masks,
             geometry_type=str(polygons[0].geom_type) if count else "Polygon",
@@ -151,29 +149,34 @@ def _write_ogr(result: Result, table: FeatureTable, path: Path, driver: str, lay
         raise OutputError("The file was not written in full.", received=f"{written} of {count} polygons")
 
 
+def _filled(column: pa.Array) -> NDArray[Any]:
+    """Values as NumPy holds them; what stands for a null is hidden by a mask."""
+    if pa.types.is_string(column.type):
+        return np.array(column.to_pylist(), object)
+    return np.asarray(column.fill_null(0).to_numpy(zero_copy_only=False))
+
+
 def _for_shapefile(table: FeatureTable) -> FeatureTable:
     """What the dBASE part of a Shapefile can hold; what is cut is logged."""
-    columns: dict[str, NDArray[Any]] = {}
+    columns: dict[str, pa.Array] = {}
     for name, values in table.columns.items():
         short = name[:_DBF_NAME]
         if short != name:
             log.warning("A Shapefile has names of %d characters: %s became %s.", _DBF_NAME, name, short)
         columns[short] = values
-        if values.dtype == object:
-            columns[short] = np.array([text.encode()[:_DBF_TEXT].decode("utf-8", "ignore") for text in values], object)
-            if (columns[short] != values).any():
+        if pa.types.is_string(values.type):
+            texts = [text and text.encode()[:_DBF_TEXT].decode("utf-8", "ignore") for text in values.to_pylist()]
+            columns[short] = pa.array(texts, pa.string())
+            if columns[short] != values:
                 log.warning("A Shapefile has texts of %d bytes: %s was cut.", _DBF_TEXT, short)
-    return FeatureTable(table.polygons, columns, table.has_area)
+    return FeatureTable(table.polygons, columns)
 
 
 def _write_parquet(result: Result, table: FeatureTable, path: Path) -> None:
     """GeoParquet 1.1: WKB, PROJJSON, and a box a feature so that readers can skip row groups."""
     bounds = shapely.bounds(table.polygons).reshape(-1, 4)
     arrays = {
-        "id": pa.array(table.columns["id"], pa.int64()),
-        "area_m2": pa.array(table.columns["area_m2"], pa.float64(), mask=np.full(len(bounds), not table.has_area)),
-        "score": pa.array(table.columns["score"], pa.float64()),
-        **{key: pa.array(table.columns[key], pa.string()) for key in FIELDS[3:]},
+        **table.columns,
         "geometry": pa.array(shapely.to_wkb(table.polygons), pa.binary()),
         "bbox": pa.StructArray.from_arrays(
             [pa.array(bounds[:, i], pa.float64()) for i in range(4)], names=["xmin", "ymin", "xmax", "ymax"]
