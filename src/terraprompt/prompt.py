@@ -7,10 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from terraprompt.errors import PromptError
 
-__all__ = ["Prompt", "Task", "infer_text_task"]
+__all__ = ["Prompt", "PromptFeature", "Task", "infer_text_task"]
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -84,6 +85,19 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\
 
 
 @dataclass(frozen=True, slots=True)
+class PromptFeature:
+    """The feature of a file, a table, … that a point or a box comes from.
+
+    Attributes:
+        id: its own, or its number from 1 where it has none.
+        attributes: (name, value) pairs: text, numbers, booleans, dates, None.
+    """
+
+    id: int | str
+    attributes: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """An instruction about one scene.
 
@@ -97,6 +111,7 @@ class Prompt:
         groups: which target each point belongs to, one number a point; empty = all describe one target. Points inside
             a box belong to that box whatever their group.
         task_override: overrides the inferred :attr:`task`.
+        features: what each point, then each box, comes from; empty = they were given as numbers.
 
     Raises:
         PromptError: nothing to go by, empty text, NaN, an empty box, labels that do not fit the points, or an
@@ -110,6 +125,7 @@ class Prompt:
     crs: str | None = None
     groups: tuple[int, ...] = ()
     task_override: Task | None = None
+    features: tuple[PromptFeature, ...] = ()
 
     def __post_init__(self) -> None:
         if self.text is not None:
@@ -146,6 +162,11 @@ class Prompt:
             raise PromptError(
                 "Every point needs one group, or none has one.",
                 received=f"{len(points)} points, {len(groups)} groups",
+            )
+        if self.features and len(self.features) != len(points) + len(boxes):
+            raise PromptError(
+                "Every point and every box comes from one feature, or none does.",
+                received=f"{len(points)} points, {len(boxes)} boxes, {len(self.features)} features",
             )
         if any(label not in (0, 1) for label in labels):
             raise PromptError("A point label is 1 (on the target) or 0 (not on it).", received=labels)
@@ -186,6 +207,10 @@ class Prompt:
             return Task.INTERACTIVE
         return infer_text_task(self.text or "")
 
+    def feature(self, index: int) -> PromptFeature:
+        """What a point, or with an index from the number of points on a box, comes from: its number if nothing."""
+        return self.features[index] if self.features else PromptFeature(index + 1)
+
     def objects(self) -> tuple[Prompt, ...]:
         """The prompt split into one prompt a target, in a stable order.
 
@@ -214,9 +239,8 @@ class Prompt:
         return tuple(parts)
 
     def _part(self, spots: list[tuple[Point, int]], boxes: tuple[Box, ...]) -> Prompt:
-        return replace(
-            self, points=tuple(p for p, _ in spots), labels=tuple(v for _, v in spots), boxes=boxes, groups=()
-        )
+        points, labels = tuple(p for p, _ in spots), tuple(v for _, v in spots)
+        return replace(self, points=points, labels=labels, boxes=boxes, groups=(), features=())
 
     def describe(self) -> str:
         """One line for provenance tags and attribute tables."""

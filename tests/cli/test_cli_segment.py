@@ -21,7 +21,7 @@ from terraprompt.engines.weights import packaged
 from terraprompt.geometry.connectivity import label
 from terraprompt.language.understand import MIN_AREA_M2
 
-FIELDS = ["id", "area_m2", "score", "category", "instruction", "engine", "model", "source"]
+FIELDS = ["id", "area_m2", "score", "category", "prompt_id", "instruction", "engine", "model", "source"]
 
 
 def pixels(path: Path) -> np.ndarray:

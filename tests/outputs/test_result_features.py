@@ -121,7 +121,7 @@ class TestGeoPandas:
 
 
 def pyogrio_fields() -> list[str]:
-    return ["id", "area_m2", "score", "category", "instruction", "engine", "model", "source"]
+    return ["id", "area_m2", "score", "category", "prompt_id", "instruction", "engine", "model", "source"]
 
 
 def has_parquet() -> bool:

@@ -19,7 +19,7 @@ from terraprompt.outputs import Result, check_target
 
 Paint = Callable[..., Result]
 PIXELS: dict[str, Any] = {"crs": None, "transform": Affine.identity()}
-FIELDS = ["id", "area_m2", "score", "category", "instructio", "engine", "model", "source"]
+FIELDS = ["id", "area_m2", "score", "category", "prompt_id", "instructio", "engine", "model", "source"]
 
 
 def names(folder: Path) -> set[str]:
@@ -37,7 +37,7 @@ def test_its_files_come_together(paint: Paint, squares: np.ndarray, name: str, t
     assert CRS(meta["crs"]).to_epsg() == 32631
     assert columns[0].tolist() == [1, 2]
     assert columns[1].tolist() == [96.0, 25.0]
-    assert columns[4].tolist() == ["the lakes, où ?"] * 2
+    assert columns[5].tolist() == ["the lakes, où ?"] * 2
     assert (tmp_path / f"{stem}.cpg").read_text().strip() == "UTF-8"
 
 
@@ -49,7 +49,7 @@ def test_what_is_cut_is_said(
         path = paint(squares, provenance={"instruction": text}).save_vector(tmp_path / "v.shp")
     assert "instruction became instructio" in caplog.text
     assert "texts of 254 bytes: instructio was cut" in caplog.text
-    assert pyogrio.raw.read(path)[3][4][0] == "é" * 127
+    assert pyogrio.raw.read(path)[3][5][0] == "é" * 127
 
 
 @pytest.mark.parametrize("options", [{}, PIXELS, {"min_area_m2": 1e6}])

@@ -24,7 +24,7 @@ from terraprompt.prompt import Prompt
 from terraprompt.raster import Scene
 from terraprompt.raster.pixel_area import to_map
 
-__all__ = ["ObjectRules"]
+__all__ = ["ObjectRules", "click_reach", "placed"]
 
 #: An object of less than so many times the smallest area of its category must be sure: mean probability of its pixels.
 _SMALL = 8.0
@@ -158,12 +158,11 @@ class ObjectRules:
 
     def _clicked(self, objects: Sequence[SegmentedObject], scene: Scene, evidence: Evidence) -> list[int]:
         """The object under each click, else the nearest."""
-        spots = [Point(xy) for xy in _placed(self.clicks, scene)]
+        spots = [Point(xy) for xy in placed(self.clicks, scene)]
         outlines = [item.polygon for item in objects]
         nearest = STRtree(outlines).nearest(spots)
-        pixel = math.sqrt(abs(scene.transform.determinant)) if scene.crs is not None else 1.0
         for number, (spot, index) in enumerate(zip(spots, nearest.tolist(), strict=True), 1):
-            if shapely.distance(spot, outlines[index]) > 1.5 * pixel:
+            if shapely.distance(spot, outlines[index]) > click_reach(scene):
                 evidence.remark(f"Nothing was found right under point {number}; the nearest object was taken.")
         return sorted({objects[i].id for i in nearest.tolist()})
 
@@ -171,14 +170,19 @@ class ObjectRules:
         """The largest object in each box, and all in it that are not specks beside that one."""
         kept: set[int] = set()
         for x0, y0, x1, y1 in self.boxes:
-            box = Polygon(_placed([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], scene))
+            box = Polygon(placed([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], scene))
             inside = [item for item in objects if item.polygon.intersects(box)]
             least = _BESIDE * max((item.area_px for item in inside), default=0)
             kept.update(item.id for item in inside if item.area_px >= least)
         return sorted(kept) or [item.id for item in objects]
 
 
-def _placed(points: Sequence[tuple[float, float]], scene: Scene) -> list[tuple[float, float]]:
+def click_reach(scene: Scene) -> float:
+    """How far from an outline a click on the object may lie, in units of the outlines: 1.5 pixels."""
+    return 1.5 * (math.sqrt(abs(scene.transform.determinant)) if scene.crs is not None else 1.0)
+
+
+def placed(points: Sequence[tuple[float, float]], scene: Scene) -> list[tuple[float, float]]:
     """Scene pixels (x, y) in the coordinates of the outlines: the map's, or pixels where there is no CRS."""
     if scene.crs is None:
         return list(points)

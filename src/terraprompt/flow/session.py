@@ -24,6 +24,7 @@ from terraprompt.errors import (
     EngineError,
     PromptError,
 )
+from terraprompt.flow.answers import name_answers
 from terraprompt.flow.ask import TileQuestion, ask_tiles, ask_whole, ask_windows, propose
 from terraprompt.flow.encoded_scene import EncodedScene
 from terraprompt.flow.evidence import ScenePrediction
@@ -206,7 +207,8 @@ class Session(EncodedScene):
                     results.append(query.failure(scene))
                     continue
                 result = writer.finish(query.provenance, **query.rules.refinement)
-                answer = query.annotate(query.rules.apply(result, scene, query.evidence))
+                chosen = query.rules.apply(result, scene, query.evidence)
+                answer = query.annotate(name_answers(chosen, query.asked, scene, query.evidence))
                 marks = query.asked if query.asked.is_spatial else None
                 results.append(replace(answer, backdrop=self.preview, prompt=marks))
         return results

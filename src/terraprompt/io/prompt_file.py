@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pyogrio
 import shapely
 import shapely.geometry
@@ -16,7 +18,7 @@ from pyproj.exceptions import CRSError
 from shapely.errors import GEOSException, ShapelyError
 
 from terraprompt.errors import PromptError
-from terraprompt.prompt import Box, Point, Prompt
+from terraprompt.prompt import Box, Point, Prompt, PromptFeature
 
 __all__ = ["Features", "PromptLike", "as_prompt", "has_features", "prompt_from_features", "read_prompt_file"]
 
@@ -29,6 +31,7 @@ def read_prompt_file(
     Points become points; each area, also each part of a multipart area, its bounding box. An integer attribute
     ``label`` (1 on the target, 0 not on it) and an attribute ``object`` (points of one value describe one target) are
     understood; without an ``object`` a positive point is a target of its own and a negative point refines all.
+    The prompt's ``features`` hold the FID of each (of GeoJSON the "id") and all attributes.
 
     Args:
         path: GeoJSON, GeoPackage, Shapefile, …
@@ -44,7 +47,7 @@ def read_prompt_file(
     if not path.is_file():
         raise PromptError("The prompt file is missing.", received=path, hint="Check the path.")
     try:
-        meta, _, geometry, columns = pyogrio.raw.read(path, layer=_layer(path, layer))
+        meta, fids, geometry, columns = pyogrio.raw.read(path, layer=_layer(path, layer), return_fids=True)
         shapes = None if geometry is None else shapely.from_wkb(geometry)
     except (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError, GEOSException) as error:
         raise PromptError(
@@ -59,7 +62,14 @@ def read_prompt_file(
         raise PromptError(
             "The prompt file has no CRS.", received=path, hint="Say it with --prompt-crs, e.g. EPSG:4326, or pixel."
         )
-    return _prompt(shapes, dict(zip(meta["fields"], columns, strict=True)), crs, text, f"{path}", what="prompt file")
+    attributes = {
+        str(name): [_value(value, str(kind)) for value in values]
+        for name, kind, values in zip(meta["fields"], meta["dtypes"], columns, strict=True)
+    }
+    ids = fids.tolist()
+    if path.suffix.lower() in (".geojson", ".json") and _are_names(attributes.get("id", ())):
+        ids = attributes.pop("id")
+    return _prompt(shapes, attributes, crs, text, f"{path}", ids, what="prompt file")
 
 
 class Features(Protocol):
@@ -130,7 +140,21 @@ def prompt_from_features(source: Any, *, text: str | None = None, crs: Any = Non
         raise PromptError("The features have no CRS.", received=name, hint='Say it: crs="EPSG:4326", or "pixel".')
     properties = [row.get("properties") or {} for row in rows]
     columns = {key: [each.get(key) for each in properties] for key in dict.fromkeys(k for p in properties for k in p)}
-    return _prompt(shapes, columns, crs, text, name)
+    return _prompt(shapes, columns, crs, text, name, _ids(source, rows))
+
+
+def _ids(source: Any, rows: Sequence[Mapping[str, Any]]) -> list[int | str]:
+    """Ids of features in memory: the index of a table, else their own; numbers from 1 where one has none."""
+    index = getattr(source, "index", None)
+    given = [row.get("id") for row in rows] if index is None or callable(index) else [_value(each) for each in index]
+    if any(each is None for each in given):
+        return list(range(1, len(rows) + 1))
+    return [each if type(each) is int else str(each) for each in given]
+
+
+def _are_names(values: Sequence[Any]) -> bool:
+    """Whether the ids of a GeoJSON file are text, which GDAL gives as an attribute."""
+    return bool(values) and all(isinstance(value, str) for value in values) and len(set(values)) == len(values)
 
 
 def _crs_of(source: Any, data: Mapping[str, Any]) -> Any:
@@ -152,6 +176,7 @@ def _prompt(
     crs: str | None,
     text: str | None,
     source: str,
+    ids: Sequence[int | str],
     what: str = "prompt",
 ) -> Prompt:
     """Points and boxes of shapes; attributes hold one value a shape."""
@@ -165,18 +190,23 @@ def _prompt(
     labels: list[int] = []
     names: list[object] = []
     boxes: list[Box] = []
+    of_points: list[PromptFeature] = []
+    of_boxes: list[PromptFeature] = []
     for i, shape in enumerate(shapes):
         if shape is None or shape.is_empty:
             continue
+        feature = PromptFeature(ids[i], tuple((name, _value(values[i])) for name, values in attributes.items()))
         for part in shapely.get_parts(shape):
             if part.geom_type == "Point":
                 points.append((part.x, part.y))
+                of_points.append(feature)
                 labels.append(_label(attributes.get("label"), i, source))
                 names.append(_name(attributes.get("object"), i, labels[-1]))
             elif part.geom_type == "Polygon":
                 if "label" in attributes and not _is_null(attributes["label"][i]):
                     _check_on_target(_label(attributes["label"], i, source), source)
                 boxes.append(part.bounds)
+                of_boxes.append(feature)
             else:
                 raise PromptError(
                     "A prompt is made of points and areas.",
@@ -185,7 +215,32 @@ def _prompt(
                 )
     order = {name: k for k, name in enumerate(dict.fromkeys(names))}
     groups = tuple(order[name] for name in names) if len(order) > 1 or boxes else ()
-    return Prompt(text, tuple(points), tuple(labels), tuple(boxes), None if crs == "pixel" else crs, groups)
+    return Prompt(
+        text, tuple(points), tuple(labels), tuple(boxes), None if crs == "pixel" else crs, groups,
+        features=(*of_points, *of_boxes),
+    )  # fmt: skip
+
+
+def _value(value: Any, kind: str = "") -> Any:
+    """An attribute as Python holds it: None for null; lists and objects as JSON, bytes as hexadecimal text.
+
+    Args:
+        value: of a feature in memory, or of a column of pyogrio.
+        kind: dtype of the column: pyogrio gives integers and booleans with nulls as floats.
+    """
+    value = value.item() if isinstance(value, np.generic) else value
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(value, default=str, ensure_ascii=False)
+    if _is_null(value):
+        return None
+    if isinstance(value, float) and kind.startswith(("int", "uint", "bool")):
+        return bool(value) if kind == "bool" else int(value)
+    return value
 
 
 def _layer(path: Path, name: str | None) -> str | None:

@@ -67,6 +67,8 @@ class SegmentedObject:
         score: mean probability of these pixels.
         category: what it is, by the one category that was understood from the text; None where none or several were, or
             the engine has no vocabulary.
+        prompt_id: of the point or box that it answers: the id of the feature that this comes from, else the number of
+            the point from 1; boxes go on after the points. None for a text.
     """
 
     id: int
@@ -76,11 +78,12 @@ class SegmentedObject:
     area_m2: float | None
     score: float
     category: str | None = None
+    prompt_id: int | str | None = None
 
     @property
     def __geo_interface__(self) -> dict[str, Any]:
         """A GeoJSON-like Feature in the CRS of the scene, of which nothing is said here: see that of the result."""
-        names = ("area_px", "area_m2", "score", "category")
+        names = ("area_px", "area_m2", "score", "category", "prompt_id")
         properties = {name: getattr(self, name) for name in names}
         geometry = mapping(self.polygon)
         return {

@@ -454,6 +454,7 @@ class Scene:
         }
         kept = [i for i, ok in enumerate(fits) if ok and groups[i] not in lost]
         boxes = tuple(box for box, ok in zip(prompt.boxes, keeps, strict=True) if ok)
+        indices = [*kept, *(len(fits) + i for i, ok in enumerate(keeps) if ok)]
         if not boxes and not kept:
             raise reason
         remarks = [
@@ -468,6 +469,7 @@ class Scene:
             labels=tuple(prompt.labels[i] for i in kept),
             groups=tuple(prompt.groups[i] for i in kept) if prompt.groups else (),
             boxes=boxes,
+            features=tuple(prompt.features[i] for i in indices) if prompt.features else (),
         ), tuple(remarks)
 
     def _fits(self, prompt: Prompt) -> bool:

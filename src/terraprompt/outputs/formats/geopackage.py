@@ -23,7 +23,7 @@ __all__ = ["GeoPackage", "check_layer_name", "layer_name"]
 _RESERVED = ("gpkg_", "rtree_", "sqlite_")
 _LONGEST, _SLUG = 200, 60
 #: Attributes that layers of earlier versions do not have.
-_NEW_FIELDS = {"category"}
+_NEW_FIELDS = {"category", "prompt_id"}
 _PATIENCE = 5.0  # seconds for another program to end its writing
 #: Tables that say something of a layer, by the column that names it.
 _REGISTERS = {

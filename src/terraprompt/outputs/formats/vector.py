@@ -31,7 +31,7 @@ __all__ = ["FIELDS", "FeatureTable", "feature_table", "write_vector"]
 log = logging.getLogger(__name__)
 
 # Attributes of every feature, in this order.
-FIELDS = ("id", "area_m2", "score", "category", "instruction", "engine", "model", "source")
+FIELDS = ("id", "area_m2", "score", "category", "prompt_id", "instruction", "engine", "model", "source")
 
 #: Longest name and text of a dBASE file.
 _DBF_NAME, _DBF_TEXT = 10, 254
@@ -56,7 +56,8 @@ def write_vector(result: Result, path: Path, *, driver: str, layer: str = "objec
     The geometries are polygons, or all multipolygons where an object has parts that touch by corners alone.
 
     Attributes: id (int64), area_m2 (float64, null without a CRS), score (float64, mean probability), category (text,
-    null where it is not known), instruction, engine, model, source (text). The CRS is the scene's, except GeoJSON:
+    null where it is not known), prompt_id (int64, or text where the prompt's features have such ids; null for a text),
+    instruction, engine, model, source (text). The CRS is the scene's, except GeoJSON:
     EPSG:4326 with 7 decimals (RFC 7946).
 
     A scene without a CRS gives a file without one. Its coordinates are what the scene's transform says;
@@ -97,10 +98,18 @@ def feature_table(result: Result) -> FeatureTable:
         "area_m2": pa.array([o.area_m2 for o in objects], pa.float64()),
         "score": pa.array([o.score for o in objects], pa.float64()),
         "category": pa.array([o.category for o in objects], pa.string()),
+        "prompt_id": _prompt_ids(result),
     }
     for key in FIELDS[len(columns) :]:
         columns[key] = pa.array([as_text(result.provenance, key)] * len(objects), pa.string())
     return FeatureTable(polygons, columns)
+
+
+def _prompt_ids(result: Result) -> pa.Array:
+    features = () if result.prompt is None else result.prompt.features
+    if all(isinstance(feature.id, int) for feature in features):
+        return pa.array([o.prompt_id for o in result.objects], pa.int64())
+    return pa.array([None if o.prompt_id is None else str(o.prompt_id) for o in result.objects], pa.string())
 
 
 def _frame(result: Result) -> str:
