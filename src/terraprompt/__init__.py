@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         TerrapromptError,
     )
     from terraprompt.flow.session import Session, segment
-    from terraprompt.io.prompt_file import prompt_from_features
+    from terraprompt.io.prompt_file import prompt_from_features, read_prompt_file
     from terraprompt.outputs import Result, Status
     from terraprompt.prompt import Prompt, Task
     from terraprompt.raster import Scene, open_scene
@@ -62,6 +62,7 @@ __all__ = [
     "load_engine",
     "open_scene",
     "prompt_from_features",
+    "read_prompt_file",
     "segment",
 ]
 
@@ -79,6 +80,7 @@ _HOMES = {
     "load_engine": "engines.registry",
     "open_scene": "raster",
     "prompt_from_features": "io.prompt_file",
+    "read_prompt_file": "io.prompt_file",
     "segment": "flow.session",
 }
 

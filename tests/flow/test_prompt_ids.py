@@ -14,6 +14,7 @@ import rasterio
 import shapely
 
 from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec
+from terraprompt.errors import PromptError
 from terraprompt.flow.session import segment
 from terraprompt.io.prompt_file import prompt_from_features, read_prompt_file
 from terraprompt.outputs import Result
@@ -205,3 +206,74 @@ def test_points_of_one_object_of_the_file_are_one_target(tmp_path: Path) -> None
     with segment(path, read_prompt_file(wells), engine=Bright()) as result:
         assert ids(result) == {(10, 10, 80, 30): 1, C: 3}
         assert not any("more than one" in remark for remark in result.remarks)
+
+
+CRS_MEMBER = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+WELLS = [
+    (B, {"name": "b", "depth": 12, "dry": True, "score": "good", "area_m2": 3.5, "tags": ["x", "y"]}),
+    (A, {"name": "a", "depth": None, "dry": None, "score": None, "area_m2": None, "tags": None}),
+]
+
+
+def wells_geojson(path: Path) -> Path:
+    rows = [
+        {"type": "Feature", "geometry": shapely.geometry.mapping(on_map(box)), "properties": values}
+        for box, values in WELLS
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "crs": CRS_MEMBER, "features": rows}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("how", "suffix"),
+    [("text", ".gpkg"), ("path", ".gpkg"), ("prompt", ".gpkg"), ("text", ".geojson"), ("memory", ".geojson")],
+)
+def test_attributes_of_a_prompt_file_come_back_typed(scene: Path, tmp_path: Path, how: str, suffix: str) -> None:
+    source = wells_geojson(tmp_path / "wells.geojson")
+    if suffix == ".gpkg":
+        meta, table = pyogrio.read_arrow(source)
+        source = tmp_path / "wells.gpkg"
+        pyogrio.write_arrow(
+            table.drop_columns(["tags"]), source, geometry_name=meta["geometry_name"] or "wkb_geometry",
+            geometry_type="Point", crs=UTM,
+        )  # fmt: skip
+    given = {
+        "text": str(source), "path": source, "prompt": read_prompt_file(source),
+        "memory": json.loads(source.read_text()) if how == "memory" else None,
+    }[how]  # fmt: skip
+    with segment(scene, given, engine=Worded()) as result:
+        found = {item.bbox: item.attributes for item in result.objects}
+        path = result.save_vector(tmp_path / "out.gpkg")
+        kept = result.select([result.objects[0].id]).objects[0].attributes
+    assert kept in found.values()
+    assert (found[B]["depth"], found[B]["dry"], found[B]["score"], found[B]["area_m2"]) == (12, True, "good", 3.5)
+    assert type(found[B]["depth"]) is int
+    assert set(found[A].values()) == {"a", None}
+    table = pyogrio.read_arrow(path)[1]
+    rows = {row["name"]: row for row in table.to_pylist()}
+    assert (rows["b"]["depth"], rows["b"]["dry"], rows["b"]["score_2"], rows["b"]["area_m2_2"]) == (
+        12,
+        True,
+        "good",
+        3.5,
+    )
+    assert (rows["a"]["depth"], rows["a"]["dry"], rows["a"]["score_2"]) == (None, None, None)
+    assert rows["b"]["area_m2"] == pytest.approx(100)
+    assert str(table.schema.field("depth").type).startswith("int")
+    assert table.schema.field("dry").type == "bool"
+    assert suffix == ".gpkg" or json.loads(rows["b"]["tags"]) == ["x", "y"]
+
+
+def test_a_prompt_file_that_is_not_there_is_no_sentence(scene: Path, tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match="prompt file is missing"):
+        segment(scene, str(tmp_path / "wells.gpkg"), engine=Bright())
+
+
+def test_an_answer_as_prompt_of_the_next(scene: Path, tmp_path: Path) -> None:
+    first = segment(scene, wells_geojson(tmp_path / "wells.geojson"), engine=Worded())
+    with first, segment(scene, first, engine=Worded()) as second:
+        path = second.save_vector(tmp_path / "second.gpkg")
+        assert ids(second) == {item.bbox: item.id for item in first.objects}
+    fields = pyogrio.read_info(path)["fields"].tolist()
+    assert {"score_2", "score_2_2", "prompt_id_2", "id_2", "name"} <= set(fields)
+    assert len(fields) == len(set(fields))

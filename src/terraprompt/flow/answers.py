@@ -21,7 +21,7 @@ __all__ = ["name_answers"]
 
 
 def name_answers(result: Result, asked: Prompt, scene: Scene, evidence: Evidence) -> Result:
-    """The result with the ``prompt_id`` of its objects.
+    """The result with ``prompt_id`` and ``attributes`` of its objects.
 
     An object answers the point on it, else the box whose bounds are most like its own (IoU), else the point or box that
     is nearest. A point in a box is part of that box. That an object answers several goes to ``evidence``.
@@ -46,10 +46,11 @@ def name_answers(result: Result, asked: Prompt, scene: Scene, evidence: Evidence
     if shared:
         evidence.remark(
             f"Objects that answer more than one point or box of the prompt: {len(shared)} "
-            f"({'; '.join(shared[:3])}{'; …' if len(shared) > 3 else ''}). prompt_id names one of them."
+            f"({'; '.join(shared[:3])}{'; …' if len(shared) > 3 else ''}). prompt_id and attributes are of one of them."
         )
     features = [asked.feature(marks[i]) for i in answers.tolist()]
-    objects = (replace(item, prompt_id=f.id) for item, f in zip(result.objects, features, strict=True))
+    pairs = zip(result.objects, features, strict=True)
+    objects = (replace(item, prompt_id=f.id, attributes=dict(f.attributes)) for item, f in pairs)
     return replace(result, objects=tuple(objects))
 
 

@@ -36,7 +36,7 @@ from terraprompt.flow.windows import (
     empty_rows,
 )
 from terraprompt.io.progress import Progress
-from terraprompt.io.prompt_file import PromptLike, as_prompt, has_features
+from terraprompt.io.prompt_file import PromptLike, as_prompt
 from terraprompt.language.parse_selector import ParsedSelector, describe, parse_selector
 from terraprompt.language.understand import Understood, understand
 from terraprompt.outputs import MaskWriter, Result, Status, check_refinement
@@ -81,8 +81,9 @@ def segment(
 
     Args:
         src: any raster that GDAL reads.
-        prompt: a sentence, a :class:`Prompt` with points or boxes, or features (a GeoDataFrame, anything with
-            ``__geo_interface__``): see :func:`terraprompt.io.prompt_file.prompt_from_features`.
+        prompt: a sentence, a :class:`Prompt` with points or boxes, a vector file ("wells.gpkg", any path:
+            :func:`terraprompt.io.prompt_file.read_prompt_file`), or features (a GeoDataFrame, anything with
+            ``__geo_interface__``: :func:`terraprompt.io.prompt_file.prompt_from_features`).
             A list or tuple of them: each gets a result, and the scene is read and encoded once.
         engine: name of an installed engine, or one that is loaded.
         bands: as in :func:`terraprompt.raster.open_scene`.
@@ -135,8 +136,8 @@ class Session(EncodedScene):
         ``flow="published"`` all of them are asked of the whole scene as one picture.
 
         Args:
-            prompt: a sentence, a :class:`Prompt` or features; coordinates in any CRS, or in pixels of the scene.
-                Features outside the scene are left out with a remark.
+            prompt: a sentence, a :class:`Prompt`, a vector file or features; coordinates in any CRS, or in pixels of
+                the scene. Features outside the scene are left out with a remark.
             settings: of this query; None = the defaults.
             progress: called with (done, total).
             workdir: an existing folder for work files, which go with the result; None = the system's temporary folder.
@@ -260,7 +261,7 @@ class Session(EncodedScene):
     def _query(self, prompt: PromptLike, settings: SegmentSettings, progress: Progress | None) -> Query:
         """Check a prompt and prepare its rows of logits; an engine that proposes is asked here."""
         given, left_out = as_prompt(prompt), tuple[str, ...]()
-        if has_features(prompt):
+        if given.features:
             given, left_out = self.scene.inside(given)
         if given.task not in self.engine.tasks:
             able = ", ".join(sorted(task.value for task in self.engine.tasks))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,7 +82,9 @@ class Features(Protocol):
         ...
 
 
-PromptLike = Prompt | str | Features | Mapping[str, Any]
+PromptLike = Prompt | str | os.PathLike[str] | Features | Mapping[str, Any]
+#: A text that ends so names a file.
+_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet", ".geoparquet", ".gml", ".kml", ".kmz", ".gpx")
 
 
 def has_features(value: object) -> bool:
@@ -90,19 +93,22 @@ def has_features(value: object) -> bool:
 
 
 def as_prompt(value: object) -> Prompt:
-    """A prompt from what a caller gives: itself, a sentence, or features.
+    """A prompt from what a caller gives: itself, a sentence, a vector file, or features.
 
     Raises:
-        PromptError: anything else, or as of :func:`prompt_from_features`.
+        PromptError: anything else, or as of :func:`read_prompt_file` and :func:`prompt_from_features`.
     """
     if isinstance(value, Prompt):
         return value
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.lower().endswith(_SUFFIXES)):
+        return read_prompt_file(Path(value))
     if isinstance(value, str):
         return Prompt(value)
     if has_features(value):
         return prompt_from_features(value)
     raise PromptError(
-        "A prompt is a sentence, a Prompt, or points and areas (a GeoDataFrame, anything with __geo_interface__).",
+        "A prompt is a sentence, a Prompt, or points and areas (a vector file, a GeoDataFrame, anything with "
+        "__geo_interface__).",
         received=type(value).__name__,
     )
 

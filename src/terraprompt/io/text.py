@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from terraprompt.errors import DatasetError, TerrapromptError
 
-__all__ = ["decode_utf8", "sanitize_text"]
+__all__ = ["decode_utf8", "sanitize_text", "unique_names"]
 
 # C0 and C1 controls, and the marks that turn the writing direction round.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+")
@@ -44,3 +45,23 @@ def decode_utf8(data: bytes, path: object, error: type[TerrapromptError] = Datas
             received=f"{path}, line {line}",
             hint=f"Convert it, e.g. with iconv -f {guess} -t UTF-8.",
         ) from None
+
+
+def unique_names(names: Iterable[str], taken: Iterable[str] = (), longest: int | None = None) -> list[str]:
+    """Names that differ, also without case, from each other and from those taken: ``name_2`` for a second ``name``.
+
+    Args:
+        names: as they are.
+        taken: not to be used.
+        longest: number of characters at most.
+    """
+    seen, unique = {name.casefold() for name in taken}, []
+    for name in names:
+        number, new = 1, name[:longest] or "attribute"
+        while new.casefold() in seen:
+            number += 1
+            end = f"_{number}"
+            new = (name if longest is None else name[: longest - len(end)]) + end
+        seen.add(new.casefold())
+        unique.append(new)
+    return unique

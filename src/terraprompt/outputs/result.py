@@ -20,7 +20,7 @@ from shapely.geometry import mapping
 from terraprompt.errors import ConfigError, OutputError
 from terraprompt.io.atomic import atomic_path
 from terraprompt.io.files import WorkFolder, check_writable, replacing, translated
-from terraprompt.io.text import sanitize_text
+from terraprompt.io.text import sanitize_text, unique_names
 from terraprompt.io.tiff import verify_tiff
 from terraprompt.outputs.provenance import as_text
 from terraprompt.outputs.vectorize.runs import ObjectRuns
@@ -69,6 +69,7 @@ class SegmentedObject:
             the engine has no vocabulary.
         prompt_id: of the point or box that it answers: the id of the feature that this comes from, else the number of
             the point from 1; boxes go on after the points. None for a text.
+        attributes: of that feature, by their own names.
     """
 
     id: int
@@ -79,19 +80,21 @@ class SegmentedObject:
     score: float
     category: str | None = None
     prompt_id: int | str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def __geo_interface__(self) -> dict[str, Any]:
         """A GeoJSON-like Feature in the CRS of the scene, of which nothing is said here: see that of the result."""
         names = ("area_px", "area_m2", "score", "category", "prompt_id")
-        properties = {name: getattr(self, name) for name in names}
+        properties = {"id": self.id, **{name: getattr(self, name) for name in names}}
+        properties |= zip(unique_names(self.attributes, properties), self.attributes.values(), strict=True)
         geometry = mapping(self.polygon)
         return {
             "type": "Feature",
             "id": self.id,
             "bbox": self.polygon.bounds,
             "geometry": geometry,
-            "properties": {"id": self.id, **properties},
+            "properties": properties,
         }
 
     def __repr__(self) -> str:

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from terraprompt.errors import OutputError
+from terraprompt.io.text import unique_names
+from terraprompt.outputs.formats.attributes import attribute_columns
 from terraprompt.outputs.formats.lonlat import check_place, to_lonlat, unwrapped_lonlat
 from terraprompt.outputs.provenance import PROVENANCE_KEYS, as_text
 from terraprompt.raster.pixel_area import to_map
@@ -57,8 +59,8 @@ def write_vector(result: Result, path: Path, *, driver: str, layer: str = "objec
 
     Attributes: id (int64), area_m2 (float64, null without a CRS), score (float64, mean probability), category (text,
     null where it is not known), prompt_id (int64, or text where the prompt's features have such ids; null for a text),
-    instruction, engine, model, source (text). The CRS is the scene's, except GeoJSON:
-    EPSG:4326 with 7 decimals (RFC 7946).
+    instruction, engine, model, source (text); then those of the prompt's features, a name that is taken becoming
+    ``name_2``. The CRS is the scene's, except GeoJSON: EPSG:4326 with 7 decimals (RFC 7946).
 
     A scene without a CRS gives a file without one. Its coordinates are what the scene's transform says;
     without a transform they are pixels, x to the right and **y down**, which a GIS that draws y upwards shows
@@ -102,7 +104,7 @@ def feature_table(result: Result) -> FeatureTable:
     }
     for key in FIELDS[len(columns) :]:
         columns[key] = pa.array([as_text(result.provenance, key)] * len(objects), pa.string())
-    return FeatureTable(polygons, columns)
+    return FeatureTable(polygons, columns | attribute_columns(result, columns))
 
 
 def _prompt_ids(result: Result) -> pa.Array:
@@ -162,14 +164,16 @@ def _filled(column: pa.Array) -> NDArray[Any]:
     """Values as NumPy holds them; what stands for a null is hidden by a mask."""
     if pa.types.is_string(column.type):
         return np.array(column.to_pylist(), object)
-    return np.asarray(column.fill_null(0).to_numpy(zero_copy_only=False))
+    if not pa.types.is_temporal(column.type):  # those have a null of their own
+        column = column.fill_null(False if pa.types.is_boolean(column.type) else 0)
+    return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
 def _for_shapefile(table: FeatureTable) -> FeatureTable:
     """What the dBASE part of a Shapefile can hold; what is cut is logged."""
     columns: dict[str, pa.Array] = {}
-    for name, values in table.columns.items():
-        short = name[:_DBF_NAME]
+    shorts = unique_names(table.columns, longest=_DBF_NAME)
+    for short, (name, values) in zip(shorts, table.columns.items(), strict=True):
         if short != name:
             log.warning("A Shapefile has names of %d characters: %s became %s.", _DBF_NAME, name, short)
         columns[short] = values
