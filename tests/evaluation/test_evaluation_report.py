@@ -201,11 +201,11 @@ def test_pictures_show_truth_prediction_and_marks(tmp_path):
     picture, truth = decoded(text["image"]), decoded(text["truth"])
     assert picture.shape == (128, 192, 3)
     inside, outside = (slice(22, 44), slice(24, 50)), (slice(60, 74), slice(20, 100))
-    assert (truth[inside][..., 1] - truth[inside][..., 0]).mean() > 40  # green over white
+    assert (truth[inside][..., 1] - truth[inside][..., 0]).mean() > 25  # green over white
     assert abs(truth[outside] - picture[outside]).mean() < 8
     assert abs(decoded(box["image"]) - picture).max() > 60  # the box of the prompt is drawn
     answered = decoded(text["prediction"])
-    assert (answered[inside][..., 0] - answered[inside][..., 1]).mean() > 25  # red over white
+    assert np.median(answered[inside][..., 0] - answered[inside][..., 1]) > 25  # red over white, marks aside
     edge = answered[38:42, 14:34]  # of the box in the notes, (4, 4) to (20, 20) of a picture twice as large
     assert (edge[..., 2] - edge[..., 0]).max() > 60
 
