@@ -512,6 +512,7 @@ def test_a_signal_during_imports_is_silent(inputs: Path, tmp_path: Path, module:
     arguments = ["segment", str(inputs / "good.tif"), "the buildings", "-o", str(tmp_path / "m.tif")]
     done = subprocess.run(
         [sys.executable, "-c", IMPORTING, module, str(int(number)), *arguments],
+        env=os.environ | {"TMPDIR": str(tmp_path)},  # what other killed runs left is not spoken of
         capture_output=True,
         text=True,
         check=False,

@@ -211,8 +211,8 @@ def test_the_dialogue_is_the_published_sentence(engine: CausalEngine) -> None:
     assert decode(writer.instruction("the pond")) == " the pond[SEG]"
     written = writer.write(PROMPTS[:4], [(100, 100)] * 4, torch.zeros(4, dtype=torch.int64))
     said = [decode(ids[mask]) for ids, mask in zip(written.tokens, written.refer, strict=True)]
-    assert said[2].endswith("the box x0,y0=[0.100, 0.200], x1,y1=[0.600, 0.700].[SEG]")
-    assert said[3].endswith("the points {(0.300, 0.400), (0.500, 0.120)}.[SEG]")
+    assert said[2].endswith("the box x0,y0=[0.1,0.2], x1,y1=[0.6,0.7].[SEG]")
+    assert said[3].endswith("the points [0.3,0.4], [0.5,0.12].[SEG]")
     assert written.task.tolist() == [1, 2, 0, 0]
 
 

@@ -186,3 +186,8 @@ def test_which_way_up(crs: Any, numbers: tuple[float, ...], flip: tuple[bool, bo
     a, b, d, e = numbers
     found = north_up(crs, Affine(a, b, 10, d, e, 20))
     assert (found.left_right, found.up_down) == flip
+
+
+def test_a_raster_without_placement_is_not_turned_over() -> None:
+    assert not north_up("EPSG:32633", Affine.identity())
+    assert north_up("EPSG:32633", Affine(1, 0, 500_000, 0, 1, 5_400_000))

@@ -115,5 +115,6 @@ def test_light_changes_colours_not_shapes() -> None:
         assert np.array_equal(out, change_light(image, np.random.default_rng(seed)))
         seen.add(out.tobytes())
     assert len(seen) > 150
-    flat = np.full((16, 16, 3), 128, np.uint8)
-    assert change_light(flat, np.random.default_rng(2)).shape == flat.shape
+    for shape in ((16, 16, 3), (30, 40, 3), (1, 9, 3)):
+        flat = np.full(shape, 128, np.uint8)
+        assert all(change_light(flat, np.random.default_rng(seed)).shape == shape for seed in range(60))

@@ -76,7 +76,7 @@ def test_train_export_load_answer(tmp_path: Path) -> None:
     further = train_nano(tmp_path, tmp_path / "on", replace(CONFIG, steps=0), start=path, **options)  # type: ignore[arg-type]
     assert torch.equal(further.bare.pool.query, got["pool.query"])
     with pytest.raises(CheckpointError, match="another architecture"):
-        train_nano(tmp_path, tmp_path / "no", CONFIG, start=path, preset_name="nano-plain", **options)  # type: ignore[arg-type]
+        train_nano(tmp_path, tmp_path / "no", CONFIG, start=path, preset_name="nano-plain", strict=True, **options)  # type: ignore[arg-type]
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match="damaged"):
         load_engine("nano", weights=path)

@@ -66,13 +66,14 @@ def has_place(crs: Any) -> bool:
 def north_up(crs: Any, transform: Any) -> Flip:
     """How a mirrored raster is turned over: up to down, or left to right where that leaves north up.
 
-    A raster that is only rotated is no mirrored one, by half a turn neither; nothing is known without a CRS.
+    A raster that is only rotated is no mirrored one, by half a turn neither; nothing is known without a CRS, or with
+    the identity, which stands for no placement at all.
 
     Args:
         crs: anything that :func:`parse_crs` takes, or None.
         transform: affine of the raster, pixel to map.
     """
-    if not crs:
+    if not crs or tuple(transform)[:6] == (1, 0, 0, 0, 1, 0):
         return Flip()
     directions = [axis.direction.casefold() for axis in parse_crs(crs).axis_info[:2]]
     # On a grid that counts westing and southing (South Africa) x grows to the west and y to the south.

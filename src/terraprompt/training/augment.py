@@ -85,17 +85,17 @@ def change_light(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[
     another mean and spread; haze; saturation, grey, one band for all; noise, blur, coarser pixels, JPEG blocks.
 
     Args:
-        image: uint8 (S, S, 3).
+        image: uint8 (H, W, 3).
         rng: decides everything.
 
     Returns:
-        uint8 (S, S, 3).
+        uint8 (H, W, 3).
     """
     x = _exposure(image.astype(np.float32) / 255, rng)
     if rng.random() < 0.3:
         x = _restretched(x, rng)
     if rng.random() < 0.15:  # a veil of light, thicker on one side
-        x = x + (rng.uniform(0.5, 1.0, 3).astype(np.float32) - x) * _ramp(x.shape[0], rng) * rng.uniform(0.1, 0.5)
+        x = x + (rng.uniform(0.5, 1.0, 3).astype(np.float32) - x) * _ramp(x.shape[:2], rng) * rng.uniform(0.1, 0.5)
     grey = x.mean(2, keepdims=True)
     saturation = 0.0 if rng.random() < 0.08 else np.exp(rng.normal(0, 0.35))
     x = grey + (x - grey) * saturation
@@ -126,10 +126,10 @@ def _restretched(x: _Floats, rng: np.random.Generator) -> _Floats:
     return np.asarray((x - mean) / np.maximum(spread, 0.02) * wanted[1] + wanted[0], np.float32)
 
 
-def _ramp(size: int, rng: np.random.Generator) -> _Floats:
-    """Float32 (S, S, 1) in [0, 1], rising in a direction drawn by ``rng``."""
+def _ramp(size: tuple[int, ...], rng: np.random.Generator) -> _Floats:
+    """Float32 (H, W, 1) in [0, 1], rising in a direction drawn by ``rng``."""
     angle = rng.uniform(0, 2 * np.pi)
-    ys, xs = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    ys, xs = np.mgrid[-1 : 1 : size[0] * 1j, -1 : 1 : size[1] * 1j]
     plane = 0.5 + (xs * np.cos(angle) + ys * np.sin(angle)) * rng.uniform(0, 0.35)
     return np.asarray(plane.clip(0, 1)[..., None], np.float32)
 
@@ -140,8 +140,9 @@ def _degraded(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.
     if rng.random() < 0.2:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.5)))
     if rng.random() < 0.12:
-        coarse = max(16, round(size[0] / rng.uniform(1.3, 3)))
-        picture = picture.resize((coarse, coarse), Image.Resampling.BOX).resize(size, Image.Resampling.BILINEAR)
+        factor = rng.uniform(1.3, 3)
+        coarse = max(1, round(size[0] / factor)), max(1, round(size[1] / factor))
+        picture = picture.resize(coarse, Image.Resampling.BOX).resize(size, Image.Resampling.BILINEAR)
     if rng.random() < 0.12:
         packed = BytesIO()
         picture.save(packed, "JPEG", quality=int(rng.integers(25, 80)))
