@@ -12,7 +12,18 @@ from numpy.typing import NDArray
 from terraprompt.errors import EngineError
 from terraprompt.prompt import Prompt, Task
 
-__all__ = ["Answer", "Embedding", "Engine", "KnowsWords", "ModelInfo", "Proposals", "Proposer", "TileSpec"]
+__all__ = [
+    "Answer",
+    "Embedding",
+    "Engine",
+    "KnowsWords",
+    "ModelInfo",
+    "Proposals",
+    "Proposer",
+    "TileSpec",
+    "check_pairs",
+    "checked_target",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,3 +220,26 @@ class Proposer(Engine, Protocol):
                 :class:`terraprompt.errors.BudgetError`.
         """
         ...
+
+
+def check_pairs(embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> None:
+    """Raise an EngineError unless there are as many embeddings as prompts."""
+    if len(embeddings) != len(prompts):
+        raise EngineError("Every prompt needs an embedding.", received=(len(embeddings), len(prompts)))
+
+
+def checked_target(prompt: Prompt) -> Prompt:
+    """``prompt`` if it is in pixels and about one target.
+
+    Raises:
+        EngineError: it has a CRS, or more than one box.
+    """
+    if prompt.crs is not None:
+        raise EngineError("An engine takes pixel coordinates.", received=prompt.crs)
+    if len(prompt.boxes) > 1:
+        raise EngineError(
+            "An engine takes one target a prompt.",
+            received=f"{len(prompt.boxes)} boxes",
+            hint="Use Prompt.objects().",
+        )
+    return prompt

@@ -15,16 +15,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec
+from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec, check_pairs, checked_target
 from terraprompt.engines.checkpoint import load_converted
 from terraprompt.engines.dialogue import SYSTEM, DialogueWriter
-from terraprompt.errors import CheckpointError, ConfigError, EngineError
+from terraprompt.errors import CheckpointError, ConfigError
 from terraprompt.geometry.frame import Frame
 from terraprompt.io.hub import weights_folder
 from terraprompt.models.preprocess import letterboxed
 from terraprompt.models.unigeoseg import Context, Dialogue, PixelFeatures, UniGeoSeg
 from terraprompt.models.unigeoseg.config import TASK_INDEX
 from terraprompt.prompt import Prompt, Task
+from terraprompt.raster.pictures import checked_image
 
 __all__ = ["CausalEngine", "unigeoseg"]
 
@@ -96,8 +97,7 @@ class CausalEngine:
         if not images:
             return []
         for image in images:
-            if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
-                raise EngineError("An image must be uint8 (height, width, 3).", received=(image.dtype, image.shape))
+            checked_image(image)
         frames = [Frame.letterbox((image.shape[0], image.shape[1]), self.size) for image in images]
         stack = np.stack([letterboxed(image, frame) for image, frame in zip(images, frames, strict=True)])
         features = self.model.encode_image(torch.from_numpy(stack).to(self.device).permute(0, 3, 1, 2))
@@ -133,17 +133,9 @@ class CausalEngine:
     @torch.inference_mode()
     def predict(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
         """Answer ``prompts[i]`` on ``embeddings[i]``, many in one pass; coordinates in pixels of that image."""
-        if len(embeddings) != len(prompts):
-            raise EngineError("Every prompt needs an embedding.", received=(len(embeddings), len(prompts)))
+        check_pairs(embeddings, prompts)
         for prompt in prompts:
-            if prompt.crs is not None:
-                raise EngineError("An engine takes pixel coordinates.", received=prompt.crs)
-            if len(prompt.boxes) > 1:
-                raise EngineError(
-                    "An engine takes one target a prompt.",
-                    received=f"{len(prompt.boxes)} boxes",
-                    hint="Use Prompt.objects().",
-                )
+            checked_target(prompt)
         out: dict[int, Answer] = {}
         # texts apart from points and boxes: their sentences are shorter, and their template may have been read
         for spatial in (False, True):

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec
-from terraprompt.engines.prompt_arrays import coordinate_rows, drawn_prompt
+from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec, check_pairs, checked_target
+from terraprompt.engines.prompt_arrays import coordinate_rows, drawn_prompt, sentence_of
 from terraprompt.engines.weights import card_categories, card_info, load_arrays
-from terraprompt.errors import CheckpointError, EngineError
-from terraprompt.language.interactive import spatial_instruction
+from terraprompt.errors import CheckpointError
 from terraprompt.models.graph_runtime import GRAPHS, graph_session
 from terraprompt.models.sentence_numpy import NumpySentenceEncoder, packaged_numpy_encoder
 from terraprompt.prompt import Prompt, Task
+from terraprompt.raster.pictures import checked_image
 
 __all__ = ["OnnxEngine", "build_onnx"]
 
@@ -69,8 +69,7 @@ class OnnxEngine:
         """Encode RGB uint8 images (H, W, 3)."""
         out = []
         for image in images:
-            if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
-                raise EngineError("An image must be uint8 (height, width, 3).", received=(image.dtype, image.shape))
+            checked_image(image)
             height, width = image.shape[:2]
             more = (0, -height % self.tile.multiple), (0, -width % self.tile.multiple), (0, 0)
             padded = np.pad(image, more, mode="edge").transpose(2, 0, 1)[None].astype(np.float32)
@@ -79,13 +78,11 @@ class OnnxEngine:
 
     def predict(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
         """Answer ``prompts[i]`` on ``embeddings[i]``; coordinates in pixels of that image."""
-        if len(embeddings) != len(prompts):
-            raise EngineError("Every prompt needs an embedding.", received=(len(embeddings), len(prompts)))
+        check_pairs(embeddings, prompts)
         return [self._answer(e, p) for e, p in zip(embeddings, prompts, strict=True)]
 
     def _answer(self, embedding: Embedding, prompt: Prompt) -> Answer:
-        if prompt.crs is not None:
-            raise EngineError("An engine takes pixel coordinates.", received=prompt.crs)
+        checked_target(prompt)
         view: _View = embedding.data
         height, width = embedding.size
         if prompt.is_spatial:
@@ -95,7 +92,7 @@ class OnnxEngine:
             if view.pixels is None:
                 view.pixels = self._run("pixels", view.features)
             pixels = view.pixels
-        states = self._read(prompt.text or spatial_instruction(np.random.default_rng(0), box=bool(prompt.boxes)))
+        states = self._read(sentence_of(prompt))
         query = self._run(
             "query",
             {

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.engines.base import Answer, Embedding, Engine, ModelInfo, Proposals, TileSpec
+from terraprompt.engines.base import Answer, Embedding, Engine, ModelInfo, Proposals, TileSpec, check_pairs
 from terraprompt.engines.registry import engine_names, load_engine
 from terraprompt.errors import BudgetError, ConfigError, EngineError, LimitError, ReasonerError
 from terraprompt.io.text import sanitize_text
@@ -229,8 +229,7 @@ class ProposingEngine(Generic[_T]):
             LimitError: more calls or seconds than a query may take.
             BudgetError: nothing more may be asked.
         """
-        if len(embeddings) != len(prompts):
-            raise EngineError("Every prompt needs an embedding.", received=(len(embeddings), len(prompts)))
+        check_pairs(embeddings, prompts)
         out: dict[int, Answer] = {}
         pointed: dict[int, list[int]] = {}
         for i, (embedding, prompt) in enumerate(zip(embeddings, prompts, strict=True)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,16 +13,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec
-from terraprompt.engines.onnx import OnnxEngine, build_onnx
-from terraprompt.engines.prompt_arrays import coordinate_rows, drawn_prompt
+from terraprompt.engines.base import Answer, Embedding, ModelInfo, TileSpec, check_pairs, checked_target
+from terraprompt.engines.prompt_arrays import coordinate_rows, drawn_prompt, sentence_of
 from terraprompt.engines.weights import card_categories, card_info, load_weights, packaged
-from terraprompt.errors import CheckpointError, ConfigError, EngineError
-from terraprompt.language.interactive import spatial_instruction
+from terraprompt.errors import CheckpointError, ConfigError
 from terraprompt.models.sentence import SentenceEncoder, packaged_sentence_encoder
 from terraprompt.models.unigeoseg import Instructions, PixelFeatures, UniGeoSeg, UniGeoSegConfig
 from terraprompt.models.unigeoseg.config import TASK_INDEX
 from terraprompt.prompt import Prompt, Task
+from terraprompt.raster.pictures import checked_image
+
+if TYPE_CHECKING:
+    from terraprompt.engines.onnx import OnnxEngine
 
 __all__ = ["UniGeoSegEngine", "nano"]
 
@@ -76,8 +78,7 @@ class UniGeoSegEngine:
         out: list[Embedding | None] = [None] * len(images)
         by_size: dict[tuple[int, int], list[int]] = {}
         for i, image in enumerate(images):
-            if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
-                raise EngineError("An image must be uint8 (height, width, 3).", received=(image.dtype, image.shape))
+            checked_image(image)
             by_size.setdefault(image.shape[:2], []).append(i)
         for (height, width), indexes in by_size.items():
             stack = np.stack([images[i] for i in indexes])
@@ -91,13 +92,11 @@ class UniGeoSegEngine:
     @torch.inference_mode()
     def predict(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> list[Answer]:
         """Answer ``prompts[i]`` on ``embeddings[i]``; coordinates in pixels of that image."""
-        if len(embeddings) != len(prompts):
-            raise EngineError("Every prompt needs an embedding.", received=(len(embeddings), len(prompts)))
+        check_pairs(embeddings, prompts)
         return [self._answer(e, p) for e, p in zip(embeddings, prompts, strict=True)]
 
     def _answer(self, embedding: Embedding, prompt: Prompt) -> Answer:
-        if prompt.crs is not None:
-            raise EngineError("An engine takes pixel coordinates.", received=prompt.crs)
+        checked_target(prompt)
         view: _View = embedding.data
         height, width = embedding.size
         if prompt.is_spatial:
@@ -108,7 +107,7 @@ class UniGeoSegEngine:
                 view.pixels = self.model.decode_pixels(view.features)
             pixels = view.pixels
         image = torch.zeros(1, dtype=torch.int64, device=self.device)
-        states, mask = self._read(prompt.text or spatial_instruction(np.random.default_rng(0), box=bool(prompt.boxes)))
+        states, mask = self._read(sentence_of(prompt))
         task = torch.tensor([TASK_INDEX[prompt.task]], device=self.device)
         rows = torch.from_numpy(coordinate_rows(prompt, width, height)).to(self.device)
         query = self.model.encode_text(Instructions(states, mask, task, rows, image), view.features[-1])
@@ -201,4 +200,6 @@ def nano(
         return build(path, name="nano", device=device)
     if device != "cpu":
         raise ConfigError("ONNX Runtime is used on the CPU alone.", received=device, hint="Use runtime torch.")
+    from terraprompt.engines.onnx import build_onnx  # torch does not need the other runtime
+
     return build_onnx(path, name="nano", threads=threads)

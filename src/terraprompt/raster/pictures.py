@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from terraprompt.errors import DatasetError, SceneError
+from terraprompt.errors import DatasetError, EngineError, SceneError
 
 if TYPE_CHECKING:
     from terraprompt.raster.scene import Scene
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["open_picture", "picture_size", "read_rgb", "read_values"]
+__all__ = ["checked_image", "open_picture", "picture_size", "read_rgb", "read_values"]
 
 _FAULTS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _TIFF = (".tif", ".tiff")
@@ -176,3 +176,14 @@ def _scene_errors(path: Path) -> Iterator[None]:
     except (SceneError, OSError) as error:
         text = error.what if isinstance(error, SceneError) else str(error)
         raise DatasetError(f"A file cannot be read: {text.rstrip('.')}.", received=path) from None
+
+
+def checked_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """``image`` if it is uint8 (height, width, 3) with at least one pixel.
+
+    Raises:
+        EngineError: it is not.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
+        raise EngineError("An image must be uint8 (height, width, 3).", received=(image.dtype, image.shape))
+    return image

@@ -9,8 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from terraprompt.errors import EngineError, PromptError
+from terraprompt.errors import PromptError
 from terraprompt.prompt import Prompt
+from terraprompt.raster.pictures import checked_image
 
 __all__ = [
     "BOXES",
@@ -128,17 +129,6 @@ class PromptableSegmenter(Protocol):
                 point outside the image or a box that misses it.
         """
         ...
-
-
-def checked_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """``image`` if it is uint8 (height, width, 3) with at least one pixel.
-
-    Raises:
-        EngineError: it is not.
-    """
-    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
-        raise EngineError("An image must be uint8 (height, width, 3).", received=(image.dtype, image.shape))
-    return image
 
 
 def checked_prompt(prompt: Prompt, size: tuple[int, int], reads: frozenset[str]) -> Prompt:
